@@ -38,8 +38,8 @@ BEGIN
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I, relay_api, relay_watch, relay_push', current_database(), owner);
 END $relay$;
 
-GRANT SELECT ("id", "server", "user", "device_id", "shard", "state", "reason", "detail", "since", "next_try_at", "last_ping_at", "heartbeat", "last_change_at", "candidate_refusals", "candidate_refused_at") ON public.mailbox TO relay_api;
-GRANT INSERT ("id", "server", "user", "device_id", "shard", "state", "since", "dirty") ON public.mailbox TO relay_api;
+GRANT SELECT ("id", "server", "user", "device_id", "shard", "state", "reason", "detail", "since", "next_try_at", "last_ping_at", "heartbeat", "last_change_at", "user_key", "candidate_refusals", "candidate_refused_at") ON public.mailbox TO relay_api;
+GRANT INSERT ("id", "server", "user", "user_key", "device_id", "shard", "state", "since", "dirty") ON public.mailbox TO relay_api;
 GRANT UPDATE ("dirty") ON public.mailbox TO relay_api;
 GRANT SELECT ON public.registration TO relay_api;
 GRANT DELETE ON public.registration TO relay_api;

@@ -58,6 +58,7 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
         settings.limits,
         invitations=api.invitations,
         proving=api.proving,
+        accounts={name: server.accounts for name, server in settings.servers.items()},
     )
     limits = Limits(
         registrations_per_minute=api.registrations_per_minute,

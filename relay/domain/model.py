@@ -228,6 +228,8 @@ class NewMailbox:
     user: str
     device_id: DeviceId
     shard: int
+    user_key: str | None = None
+    """What all spellings of the user have in common; None: each is a user of its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from eas_watcher.auth.credential import UnusableCredential
+from eas_watcher.auth.negotiate import KerberosCredential
 from eas_watcher.names import MailboxId
 from relay.domain.clock import Clock
 from relay.domain.devices import normalise_token
@@ -33,6 +34,7 @@ from relay.domain.model import (
 )
 from relay.domain.ports.registration import RegistrationStore
 from relay.domain.tries import DEFAULT, TryLimits, account_key
+from relay.domain.users import Accounts
 from relay.registration.credentials import Logins
 from relay.registration.errors import (
     CredentialRefused,
@@ -111,14 +113,17 @@ class Registrations:
         limits: Mapping[str, TryLimits] = MappingProxyType({}),
         invitations: Invitations | None = None,
         proving: frozenset[Platform] = frozenset(),
+        accounts: Mapping[str, Accounts] = MappingProxyType({}),
     ) -> None:
         """Set up with the parts that registrations need; `limits` has what the directory of each server bears.
 
         `apps` are those that the relay may push to, `services` the push services of WebPush that it may use; `tokens`
         returns URL-safe text of that many random bytes. With `invitations`, only users whom the operator
-        invited may register. Apps of the platforms in `proving` must prove that they are on their device.
+        invited may register. Apps of the platforms in `proving` must prove that they are on their device. `accounts`
+        says which logins of each server mean one user.
         """
         self._proving = proving
+        self._accounts = accounts
         self._invitations = invitations
         self._services = services
         self._store = store
@@ -196,7 +201,7 @@ class Registrations:
     async def _renew(self, view: RegistrationView, access: Access, checked: _Checked) -> RegistrationView:
         """Make a registration what a request says; raises what `change` raises."""
         own, device = view.registration, checked.request.device
-        if (checked.server, checked.user) != (view.mailbox.server, view.mailbox.user):
+        if checked.server != view.mailbox.server or not self._alike(view, checked.user):
             raise OtherMailbox("this registration is for another mailbox: make a new one, with another id", "mailbox")
         if (device.platform, device.app) != (own.platform, own.app):
             raise OtherMailbox("this registration is for another app: make a new one, with another id", "device.app")
@@ -275,7 +280,7 @@ class Registrations:
         self, view: RegistrationView, change: RegistrationChange, login: Login, shown: bytes
     ) -> RegistrationView:
         id_, mailbox = view.registration.id, view.mailbox
-        if login.user is not None and _user("credential.user", login.user) != mailbox.user:
+        if login.user is not None and not self._alike(view, _user("credential.user", login.user)):
             raise OtherMailbox(
                 "the credential names another user: remove this registration and make a new one", "credential.user"
             )
@@ -382,8 +387,9 @@ class Registrations:
     ) -> None:
         """Store a new registration on its mailbox, which another request may make at the same moment."""
         for race in range(RACES):
-            mailbox = await self._mailbox(server, credential.user)
-            sealed = self._key.seal(mailbox, credential)
+            mailbox = await self._mailbox(server, credential)
+            # In the spelling that the relay knows: if that is another user, the mail server refuses the password.
+            sealed = self._key.seal(mailbox, replace(credential, user=mailbox.user))
             registration = self._registration(request, mailbox.id, access)
             try:
                 await self._store.create(mailbox, registration, sealed)
@@ -400,12 +406,21 @@ class Registrations:
             # The app still gets the refusal, and a refused registration gets no pushes.
             log.warning("refused registration not removed: the database is away", extra={"registration": id_})
 
-    async def _mailbox(self, server: str, user: str) -> NewMailbox:
-        known = await self._store.mailbox_of(server, user)
+    def _alike(self, view: RegistrationView, user: str) -> bool:
+        """Return True if a login means the user of a registration's mailbox."""
+        return self._accounts.get(view.mailbox.server, Accounts()).alike(view.mailbox.user, user)
+
+    async def _mailbox(self, server: str, credential: StoredCredential) -> NewMailbox:
+        """Return the mailbox of a user in any spelling, which may be a new one; an invitation is for one spelling."""
+        user, accounts = credential.user, self._accounts.get(server, Accounts())
+        if isinstance(credential, KerberosCredential):
+            accounts = Accounts(cased=True)
+        known = await self._store.mailbox_of(server, user, accounts.keys(user))
         if known is not None:
             return NewMailbox(known.id, known.server, known.user, known.device_id, known.shard)
         id_ = MailboxId(self._tokens(12))
-        return NewMailbox(id_, server, user, derive_device_id(self._key, server, user), shard_of(id_))
+        device_id = derive_device_id(self._key, server, user)
+        return NewMailbox(id_, server, user, device_id, shard_of(id_), accounts.key(user))
 
     def _registration(self, request: RegistrationRequest, mailbox: MailboxId, access: Access) -> Registration:
         now = self._clock()

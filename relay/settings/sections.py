@@ -290,6 +290,14 @@ class ServerSection(Section):
     directory: Text | None = Field(
         default=None, description="a name for the directory behind it, where another server has the same accounts"
     )
+    user_case: Literal["ignored", "kept"] = Field(
+        default="ignored", description="ignored: `Ann` and `ann` are one user; kept: the server tells them apart"
+    )
+    user_domains: Texts = Field(
+        default=(),
+        description="mail and Windows domains in which a name is one user, so that `ann`, `ann@example.com` and "
+        "`EXAMPLE\\ann` share a mailbox; nothing with user_case kept",
+    )
     lockout_window: LockoutWindow = Field(
         default=1800, description="seconds after which the directory forgets failed logins of an account, 60 to 86400"
     )

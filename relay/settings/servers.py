@@ -13,6 +13,7 @@ from eas_watcher.machine.state import Policy
 from eas_watcher.names import ProtocolVersion
 from relay.domain.model import AUTODISCOVER, Role
 from relay.domain.tries import TryLimits
+from relay.domain.users import Accounts
 from relay.network.urls import secure_url
 from relay.registration.capabilities import OAuthFacts
 from relay.security.credentials import CredentialKind
@@ -97,6 +98,7 @@ class ServerChecks:
                 read_addresses(f"{table}.source_addresses", section.source_addresses, self._faults),
                 _tries(section),
                 http2=section.http2 == "auto",
+                accounts=Accounts(section.user_case == "kept", frozenset(map(str.lower, section.user_domains))),
                 oauth_facts=_oauth_facts(section),
             )
         return servers

@@ -12,6 +12,7 @@ from eas_watcher.machine.state import Policy
 from relay.domain.model import AUTODISCOVER, Platform, Role
 from relay.domain.retention import Retention
 from relay.domain.tries import DEFAULT, TryLimits, share_directories
+from relay.domain.users import Accounts
 from relay.http.addresses import Proxies
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
@@ -147,6 +148,8 @@ class ServerSettings:
     """Addresses of this host that the relay connects from in turn; empty: the operating system chooses."""
     tries: TryLimits = DEFAULT
     """What the server's directory bears of refused logins."""
+    accounts: Accounts = field(default_factory=Accounts)
+    """Which logins mean one user."""
     http2: bool = True
     """Whether the relay speaks HTTP/2 to the server where that offers it."""
     oauth_facts: OAuthFacts | None = None

@@ -32,7 +32,7 @@ WATCH: Final = "relay_watch"
 PUSH: Final = "relay_push"
 ROLES: Final = (API, WATCH, PUSH)
 
-_FIRST: Final = ("id", "server", "user", "device_id", "shard", "state", "since", "dirty")
+_FIRST: Final = ("id", "server", "user", "user_key", "device_id", "shard", "state", "since", "dirty")
 _UNUSED: Final = ("candidate_refusals", "candidate_refused_at")
 """Columns of mailboxes that the version before reads; a later migration drops them."""
 _QUARANTINE: Final = tuple(column.name for column in QUARANTINE)
@@ -92,7 +92,7 @@ def _without(table: sa.Table, *names: str) -> tuple[str, ...]:
 
 GRANTS: Final = (
     # The api role registers and shows; of credentials it reads only whether one waits.
-    Grant(API, "mailbox", "SELECT", (*(column.name for column in MAILBOX), *_UNUSED)),
+    Grant(API, "mailbox", "SELECT", (*(column.name for column in MAILBOX), "user_key", *_UNUSED)),
     Grant(API, "mailbox", "INSERT", _FIRST),
     Grant(API, "mailbox", "UPDATE", ("dirty",)),
     *_whole(API, registration, "SELECT", "DELETE"),
@@ -111,7 +111,7 @@ GRANTS: Final = (
     *_whole(API, tombstone, "SELECT", "INSERT", "DELETE"),
     # The watch role opens credentials; it may not read device tokens and registration secrets.
     *_whole(WATCH, mailbox, "SELECT", "DELETE"),
-    Grant(WATCH, "mailbox", "UPDATE", _without(mailbox, "id", "server", "user", "device_id", "shard")),
+    Grant(WATCH, "mailbox", "UPDATE", _without(mailbox, "id", "server", "user", "user_key", "device_id", "shard")),
     *_whole(WATCH, collection, "SELECT", "INSERT", "UPDATE", "DELETE"),
     *_whole(WATCH, hierarchy, "SELECT", "INSERT", "DELETE"),
     Grant(

@@ -97,9 +97,11 @@ class SqlRegistrationStore:
         async with self._turn:
             return await self._database.run(work, *args, **kwargs)
 
-    async def mailbox_of(self, server: str, user: str) -> Mailbox | None:
-        """Find a mailbox by its exact server name and user."""
+    async def mailbox_of(self, server: str, user: str, keys: Collection[str] = ()) -> Mailbox | None:
+        """Find a mailbox by its exact server name and user, else one that has any of some keys of the user."""
         found, bad = await self._reads.run(_MAILBOXES.all, _MAILBOX_OF, {"server": server, "user": user})
+        if keys and not found and not bad:
+            found, bad = await self._reads.run(_MAILBOXES.all, _ALIKE, {"server": server, "keys": list(keys)})
         self._refuse(bad)
         return found[0] if found else None
 
@@ -250,6 +252,11 @@ _VIEWS: Final = Reader(
 
 _MAILBOX_OF: Final = Prepared(
     _MAILBOXES.query.where(mailbox.c.server == sa.bindparam("server"), mailbox.c.user == sa.bindparam("user"))
+)
+_ALIKE: Final = Prepared(
+    _MAILBOXES.query.where(mailbox.c.server == sa.bindparam("server"), Among("keys", mailbox.c.user_key)).order_by(
+        mailbox.c.user_key, mailbox.c.id
+    )
 )
 _VIEWS_OF: Final = Prepared(_VIEWS.query.where(Among("ids", registration.c.id)))
 _WAITING: Final = Prepared(
@@ -451,6 +458,7 @@ def _insert_mailbox(connection: sa.Connection, new: NewMailbox, now: datetime) -
         "id": new.id,
         "server": new.server,
         "user": new.user,
+        "user_key": new.user_key,
         "device_id": new.device_id,
         "shard": new.shard,
         "state": WatchState.VERIFYING.value,
@@ -529,7 +537,7 @@ _INSERT_MAILBOX: Final = Prepared(
         dialect: insert(mailbox).on_conflict_do_update(index_elements=["id"], set_={"dirty": sa.true()})
         for dialect, insert in (("postgresql", postgresql.insert), ("sqlite", sqlite.insert))
     },
-    ("id", "server", "user", "device_id", "shard", "state", "since", "dirty"),
+    ("id", "server", "user", "user_key", "device_id", "shard", "state", "since", "dirty"),
 )
 _INSERT_REGISTRATION: Final = Prepared(
     sa.insert(registration),

@@ -106,8 +106,12 @@ mailbox = sa.Table(
     sa.Column("last_change_at", Moment),
     sa.Column("dirty", sa.Boolean, nullable=False, server_default=sa.false(), index=True),
     sa.UniqueConstraint("server", "user"),
+    sa.Column("user_key", sa.Text),
+    sa.Index("ix_mailbox_server_user_key", "server", "user_key", unique=True),
 )
-"""`candidate_refusals` and `candidate_refused_at` are unused: they stay until a migration drops them."""
+"""`user_key` is what all spellings of a user have in common (`relay/domain/users.py`); null: each is a user of its own,
+or another spelling was there before. `candidate_refusals` and `candidate_refused_at` are unused: they stay until a
+migration drops them."""
 
 collection = sa.Table(
     "collection",

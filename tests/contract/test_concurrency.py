@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass, MailboxId
-from relay.domain.model import CommitEntry, DuePush, Mark, Platform, RegistrationChange, RegistrationId
+from relay.domain.model import CommitEntry, DuePush, Mark, NewMailbox, Platform, RegistrationChange, RegistrationId
 from relay.domain.outcome import Delivered, Refused, RetryLater
 from relay.domain.pacing import Pacing
 from relay.domain.ports.outbox import Settlement
@@ -34,6 +34,8 @@ from tests.contract.samples import (
     entry,
     leases,
     marks,
+    new_mailbox,
+    new_registration,
     own_all,
     register,
 )
@@ -312,3 +314,26 @@ async def test_one_id_that_is_put_twice_at_the_same_time_makes_one_registration(
         view = await stores[0].view(taken)
         assert view is not None
         assert view.candidate_pending
+
+
+async def test_two_spellings_that_come_at_the_same_time_make_one_mailbox(
+    postgres_engine: Database, other_engine: Database
+) -> None:
+    stores = [SqlRegistrationStore(engine, LocalWakeups()) for engine in (postgres_engine, other_engine)]
+    device = new_mailbox().device_id
+    for number in range(20):
+        spellings = (f"Ann{number}", f"ann{number}")
+
+        found = await asyncio.gather(
+            *(
+                store.create(
+                    NewMailbox(MailboxId(user), "office", user, device, SHARD, f"ann{number}"),
+                    new_registration(user, mailbox_id=MailboxId(user)),
+                    b"sealed",
+                )
+                for store, user in zip(stores, spellings, strict=True)
+            ),
+            return_exceptions=True,
+        )
+
+        assert sorted(type(each).__name__ for each in found) == ["MailboxExists", "NoneType"]

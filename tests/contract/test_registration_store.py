@@ -306,3 +306,35 @@ async def test_the_proof_of_the_last_credential_is_kept(registrations: SqlRegist
     assert (await viewed(registrations, made.id)).registration.credential_proof == b"second"
     await registrations.change(made.id, RegistrationChange(sealed_candidate=b"newer"), LATER)
     assert (await viewed(registrations, made.id)).registration.credential_proof == b""
+
+
+def spelled(user: str, id_: str, key: str | None) -> NewMailbox:
+    return NewMailbox(MailboxId(id_), "office", user, new_mailbox().device_id, SHARD, key)
+
+
+async def test_a_mailbox_is_found_by_the_key_of_its_user_unless_one_has_the_very_name(
+    registrations: SqlRegistrationStore,
+) -> None:
+    for number, (user, key) in enumerate((("Ann", "ann"), ("b", "ann@example.com"), ("ANN", None))):
+        registration = new_registration(device=f"d{number}", mailbox_id=MailboxId(user))
+        await registrations.create(spelled(user, user, key), registration, b"sealed")
+
+    async def found(user: str, *keys: str, server: str = "office") -> str | None:
+        mailbox = await registrations.mailbox_of(server, user, keys)
+        return None if mailbox is None else mailbox.user
+
+    assert await found("aNN", "ann", "ann@example.com") == "Ann"
+    assert await found("aNN", "ann@example.com") == "b"
+    assert await found("ANN", "ann") == "ANN"
+    assert await found("aNN") is None
+    assert await found("aNN", "ann", server="branch") is None
+
+
+async def test_two_spellings_of_one_user_are_not_two_mailboxes(registrations: SqlRegistrationStore) -> None:
+    first = new_registration(mailbox_id=MailboxId("one"))
+    await registrations.create(spelled("Ann", "one", "ann"), first, b"sealed")
+    second = new_registration(device="pad", mailbox_id=MailboxId("two"))
+
+    with pytest.raises(MailboxExists):
+        await registrations.create(spelled("ann", "two", "ann"), second, b"sealed")
+    await registrations.create(spelled("ann", "two", None), second, b"sealed")

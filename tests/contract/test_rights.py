@@ -26,7 +26,7 @@ from tests.transactions import transaction
 ALL: Final = "*"
 FORBIDDEN: Final = "42501"
 """The SQLSTATE of what a user may not do, whatever the words."""
-NEVER_CHANGES: Final = "id server user device_id shard"
+NEVER_CHANGES: Final = "id server user user_key device_id shard"
 QUARANTINE: Final = "quarantined_at quarantine_reason quarantine_remedy rechecks recheck_at"
 NEW_MARK: Final = "registration_id mark platform count generation certain first_at last_at due_at attempts cause"
 MARK_GROWS: Final = "count generation certain last_at due_at cause"

@@ -309,3 +309,19 @@ async def test_an_upgrade_leaves_one_of_the_twins_that_are_stored(before: Databa
     assert dirty
     for each in found.values():
         assert each.token_hash == fingerprint(Platform(each.platform), each.device_token)
+
+
+async def test_an_upgrade_gives_one_of_the_spellings_of_a_user_the_key(before: Database) -> None:
+    await migrate_to(before, "0021")
+    bare = {"device_id": "D", "shard": SHARD, "state": "watching", "since": NOW}
+    rows = [("1", "office", "Ann", None), ("2", "office", "ANN", b"sealed"), ("3", "branch", "Ann", None)]
+    async with transaction(before) as connection:
+        for id_, server, user, sealed in rows:
+            named = {"id": id_, "server": server, "user": user, "sealed_credential": sealed}
+            await connection.execute(sa.insert(mailbox).values({**bare, **named}))
+
+    await migrate.upgrade(before)
+
+    async with transaction(before) as connection:
+        query = sa.select(mailbox.c.id, mailbox.c.user_key)
+        assert dict(await connection.rows(query)) == {"1": None, "2": "ann", "3": "ann"}

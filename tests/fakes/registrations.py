@@ -54,6 +54,7 @@ class MemoryRegistrationStore:
         self.rivals = 0
         """The number of times that another process creates the same mailbox first."""
         self.mailboxes: dict[MailboxId, Mailbox] = {}
+        self.keys: dict[MailboxId, str] = {}
         self.registrations: dict[RegistrationId, Registration] = {}
         self.candidates: dict[RegistrationId, bytes] = {}
         self.credentials: dict[MailboxId, bytes] = {}
@@ -68,9 +69,11 @@ class MemoryRegistrationStore:
         """The nonce of the last challenge of each registration, which a test sets."""
         self.tests: dict[RegistrationId, list[PushTest]] = {}
 
-    async def mailbox_of(self, server: str, user: str) -> Mailbox | None:
+    async def mailbox_of(self, server: str, user: str, keys: Collection[str] = ()) -> Mailbox | None:
         self._reach("mailbox_of")
-        return next((m for m in self.mailboxes.values() if (m.server, m.user) == (server, user)), None)
+        found = next((m for m in self.mailboxes.values() if (m.server, m.user) == (server, user)), None)
+        alike = [m for m in self.mailboxes.values() if m.server == server and self.keys.get(m.id) in keys]
+        return found or min(alike, key=lambda m: (self.keys[m.id], m.id), default=None)
 
     async def load_of(self, server: str, account: str) -> Load:
         self._reach("load_of")
@@ -87,7 +90,8 @@ class MemoryRegistrationStore:
                     replace(mailbox, id=MailboxId(f"rival-{self.rivals}")), registration.created_at
                 )
             }
-        known = await self.mailbox_of(mailbox.server, mailbox.user)
+        keys = () if mailbox.user_key is None else (mailbox.user_key,)
+        known = await self.mailbox_of(mailbox.server, mailbox.user, keys)
         if known is not None and known.id != mailbox.id:
             raise MailboxExists(f"{mailbox.user} at {mailbox.server}")
         if self.appears:
@@ -97,6 +101,7 @@ class MemoryRegistrationStore:
             raise RegistrationExists(registration.id)
         if known is None:
             self.mailboxes[mailbox.id] = _new(mailbox, registration.created_at)
+            self.keys |= {} if mailbox.user_key is None else {mailbox.id: mailbox.user_key}
         for earlier in [*self.registrations.values()]:
             if earlier.state is RegistrationState.VERIFYING and _device(earlier) == _device(registration):
                 self._end(earlier.id, Ending.REPLACED, registration.created_at)

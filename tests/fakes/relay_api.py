@@ -1,10 +1,11 @@
 """A whole API over a store in memory, and a mail server that decides about credentials by their password."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -14,6 +15,7 @@ from eas_watcher.auth.negotiate import KerberosCredential, Naming
 from relay.domain.model import Platform, RegistrationId
 from relay.domain.ports.wakeups import Topic
 from relay.domain.subscription import Subscription
+from relay.domain.users import Accounts
 from relay.registration.capabilities import Capabilities, OAuthFacts, ServerFacts
 from relay.registration.certificate_process import CertificateProcess
 from relay.registration.credentials import CertificateReader, Logins
@@ -83,6 +85,7 @@ class ApiWorld:
         invites: bool = False,
         enrolment: Enrolment | None = None,
         proving: frozenset[Platform] = frozenset(),
+        accounts: Mapping[str, Accounts] = MappingProxyType({}),
     ) -> None:
         self.wakeups = LocalWakeups()
         self.store = MemoryRegistrationStore(self.wakeups)
@@ -116,6 +119,7 @@ class ApiWorld:
             frozenset({SERVICE}),
             invitations=Invitations([self.inviting.public_key()]) if invites else None,
             proving=proving,
+            accounts=accounts,
         )
 
     def open(self, registration_id: RegistrationId) -> tuple[str, str]:

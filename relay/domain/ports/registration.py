@@ -22,8 +22,8 @@ from relay.domain.tries import Load
 class RegistrationStore(Protocol):
     """Registrations, for the API; never returns a credential."""
 
-    async def mailbox_of(self, server: str, user: str) -> Mailbox | None:
-        """Find a mailbox by its exact server name and user."""
+    async def mailbox_of(self, server: str, user: str, keys: Collection[str] = ()) -> Mailbox | None:
+        """Find a mailbox by its exact server name and user, else one that has any of some keys of the user."""
 
     async def load_of(self, server: str, account: str) -> Load:
         """Return the tries of an account that are spent, and how many candidates wait for theirs, in all spellings.
@@ -35,9 +35,9 @@ class RegistrationStore(Protocol):
         """Insert the mailbox if its id is new, the registration and its candidate; mark the mailbox dirty.
 
         It replaces an earlier registration of the same app on the same device whose credential was never checked: an
-        app that gets no answer registers again. Raises MailboxExists when (server, user) has another id already,
-        RegistrationExists when the registration's id is taken, and MailboxFull when MOST_REGISTRATIONS of other devices
-        are left after those whose check came to nothing are gone.
+        app that gets no answer registers again. Raises MailboxExists when (server, user) or the key of the user has
+        another id already, RegistrationExists when the registration's id is taken, and MailboxFull when
+        MOST_REGISTRATIONS of other devices are left after those whose check came to nothing are gone.
         """
 
     async def view(self, registration_id: RegistrationId) -> RegistrationView | None:
