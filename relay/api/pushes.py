@@ -37,8 +37,11 @@ class PushData(_Push):
 class ApnsAlert(_Push):
     """The text that the system shows."""
 
-    title: str
-    body: str
+    title: str | None = None
+    body: str | None = None
+    title_loc_key: str | None = Field(default=None, alias="title-loc-key", description="with the locale x-app")
+    loc_key: str | None = Field(default=None, alias="loc-key")
+    loc_args: tuple[str, ...] | None = Field(default=None, alias="loc-args", description="the count of new items")
 
 
 class ApnsAps(_Push):
@@ -47,6 +50,10 @@ class ApnsAps(_Push):
     alert: ApnsAlert | None = None
     sound: str | None = None
     mutable_content: int | None = Field(default=None, alias="mutable-content")
+    category: str | None = Field(default=None, description="with the locale x-app")
+    thread_id: str | None = Field(
+        default=None, alias="thread-id", description="with the locale x-app: the registration"
+    )
     content_available: int | None = Field(default=None, alias="content-available")
 
 

@@ -18,6 +18,9 @@ MOST_REGISTRATIONS: Final = 20
 """Of one mailbox: more phones than one person has, and few enough that each change costs little."""
 AUTODISCOVER: Final = "autodiscover"  # the server's name in mailboxes whose server was found by Autodiscover
 
+OWN_TEXTS: Final = "x-app"
+"""The locale of a registration whose app has texts of its own: pushes name them by keys [RFC 5646 2.2.7]."""
+
 RegistrationId = NewType("RegistrationId", str)
 """Opaque, random, safe in URLs; the only name of a registration that a provider ever sees."""
 ISSUED_ID: Final = re.compile(r"[A-Za-z0-9_-]{24}", re.ASCII)

@@ -14,7 +14,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Final, Literal, NamedTuple
 
-from relay.domain.model import DuePush, Mark, Mode, RegistrationId
+from relay.domain.model import OWN_TEXTS, DuePush, Mark, Mode, RegistrationId
 from relay.domain.reasons import Cause
 
 FALLBACK: Final = "en"
@@ -205,6 +205,8 @@ class ApnsMessage:
         count = "" if after is None else f"{_clip(notice.count)}{after}"
         between = between.replace(SOME_NONCE, notice.nonce) if nonce else between
         self.rendered = f"{before}{notice.registration_id}{between}{count}"
+        if notice.locale == OWN_TEXTS and not notice.silent:  # names registration and count more than once
+            self.rendered = json.dumps(_apns_body(notice), ensure_ascii=False)
         """The text that is sent, and recorded in the egress log: the body as JSON."""
 
     @property
@@ -226,10 +228,26 @@ class ApnsMessage:
 def _apns_body(notice: Notice) -> dict[str, object]:
     """Return the payload; `mutable-content` lets the app's extension fetch the mail from the on-prem server."""
     aps: dict[str, object] = {"content-available": 1}
-    if not notice.silent:
+    if not notice.silent and notice.locale == OWN_TEXTS:
+        aps = _own_texts(notice)
+    elif not notice.silent:
         title, body = text(notice.mark, notice.locale, certain=notice.certain)
         aps = {"alert": {"title": title, "body": body}, "sound": "default", "mutable-content": 1}
     return {"aps": aps, "relay": _data(notice)}
+
+
+def _own_texts(notice: Notice) -> dict[str, object]:
+    """Return an alert that names texts of the app by fixed keys, with a category and the thread of its registration.
+
+    The system of the phone looks the texts up [Apple: Generating a remote notification, title-loc-key and loc-key].
+    """
+    in_doubt = notice.mark is Mark.ATTENTION and not notice.certain
+    key = f"relay.{notice.mark.value}{'-in-doubt' if in_doubt else ''}"
+    alert: dict[str, object] = {"title-loc-key": f"{key}.title", "loc-key": f"{key}.body"}
+    if notice.kind == "new-items":
+        alert["loc-args"] = [str(_clip(notice.count))]
+    category, thread = f"relay.{notice.mark.value}", str(notice.registration_id)
+    return {"alert": alert, "sound": "default", "mutable-content": 1, "category": category, "thread-id": thread}
 
 
 def former_apns(notice: Notice) -> str:

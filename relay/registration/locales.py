@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Final
 
+from relay.domain.model import OWN_TEXTS
+
 LONGEST: Final = 255
 """Characters of a locale that is read: those of Apple carry keywords of any length."""
 DEFAULT: Final = "en"
@@ -29,10 +31,13 @@ _MODIFIERS: Final = {"latin": "latn", "cyrillic": "cyrl", "devanagari": "deva"}
 def clean_locale(text: str) -> str:
     """Return the language tag [RFC 5646] of a locale, `en` if it names no language; raise ValueError if it is none.
 
-    Read are en_US@rg=atzzzz (Apple), ar-EG-u-nu-latn, th_TH_TH_#u-nu-thai and zh_TW_#Hant (Java), de_DE.UTF-8 (POSIX).
+    `x-app` stands for the app's own texts. Read are en_US@rg=atzzzz (Apple), ar-EG-u-nu-latn, th_TH_TH_#u-nu-thai and
+    zh_TW_#Hant (Java), de_DE.UTF-8 (POSIX).
     """
     if len(text) > LONGEST:
         raise ValueError(f"must have at most {LONGEST} characters")
+    if text == OWN_TEXTS:
+        return text
     name, _, modifier = text.strip().lower().partition("@")
     subtags = [each.lstrip("#") for each in name.partition(".")[0].replace("_", "-").split("-")]
     language, rest = subtags[0], [each for each in subtags[1:] if each]

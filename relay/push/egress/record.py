@@ -17,7 +17,7 @@ from itertools import product
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from relay.domain.fcm_device import FcmDevice
-from relay.domain.model import ISSUED_ID, Mark, Mode, Platform, RegistrationId
+from relay.domain.model import ISSUED_ID, OWN_TEXTS, Mark, Mode, Platform, RegistrationId
 from relay.domain.reasons import Cause
 from relay.push.payload import TEXTS, ApnsMessage, FcmMessage, Notice, WebPushMessage, former_apns, former_fcm
 
@@ -301,5 +301,5 @@ def _notices(data: Mapping[str, Any]) -> Iterator[Notice]:
     nonce = str(data["nonce"]) if kind == "challenge" else ""
     if type(count) is not int:  # true and 3.0 are numbers, too, and are written in another way
         return
-    for mode, locale in product(Mode, TEXTS):
+    for mode, locale in product(Mode, (*TEXTS, OWN_TEXTS)):
         yield Notice(mark, count, certain, RegistrationId(data["registration"]), mode, locale, cause, nonce)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId
+from relay.domain.model import OWN_TEXTS, DuePush, Environment, Mark, Mode, Platform, RegistrationId
 from relay.domain.reasons import Cause
 from relay.push.payload import MOST, ApnsMessage, FcmMessage, Notice, WebPushMessage, former_apns, former_fcm
 from relay.push.webpush.encryption import LENGTH
@@ -34,7 +34,7 @@ PUSHES = st.builds(
     device_token=st.text(),
     token_since=MOMENTS,
     mode=st.sampled_from(Mode),
-    locale=st.text(max_size=12),
+    locale=st.text(max_size=12) | st.just(OWN_TEXTS),
     cause=st.sampled_from([None, *Cause]),
     nonce=st.from_regex(r"[A-Za-z0-9_-]{22}", fullmatch=True),
 )
@@ -113,6 +113,32 @@ def test_the_whole_alert_body_is_the_documented_template() -> None:
         },
         "relay": {"v": 1, "registration": "registration-1", "kind": "new-items", "class": "email", "count": 2},
     }
+
+
+@pytest.mark.parametrize("mark", [mark for mark in Mark if mark is not Mark.CHALLENGE])
+def test_an_app_may_have_texts_of_its_own(mark: Mark) -> None:
+    message = ApnsMessage(Notice.of(due_push(mark=mark, locale=OWN_TEXTS, count=3)))
+
+    alert: dict[str, object] = {"title-loc-key": f"relay.{mark.value}.title", "loc-key": f"relay.{mark.value}.body"}
+    if mark not in {Mark.ATTENTION, Mark.TEST}:
+        alert["loc-args"] = ["3"]
+    assert message.body["aps"] == {
+        "alert": alert,
+        "sound": "default",
+        "mutable-content": 1,
+        "category": f"relay.{mark.value}",
+        "thread-id": "registration-1",
+    }
+    assert (message.push_type, message.priority) == ("alert", 10)
+
+
+def test_the_apps_own_texts_tell_a_doubtful_attention_and_stay_out_of_background_pushes() -> None:
+    doubtful = due_push(mark=Mark.ATTENTION, certain=False, locale=OWN_TEXTS)
+    silent = due_push(mode=Mode.BACKGROUND)
+
+    assert '"relay.attention-in-doubt.body"' in ApnsMessage(Notice.of(doubtful)).rendered
+    own = replace(silent, locale=OWN_TEXTS)
+    assert ApnsMessage(Notice.of(own)).rendered == ApnsMessage(Notice.of(silent)).rendered
 
 
 def test_background_pushes_show_and_ring_nothing() -> None:

@@ -29,6 +29,7 @@ from relay.registration.locales import clean_locale
         ("de__POSIX", "de-posix"),
         ("in_ID", "id-ID"),
         ("iw-IL", "he-IL"),
+        ("x-app", "x-app"),
         ("und", "en"),
         ("und-Latn", "en"),
         ("en-x-private", "en"),

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from relay.domain.fcm_device import FcmDevice
-from relay.domain.model import Mark, Mode, Platform, RegistrationId
+from relay.domain.model import OWN_TEXTS, Mark, Mode, Platform, RegistrationId
 from relay.domain.reasons import Cause
 from relay.push.egress.record import (
     FIELDS,
@@ -263,7 +263,7 @@ def test_a_body_that_is_no_template_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mark", "mode", "certain", "locale"), list(product(Mark, Mode, (True, False), (*TEXTS, "de-AT", "xx")))
+    ("mark", "mode", "certain", "locale"), list(product(Mark, Mode, (True, False), (*TEXTS, "de-AT", "xx", OWN_TEXTS)))
 )
 def test_every_template_is_known(mark: Mark, mode: Mode, certain: bool, locale: str) -> None:
     notice = Notice(mark, 3, certain, RegistrationId(ID), mode, locale, nonce=nonce_of(mark))
@@ -285,6 +285,24 @@ def test_a_challenge_whose_nonce_may_say_something_is_no_template(nonce: str) ->
         assert is_template(provider, body, DEVICE)
         assert not is_template(provider, body.replace(NONCE, nonce), DEVICE)
         assert not is_template(provider, body.replace('"challenge"', '"test"'), DEVICE)
+
+
+def test_own_texts_of_an_app_have_fixed_keys() -> None:
+    body = ApnsMessage(replace(NOTICE, locale=OWN_TEXTS)).rendered
+
+    assert is_template("apns", body)
+    for fixed in (
+        "relay.email.title",
+        "relay.email.body",
+        '"category": "relay.email"',
+        f'"thread-id": "{ID}"',
+        '["3"]',
+    ):
+        assert fixed in body
+        assert not is_template("apns", body.replace(fixed, "Minutes of Monday"))
+        assert not is_template(
+            "apns", body.replace(fixed, fixed.replace("email", "tasks").replace("3", "4").replace("A", "B"))
+        )
 
 
 @pytest.mark.parametrize("cause", Cause)
