@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ from push_relay_client import (
     Apns,
     App,
     Basic,
+    Challenge,
     Fcm,
     Fid,
     MemoryStore,
     NewItems,
     Push,
-    RelayApi,
     Step,
     TestPush,
     WebPush,
@@ -27,7 +27,7 @@ from push_relay_client import (
 from push_relay_client.wish import Device
 
 from relay.sandbox.installation import APP
-from tests.site import ANN, PASSWORD, Site
+from tests.site import ANN, PASSWORD, Site, open_site
 from tests.waiting import SOON, until
 
 
@@ -63,9 +63,40 @@ async def next_push(app: App, device: Device, site: Site, count: int) -> Push | 
     return await app.received(on(device, site)[-1])
 
 
+@pytest.fixture
+async def strict_site(tmp_path: Path) -> AsyncIterator[Site]:
+    """Return a site whose relay wants every device to prove that it holds its token."""
+    async with open_site(tmp_path / "strict", {"RELAY__API__PROVE_POSSESSION": "apns, fcm, webpush"}) as opened:
+        opened.sandbox.eas.add_mailbox(ANN, PASSWORD)
+        yield opened
+
+
+@pytest.mark.parametrize("phone", [an_iphone, an_android_phone, a_phone_without_google])
+async def test_an_app_proves_its_device_and_each_later_one(
+    strict_site: Site, phone: Callable[[Site, int], Device]
+) -> None:
+    site = strict_site
+    app = App(site.client, MemoryStore())
+    first, second = phone(site, 1), phone(site, 2)
+    async with site.relay():
+        told = await app.register(Wish(ANN, Basic(PASSWORD), first))
+        assert told.registration is not None
+        assert (told.step, told.registration.state) == (Step.WAIT, "proving")
+        assert isinstance(await next_push(app, first, site, 1), Challenge)
+        assert (await app.opened(first)).step is Step.NOTHING
+
+        assert (await app.opened(second)).step is Step.WAIT
+        assert isinstance(await next_push(app, second, site, 1), Challenge)
+        assert (await app.opened(second)).step is Step.NOTHING
+        await site.held()
+        site.deliver(subject="canary")
+        assert isinstance(await next_push(app, second, site, 2), NewItems)
+        assert (await app.logout()).step is Step.NOTHING
+
+
 @pytest.mark.parametrize("phone", [an_iphone, an_android_phone, a_phone_without_google])
 async def test_an_app_from_its_first_start_to_the_logout(site: Site, phone: Callable[[Site, int], Device]) -> None:
-    app = App(RelayApi(site.api), MemoryStore())
+    app = App(site.client, MemoryStore())
     first, second = phone(site, 1), phone(site, 2)
     async with site.relay():
         assert (await app.register(Wish(ANN, Basic("wrong"), first))).step is Step.ASK_USER

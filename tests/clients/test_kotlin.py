@@ -5,12 +5,13 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.clients.kotlin import Kotlin, run
-from tests.site import ANN, PASSWORD, Site
+from tests.site import ANN, PASSWORD, Site, open_site
 from tests.waiting import SOON, until
 
 
@@ -111,3 +112,15 @@ async def test_an_app_from_its_first_start_to_the_logout(
 
         gone = await phone.do("logout")
         assert (gone["step"], gone["id"]) == ("NOTHING", None)
+
+
+async def test_an_app_proves_its_device(kotlin: Kotlin, tmp_path: Path) -> None:
+    async with open_site(tmp_path / "strict", {"RELAY__API__PROVE_POSSESSION": "apns, fcm, webpush"}) as site:
+        site.sandbox.eas.add_mailbox(ANN, PASSWORD)
+        async with site.relay(), open_phone(kotlin, site) as phone:
+            device = an_android_phone(site, "")
+            made = await phone.do("register", mailbox=ANN, password=PASSWORD, device=device)
+            assert (made["step"], made["state"]) == ("WAIT", "proving"), made
+            await until(lambda: on(device, site))
+            proved = await phone.do("push", data=on(device, site)[-1])
+            assert (proved["step"], proved["state"]) == ("NOTHING", "active"), proved
