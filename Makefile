@@ -18,7 +18,7 @@ NO_GUESSES := $(addprefix --disable-plugin ,Base64HighEntropyString HexHighEntro
 SPREAD := --numprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow check lint format docs clients soak interop bench lock clean
+.PHONY: help demo test slow check lint format docs soak interop clients bench lock clean
 
 help: ## list the targets
 	@awk -F ' *:.*## ' '/^[a-z]+:.*## / { printf "  make %-9s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)

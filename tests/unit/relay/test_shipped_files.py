@@ -209,7 +209,7 @@ def test_the_refusals_that_apps_are_told_of_exist(page: str) -> None:
     known = {(str(kind.status.value), kind.code) for kind in BY_ERROR.values()}
     told = set(re.findall(r"`(4\d\d)`(?: with code)? `([a-z-]+)`", shipped(page)))
 
-    assert {code for _, code in told} == {"credential-refused", "mailbox-full", "not-authorized", "too-many-tests"}
+    assert {code for _, code in told} == {"credential-refused", "enrolment-refused", "gone", "not-authorized", "wiped"}
     assert told <= known
     assert not re.search(r"`404`", shipped(page))
 
