@@ -26,7 +26,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from eas_watcher.transport.tls import client_context
 from relay.domain.errors import DatabaseInUse, DatabaseRefuses, StoreUnavailable
-from relay.store.prepared import Prepared, execute_text
+from relay.store.prepared import Prepared, execute_text, read_json
 from relay.store.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -374,6 +374,7 @@ def _postgres(url: sa.URL, ca_file: Path | None, *, reads: bool) -> AsyncEngine:
     engine = create_async_engine(
         url,
         connect_args=arguments | _tls(ca_file),
+        json_deserializer=read_json,
         hide_parameters=True,  # device tokens and sealed credentials stay out of error texts, and so out of logs
         isolation_level="AUTOCOMMIT",  # the driver begins nothing: `begin` below shows whether the connection lives
         pool_size=READERS if reads else POOL,

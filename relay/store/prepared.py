@@ -122,14 +122,14 @@ def _reading(kind: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> Processor |
     if isinstance(kind, sa.Float):
         return None
     if isinstance(kind, sa.JSON) and dialect.name == "sqlite":
-        return _read_json
+        return read_json
     return kind.dialect_impl(dialect).result_processor(dialect, None)
 
 
 _DECODER: Final = json.JSONDecoder()
 
 
-def _read_json(value: Any) -> Any:
+def read_json(value: Any) -> Any:
     """Read JSON as `json.loads` does, without its steps for values that the relay did not write."""
     if value is None:
         return None

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from random import Random
+from typing import Final
 
 import pytest
 import sqlalchemy as sa
@@ -62,6 +63,35 @@ async def activate_all(engine: Database) -> int:
 
 def batch(epoch: int, names: Sequence[str]) -> list[CommitEntry]:
     return [entry(epoch, CHANGED, name) for name in names]
+
+
+MANY: Final = (
+    """INSERT INTO mailbox (id, server, "user", device_id, shard, state, since)
+        SELECT n, 's', n, n, 1, 'watching', now() FROM generate_series(1, 3000) AS n""",
+    """INSERT INTO registration (id, mailbox_id, secret_hash, app, platform, environment, device_token, token_since,
+        classes, mode, locale, state, created_at) SELECT n, n, 'h', 'mail', 'apns', 'production', n, now(),
+        '["email"]', 'alert', 'en', 'active', now() FROM generate_series(1, 3000) AS n""",
+    """INSERT INTO outbox (registration_id, mark, platform, count, generation, certain, first_at, last_at, due_at,
+        attempts) SELECT n, 'email', 'apns', 1, 1, true, :now, :now, CAST(:now AS timestamptz) - n * interval '1 s', 0
+        FROM generate_series(1, 3000) AS n""",
+)
+
+
+async def test_a_claim_reads_few_more_marks_than_it_takes_of_many(postgres_engine: Database) -> None:
+    read = """SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)) FROM pg_stat_xact_user_tables
+        WHERE relname IN ('outbox', 'registration')"""
+    async with transaction(postgres_engine) as connection:
+        for statement in MANY:
+            await connection.execute(sa.text(statement), {"now": NOW} if ":now" in statement else {})
+    async with transaction(postgres_engine) as connection:
+        before = await connection.scalar(sa.text(read))
+        claimed, _ = await connection.run_sync(
+            claim_marks, Lanes(Platform.APNS), 10, "push", LATER, NOW + timedelta(seconds=1), Pacing()
+        )
+        tuples = await connection.scalar(sa.text(read)) - before
+
+    assert [push.registration_id for push in claimed.pushes] == [f"{n}" for n in range(3000, 2990, -1)]
+    assert tuples < 200  # of 6,000
 
 
 async def test_two_claimers_never_get_the_same_mark(postgres_engine: Database, other_engine: Database) -> None:
