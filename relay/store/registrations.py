@@ -402,7 +402,8 @@ def _over(now: datetime, retention: Retention) -> Mapping[Ending, sa.ColumnEleme
     if retention.refused is not None:
         before = now - retention.refused
         refused = mailbox.c.state == WatchState.CREDENTIAL_REFUSED.value
-        useless.append(state.in_(UNPROVED) & (registration.c.idle_since < before))
+        waits = state.in_((*UNPROVED, RegistrationState.PROVING.value))
+        useless.append(waits & (registration.c.idle_since < before))
         useless.append(
             sa.exists(mailbox.c.id).where(mailbox.c.id == registration.c.mailbox_id, refused, mailbox.c.since < before)
         )
@@ -418,7 +419,7 @@ def _note_idle(connection: sa.Connection, now: datetime, at_once: int) -> bool:
 
     The column follows the state within one look, whoever changed the state. Rows that are in use wait for the next one.
     """
-    idle = registration.c.state.in_((*UNPROVED, RegistrationState.TOKEN_GONE.value))
+    idle = registration.c.state.not_in((RegistrationState.ACTIVE.value, RegistrationState.WIPED.value))
     since = registration.c.idle_since
     found: list[str] = []
     for stale, value in ((idle & since.is_(None), now), (~idle & since.is_not(None), None)):

@@ -20,7 +20,8 @@ async def distrust(database: Database) -> int:
 
 
 def _distrust(connection: sa.Connection) -> int:
-    active = sa.update(registration).where(registration.c.state == RegistrationState.ACTIVE.value)
+    pushed = (RegistrationState.ACTIVE.value, RegistrationState.PROVING.value)
+    active = sa.update(registration).where(registration.c.state.in_(pushed))
     gone = active.values(state=RegistrationState.TOKEN_GONE.value, idle_since=None).returning(registration.c.id)
     number = len(connection.scalars(gone).all())
     wiped = sa.select(registration.c.id).where(registration.c.state == RegistrationState.WIPED.value)

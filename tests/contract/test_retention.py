@@ -40,6 +40,7 @@ async def turn(engine: Database, phone: Registration, state: RegistrationState) 
         (RegistrationState.TOKEN_GONE, 30 * DAY),
         (RegistrationState.REFUSED, 20 * DAY),
         (RegistrationState.VERIFYING, 20 * DAY),
+        (RegistrationState.PROVING, 20 * DAY),
     ],
 )
 async def test_a_registration_of_no_use_ends_after_its_time_and_the_last_one_takes_the_credential_with_it(
