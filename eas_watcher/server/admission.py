@@ -308,7 +308,9 @@ class ServerAdmission:
             error = self._compare(client, error)
         clock = asyncio.get_running_loop().time()
         if self._is_full(client, error, clock):
-            return ServerBusy(f"no worker of the server was free ({error})", reached=True, shared=True, full=True)
+            # After a 503 nobody looked at a credential; a gateway's 502 or 504 leaves that open.
+            reached = not isinstance(error, ServerBusy) or error.reached
+            return ServerBusy(f"no worker of the server was free ({error})", reached=reached, shared=True, full=True)
         cut = self.path.cut_off
         shared = isinstance(error, Unreachable) and error.connection != 0
         expected = isinstance(error, Unreachable) and not shared and cut is not None and cut.covers(error.survived)

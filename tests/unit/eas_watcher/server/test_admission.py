@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from eas_watcher.errors import AccessDenied, ServerBusy, Unauthorized, Unreachable
+from eas_watcher.errors import AccessDenied, ServerBusy, Unauthorized, Unreachable, in_doubt
 from eas_watcher.heartbeat import HELD, Heartbeat
 from eas_watcher.machine.state import Doubt
 from eas_watcher.reasons import Reason
@@ -787,6 +787,23 @@ async def test_requests_that_find_no_worker_are_no_sign_of_an_outage() -> None:
     assert admission.state == "serving"
     assert admission.describe("mail.example.com").startswith("mail.example.com holds about 1 Pings at once")
     assert admission.lesson == Lesson(None, capacity=1)
+
+
+@pytest.mark.parametrize("reached", [False, True])
+async def test_a_request_that_found_no_worker_is_in_doubt_only_if_a_gateway_answered_it(reached: bool) -> None:
+    admission, holder, client = new_admission(), here("holder"), here("client")
+    for name in ("holder", "client"):
+        admission.watch_begins(name, None)
+    admission.sends(holder, ping=True)
+    await admission.enter(client)
+    admission.sends(client, ping=False)
+    await asyncio.sleep(60.0)
+
+    error = admission.failed(client, ServerBusy("the server cannot serve now", reached=reached, shared=True))
+
+    assert isinstance(error, ServerBusy)
+    assert error.full
+    assert in_doubt(error) is reached
 
 
 async def test_a_server_that_asks_to_be_left_alone_is_left_alone_although_it_holds_pings() -> None:
