@@ -56,7 +56,7 @@ from relay.store.rows import (
     write_quarantine,
 )
 from relay.store.tables import Moment, candidate, mailbox, outbox, registration
-from relay.store.twins import SAME, UNPROVED, Device, delete_twins, mend
+from relay.store.twins import SAME, UNPROVED, Device, delete_twins, lock_twins, mend
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -332,7 +332,10 @@ def _revives(change: RegistrationChange) -> bool:
 
 def _supersede(connection: sa.Connection, own: Registration, change: RegistrationChange) -> None:
     """Delete the twins that a registration gets by a change, if it is active then."""
-    revived = own.state is RegistrationState.TOKEN_GONE and change.device_token is not None
+    token = change.device_token
+    if token is not None and change.proves and (own.must_prove or token != own.device_token):
+        return  # it deletes them when its device is proved
+    revived = own.state in {RegistrationState.TOKEN_GONE, RegistrationState.PROVING} and token is not None
     if own.state is not RegistrationState.ACTIVE and not revived:
         return
     changed = replace(
@@ -450,7 +453,15 @@ def _mark(
 def _prove(connection: sa.Connection, registration_id: RegistrationId, nonce: str, now: datetime) -> bool:
     if _mark_dirty(connection, registration_id) is None:
         return False
-    return prove(connection, registration_id, nonce, now)
+    own = _own(connection, registration_id)
+    if own is None:
+        return False
+    device = Device.of(own)
+    lock_twins(connection, registration_id, device)  # before the registration itself, in the order of the ids
+    proved = prove(connection, registration_id, nonce, now)
+    if proved:
+        delete_twins(connection, registration_id, device)
+    return proved
 
 
 def _insert_mailbox(connection: sa.Connection, new: NewMailbox, now: datetime) -> None:

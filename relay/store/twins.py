@@ -54,18 +54,25 @@ def delete_twins(connection: sa.Connection, own: RegistrationId, device: Device)
     A wiped one stays until its last push. One that waits is never pushed to before it is accepted, and deletes the
     others then.
     """
+    ids = lock_twins(connection, own, device)
+    if ids:
+        connection.execute(sa.delete(registration).where(registration.c.id.in_(ids)))
+    return len(ids)
+
+
+def lock_twins(connection: sa.Connection, own: RegistrationId, device: Device) -> list[str]:
+    """Lock a registration with its twins, if there are any, in the order of their ids; return those of the twins."""
     ids = [row.id for row in _TWINS.rows(connection, {**device._asdict(), "_own": own})]
     if ids:
         locked = sa.select(registration.c.id).where(registration.c.id.in_([own, *ids]))
         connection.execute(locked.order_by(*in_order(registration.c.id)).with_for_update())
-        connection.execute(sa.delete(registration).where(registration.c.id.in_(ids)))
-    return len(ids)
+    return ids
 
 
 def delete_twins_of(connection: sa.Connection, own: RegistrationId) -> int:
     """Delete the twins of a registration that has just shown a credential; return how many there were.
 
-    One whose app is gone from the device gets no pushes, so it deletes nothing.
+    One whose app is gone from the device, or must prove first that it is there, gets no pushes, so it deletes nothing.
     """
     rows = _DEVICE.rows(connection, {"_own": own})
     return sum(delete_twins(connection, own, Device(*row)) for row in rows)
@@ -88,6 +95,7 @@ _DEVICE: Final = Prepared(
         registration.c.id == sa.bindparam("_own"),
         registration.c.token_hash.is_not(None),
         registration.c.state != RegistrationState.TOKEN_GONE.value,
+        ~registration.c.must_prove,
     )
 )
 _MEND: Final = Prepared(

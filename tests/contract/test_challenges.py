@@ -241,3 +241,33 @@ async def test_another_credential_leaves_a_proof_to_be_given(here: Site) -> None
 
 async def test_a_registration_from_before_the_upgrade_is_proved(here: Site) -> None:
     assert (await here.activate()).must_prove is False
+
+
+async def test_a_registration_supersedes_its_twin_once_its_device_is_proved_and_not_before(here: Site) -> None:
+    first = await here.accepted()
+    await here.sent()
+    assert await here.proves(first)
+    again = await register(here.registrations, "ann", "again", must_prove=True, device_token=TOKEN)
+    await here.watches.accept(candidate_of(again), NOW)
+    assert await here.state(first) is RegistrationState.ACTIVE
+
+    await here.sent(NONCE[::-1], at=2)
+    assert await here.proves(again, NONCE[::-1], at=3)
+
+    assert await here.state(again) is RegistrationState.ACTIVE
+    assert await here.registrations.view(first.id) is None
+
+
+async def test_a_token_of_another_registration_is_taken_over_once_it_is_proved_and_not_before(here: Site) -> None:
+    first = await here.accepted()
+    await here.sent()
+    assert await here.proves(first)
+    moved = await register(here.registrations, "ann", "moved", device_token="another")
+    await here.watches.accept(candidate_of(moved), NOW)
+
+    await here.registrations.change(moved.id, RegistrationChange(device_token=TOKEN, proves=True), NOW)
+    assert await here.state(first) is RegistrationState.ACTIVE
+    await here.sent(NONCE[::-1], at=2)
+    assert await here.proves(moved, NONCE[::-1], at=3)
+
+    assert await here.registrations.view(first.id) is None

@@ -259,6 +259,7 @@ class MemoryRegistrationStore:
         if self.nonces.pop(registration_id, None) != nonce:
             return False
         self.registrations[registration_id] = replace(registration, state=RegistrationState.ACTIVE, must_prove=False)
+        self._supersede(registration)
         return True
 
     async def push_test(self, registration_id: RegistrationId, test: str) -> PushTest | None:
@@ -290,7 +291,8 @@ class MemoryRegistrationStore:
         if registration.state is not RegistrationState.TOKEN_GONE:
             accepted = RegistrationState.PROVING if registration.must_prove else RegistrationState.ACTIVE
             self.registrations[registration_id] = replace(registration, state=accepted)
-            self._supersede(registration)
+            if accepted is RegistrationState.ACTIVE:
+                self._supersede(registration)
         if mailbox.state in {WatchState.VERIFYING, WatchState.CREDENTIAL_REFUSED, WatchState.WIPED}:
             mailbox = replace(mailbox, state=WatchState.STARTING, reason=None, since=now)
         self.mailboxes[mailbox.id] = mailbox
