@@ -52,7 +52,7 @@ docs: $(VENV)/.run ## write the documents that are generated from the code
 	$(BIN)/python -m eas_watcher.tools.statuses > docs/eas-statuses.md
 	$(BIN)/python -m relay.ops.reasons_document > docs/reasons.md
 	$(BIN)/python -c 'from pathlib import Path; from relay.api.codes import extract; print(end=extract(Path("docs/api.md").read_text()))' > relay/api/.codes && mv relay/api/.codes relay/api/codes.md
-	$(BIN)/python -c 'import sys; from relay.api.routes import described; sys.stdout.buffer.write(described()[0])' > docs/.openapi && mv docs/.openapi docs/openapi.json
+	$(BIN)/python -c 'import sys; from relay.api.routes import described; sys.stdout.buffer.write(described().body)' > docs/.openapi && mv docs/.openapi docs/openapi.json
 	$(BIN)/python clients/guides.py
 	{ sed '/^$$/q' docs/postgresql-grants.sql; $(BIN)/python -c '$(GRANTS)'; } > docs/.grants && mv docs/.grants docs/postgresql-grants.sql
 

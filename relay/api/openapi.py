@@ -28,6 +28,8 @@ ABOUT: Final = (
 HEADERS: Final[Mapping[str, tuple[str, Json]]] = {
     "Location": ("path of the registration", {"type": "string"}),
     "Retry-After": ("seconds to wait before the next request", {"type": "integer", "minimum": 1}),
+    "Vary": ("the document may come compressed", {"type": "string"}),
+    "Content-Encoding": ("gzip, where Accept-Encoding has it", {"type": "string"}),
     "ETag": ("names this version of the document", {"type": "string"}),
     "Accept-Encoding": ("how a body may be compressed; with `unknown-encoding`", {"type": "string"}),
     "WWW-Authenticate": ("Bearer, with error=invalid_token for a wrong secret", {"type": "string"}),

@@ -282,8 +282,15 @@ OPERATIONS: Final = (
         "/v1/openapi.json",
         "Ask for this document",
         (
-            Reply(HTTPStatus.OK, "the document", media="application/json", headers=("ETag",)),
-            Reply(HTTPStatus.NOT_MODIFIED, "the document is the one that If-None-Match names", headers=("ETag",)),
+            Reply(
+                HTTPStatus.OK,
+                "the document",
+                media="application/json",
+                headers=("ETag", "Vary", "Content-Encoding"),
+            ),
+            Reply(
+                HTTPStatus.NOT_MODIFIED, "the document is the one that If-None-Match names", headers=("ETag", "Vary")
+            ),
         ),
     ),
     Operation(

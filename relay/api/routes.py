@@ -1,11 +1,13 @@
 """The paths and methods of the API: each handler reads a request, calls a use case and returns a document."""
 
 import asyncio
+import gzip
 import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from http import HTTPStatus
 from typing import Final
@@ -31,6 +33,8 @@ from relay.registration.secret import Access
 from relay.security.client_names import user_names
 
 log = logging.getLogger(__name__)
+
+_GZIP: Final = re.compile(r"(?:^|,)\s*gzip\s*(?:;\s*q=(?!0(?:\.0*)?\s*(?:,|$))[^,]*)?\s*(?:,|$)", re.IGNORECASE)
 
 _BEARER: Final = re.compile(r"bearer +([A-Za-z0-9._~+/=-]{1,512})", re.ASCII | re.IGNORECASE)
 
@@ -201,10 +205,13 @@ class Routes:
 
     async def openapi(self, request: web.Request) -> web.Response:
         """Answer 200 with the OpenAPI document, 304 if the client has it."""
-        body, tag = await asyncio.to_thread(described)
-        headers = {hdrs.CACHE_CONTROL: CACHED, hdrs.ETAG: f'"{tag}"'}
-        if any(etag.value in {tag, "*"} for etag in request.if_none_match or ()):
+        found = await asyncio.to_thread(described)
+        headers = {hdrs.CACHE_CONTROL: CACHED, hdrs.ETAG: f'W/"{found.tag}"', hdrs.VARY: hdrs.ACCEPT_ENCODING}
+        if any(etag.value in {found.tag, "*"} for etag in request.if_none_match or ()):
             return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+        body = found.body
+        if _GZIP.search(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
+            body, headers[hdrs.CONTENT_ENCODING] = found.compressed, "gzip"
         return web.Response(body=body, content_type="application/json", charset="utf-8", headers=headers)
 
     async def problem(self, request: web.Request) -> web.Response:
@@ -242,11 +249,22 @@ class Routes:
         return read
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """The OpenAPI document as it is served; strangers may ask for it, so that it is compressed once and for all."""
+
+    body: bytes
+    compressed: bytes
+    """By gzip: less than a tenth."""
+    tag: str
+    """The value of its weak ETag, which is that of both forms."""
+
+
 @cache
-def described() -> tuple[bytes, str]:
-    """Return the OpenAPI document as it is served, and its ETag; the first call takes some 50 ms."""
+def described() -> Described:
+    """Return the OpenAPI document; the first call takes some 50 ms."""
     body = written(document(OPERATIONS, KINDS))
-    return body, hashlib.sha256(body).hexdigest()[:32]
+    return Described(body, gzip.compress(body, mtime=0), hashlib.sha256(body).hexdigest()[:32])
 
 
 @contextmanager

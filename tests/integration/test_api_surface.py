@@ -1,5 +1,8 @@
 """What the API says of itself, and its manners in HTTP."""
 
+import gzip
+import json
+
 import pytest
 
 from relay.api.app import Limits
@@ -21,6 +24,31 @@ async def test_the_api_describes_itself_and_may_be_cached() -> None:
             assert (again.status, again.headers["ETag"], await again.read()) == (304, tag, b"")
         async with api.client.get("/v1/openapi.json", headers={"If-None-Match": '"other"'}) as other:
             assert (other.status, other.headers["ETag"]) == (200, tag)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "compressed"),
+    [
+        ("gzip", True),
+        ("br, GZIP;q=0.5", True),
+        ("deflate,gzip", True),
+        ("gzip;q=1.0, identity", True),
+        ("identity", False),
+        ("gzip;q=0", False),
+        ("gzip;q=0.000, br", False),
+        ("x-gzip-like", False),
+    ],
+)
+async def test_the_document_is_compressed_for_those_who_read_it_so(accepted: str, compressed: bool) -> None:
+    async with serving() as api:
+        headers = {"Accept-Encoding": accepted}
+        async with api.client.get("/v1/openapi.json", headers=headers, auto_decompress=False) as response:
+            raw = await response.read()
+            encoding, vary = response.headers.get("Content-Encoding"), response.headers["Vary"]
+
+    assert (encoding, vary) == ("gzip" if compressed else None, "Accept-Encoding")
+    assert json.loads(gzip.decompress(raw) if compressed else raw)["openapi"].startswith("3.1")
+    assert (len(raw) < 30_000) is compressed
 
 
 async def test_the_type_of_every_problem_leads_to_its_paragraph() -> None:
