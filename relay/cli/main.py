@@ -4,26 +4,23 @@ Each command imports what it needs when it runs: `relay --help` loads neither th
 loads only the libraries of its own role.
 """
 
-import asyncio
 import json
 import logging
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Coroutine
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
 
 import typer
 
 from relay.cli.invitations import invitations
 from relay.cli.output import FAILED, FAULTY, describe, fail, failing, note, say, show_faults, show_warnings
+from relay.cli.running import run
+from relay.cli.sandbox import deliver, sandbox
 from relay.domain.errors import KeyLost, RelayError, SettingsInvalid
 from relay.domain.model import Role
 from relay.process import core_dumps
-from relay.sandbox.eas.personality import Family, Http2
 
 if TYPE_CHECKING:
     from relay.settings.values import KeyMaking, Settings
@@ -44,6 +41,8 @@ wipes = typer.Typer(
 )
 cli.add_typer(wipes, name="wipes")
 cli.add_typer(invitations, name="invitations")
+cli.add_typer(sandbox, name="sandbox")
+cli.command()(deliver)
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The relay.toml to read.")]
 RoleOption = Annotated[Role, typer.Option("--role", help="What this process does; all: everything.")]
@@ -65,7 +64,7 @@ def serve(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     for key, wrong, remedy in settings.warnings:
         logging.getLogger(__name__).warning("setting noted", extra={"key": key, "wrong": wrong, "remedy": remedy})
     with failing("cannot listen or reach the database"):
-        _run(app.serve(settings))
+        run(app.serve(settings))
 
 
 @cli.command()
@@ -105,7 +104,7 @@ def keygen(
         refuse_existing(making.private_key_file, making.public_key_file)
         if forget:
             with failing("cannot reach the database"):
-                note(f"{_run(app.forget_credentials(making.database))} credentials destroyed")
+                note(f"{run(app.forget_credentials(making.database))} credentials destroyed")
         else:
             _refuse_lost_keys(making)
         write_sealing_keys(making.private_key_file, making.public_key_file)
@@ -154,7 +153,7 @@ def migrate(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     settings = _load(config, role)
     log.configure("warning", "text", sys.stderr)
     with failing("cannot reach the database"):
-        _run(app.migrate(settings))
+        run(app.migrate(settings))
     say("the database has the schema of this version")
 
 
@@ -225,7 +224,7 @@ def explain(
     if settings.database.file is not None and not settings.database.file.exists():
         fail(f"there is no database {settings.database.file}", FAILED)
     with failing("cannot reach the database"):
-        mailboxes = _run(app.explain(settings, name)) or []
+        mailboxes = run(app.explain(settings, name)) or []
     if as_json:
         say(json.dumps([document(mailbox, now()) for mailbox in mailboxes], indent=2))
     else:
@@ -247,7 +246,7 @@ def restored(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     settings = _load_database(config, role)
     log.configure(settings.log.level, settings.log.format, sys.stderr)
     with failing("cannot reach the database"):
-        number = _run(app.distrust(settings))
+        number = run(app.distrust(settings))
     logging.getLogger(__name__).info("database restored", extra={"registrations": number})
     say(f"{number} registrations ring again once their apps have sent their device tokens")
 
@@ -261,7 +260,7 @@ def list_wipes(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     settings = _load_database(config, role)
     log.configure("error", "text", sys.stderr)
     with failing("cannot reach the database"):
-        for each in _run(app.wiped_accounts(settings)) or []:
+        for each in run(app.wiped_accounts(settings)) or []:
             typer.echo(f"{each.user}\t{each.server}\t{each.wiped_at:%Y-%m-%dT%H:%M:%SZ}")
 
 
@@ -279,83 +278,13 @@ def allow(
     settings = _load_database(config, role)
     log.configure(settings.log.level, settings.log.format, sys.stderr)
     with failing("cannot reach the database"):
-        allowed = _run(app.allow_wiped(settings, user, server)) or []
+        allowed = run(app.allow_wiped(settings, user, server)) or []
     for each in allowed:
         fields = {"user": each.user, "server": each.server, "wiped_at": each.wiped_at.isoformat()}
         logging.getLogger(__name__).info("wiped mailbox allowed again", extra=fields)
         say(f"{each.user} at {each.server} may register again")
     if not allowed:
         fail(f"no wiped account of {user!r} is known: `relay wipes list` lists them", FAILED)
-
-
-@cli.command()
-def sandbox(
-    folder: Annotated[Path, typer.Option(help="Where relay.toml, CA and keys for a relay are written.")] = Path(
-        "sandbox"
-    ),
-    eas: Annotated[int, typer.Option(help="Port of the mail server.")] = 8443,
-    apns: Annotated[int, typer.Option(help="Port of APNs.")] = 8444,
-    fcm: Annotated[int, typer.Option(help="Port of FCM.")] = 8445,
-    webpush: Annotated[int, typer.Option(help="Port of the push service.")] = 8448,
-    control: Annotated[int, typer.Option(help="Port of the control listener.")] = 8446,
-    api: Annotated[int, typer.Option(help="Port that the written relay.toml gives the relay's API.")] = 8447,
-    ops: Annotated[int, typer.Option(help="Port that the written relay.toml gives the relay's ops listener.")] = 9090,
-    mailboxes: Annotated[int, typer.Option(help="Mailboxes user1, user2, ... to start with, besides ann and ben.")] = 0,
-    level: Annotated[str, typer.Option(help="Log level in the written relay.toml.")] = "info",
-    personality: Annotated[
-        Family, typer.Option(help="The family of servers that the mail server behaves like, oddities included.")
-    ] = Family.EXCHANGE,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Requests that the mail server serves at once, held Pings included.")
-    ] = None,
-    queue_seconds: Annotated[
-        float, typer.Option(min=0.1, help="Seconds after which a proxy answers 504 to a request that finds no worker.")
-    ] = 60.0,
-    http2: Annotated[
-        Http2, typer.Option(help="Whether the mail server speaks HTTP/2 too, as Exchange does.")
-    ] = Http2.ON,
-) -> None:
-    """Run a simulated mail server, APNs, FCM and push service on loopback, without any account; 0: a free port."""
-    from rich.console import Console
-
-    from relay.process import log
-    from relay.sandbox.eas.families import FAMILIES
-    from relay.sandbox.installation import Ports
-    from relay.sandbox.sandbox import run_sandbox
-
-    log.configure("info", "text", sys.stderr)
-    ports = Ports(eas=eas, apns=apns, fcm=fcm, webpush=webpush, control=control, api=api, ops=ops)
-    try:
-        _run(
-            run_sandbox(
-                folder,
-                ports,
-                Console(highlight=False, markup=False, soft_wrap=True),
-                mailboxes=mailboxes,
-                level=level,
-                rules=replace(FAMILIES[personality], workers=workers, patience=queue_seconds),
-                http2=http2 is Http2.ON,
-            )
-        )
-    except OSError as error:
-        fail(f"cannot listen or write: {describe(error)}", FAILED)
-
-
-@cli.command()
-def deliver(
-    user: Annotated[str, typer.Argument(help="Mailbox of the sandbox, e.g. ann@example.com.")],
-    subject: Annotated[str, typer.Option(help="Subject of the mail.")] = "Hello",
-    sender: Annotated[str, typer.Option(help="Sender of the mail.")] = "ben@example.com",
-    body: Annotated[str, typer.Option(help="Text of the mail.")] = "See you on Monday.",
-    control: Annotated[str, typer.Option(help="The sandbox's control listener.")] = "http://127.0.0.1:8446",
-) -> None:
-    """Deliver a mail to a mailbox of a running sandbox."""
-    from relay.sandbox.delivery import NotDelivered, deliver_mail
-
-    try:
-        _run(deliver_mail(control, user=user, subject=subject, sender=sender, body=body))
-    except NotDelivered as error:
-        fail(str(error), FAILED)
 
 
 @cli.command()
@@ -367,7 +296,7 @@ def demo(once: Annotated[bool, typer.Option("--once", help="End after the show, 
     from relay.sandbox.demo import run_demo
 
     log.configure("error", "text", sys.stderr)
-    if not _run(run_demo(Console(highlight=False), once=once)):
+    if not run(run_demo(Console(highlight=False), once=once)):
         raise typer.Exit(FAILED)
 
 
@@ -424,7 +353,7 @@ def _note_unknown(settings: "Settings", registrations: set[str]) -> None:
     from relay import app
 
     with failing("cannot reach the database"):
-        unknown = sorted(_run(app.unknown_registrations(settings, registrations)) or ())
+        unknown = sorted(run(app.unknown_registrations(settings, registrations)) or ())
     if unknown:
         shown = ", ".join(unknown[:MANY])
         note(
@@ -450,7 +379,7 @@ def _refuse_lost_keys(making: "KeyMaking") -> None:
     from relay import app
 
     try:
-        lost = _run(app.sealed_for_others(making.database, making.former))
+        lost = run(app.sealed_for_others(making.database, making.former))
     except (RelayError, OSError) as error:
         note(f"not asked whether the database holds credentials of another key: {error}")
         return
@@ -471,28 +400,3 @@ def _make_first_keys(config: Path) -> None:
             note(f"new sealing keys in {private.parent}: keep a copy, stored credentials open with them alone")
     except OSError as error:
         fail(f"the sealing keys cannot be written: {error}", FAILED)
-
-
-def _run(job: Coroutine[Any, Any, T]) -> T | None:
-    """Run a job on uvloop and return its result; None after SIGTERM or Ctrl-C, which cancel it and are no failure."""
-
-    async def until_signal() -> T | None:
-        task = asyncio.current_task()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _cancel_once, task)
-        try:
-            return await job
-        except asyncio.CancelledError:
-            if task is None or not task.cancelling():
-                raise
-            return None
-
-    import uvloop
-
-    return uvloop.run(until_signal())
-
-
-def _cancel_once(task: "asyncio.Task[Any] | None") -> None:
-    if task is not None and not task.cancelling():
-        task.cancel()

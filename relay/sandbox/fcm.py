@@ -212,8 +212,12 @@ async def open_fcm_simulator(
     clock: Clock = now,
     project: str = PROJECT,
     make_key: Callable[[], RSAPrivateKey] = make_rsa_key,
+    reached: str | None = None,
 ) -> AsyncIterator[FcmSimulator]:
-    """Serve until the block ends; port 0 takes a free one. `make_key` must return another key at each call."""
-    simulator = FcmSimulator(tls, host, clock, project, make_key)
+    """Serve until the block ends; port 0 takes a free one. `make_key` must return another key at each call.
+
+    `reached` is the host in its URLs, if that is not `host`.
+    """
+    simulator = FcmSimulator(tls, reached or host, clock, project, make_key)
     async with serve_simulator(simulator, tls, host, port):
         yield simulator

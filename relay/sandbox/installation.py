@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from relay.push.webpush.vapid import public_key
-from relay.sandbox.certificates import ThrowAwayCa
+from relay.sandbox.certificates import Ca, write_secret
+from relay.sandbox.place import Place
 
 TEAM: Final = "SANDBOX001"
 APP: Final = "com.example.mail"
@@ -19,7 +20,7 @@ _TOML: Final = """\
 state_dir = "state"
 
 [api]
-host = "127.0.0.1"
+host = "{host}"
 port = {api}
 certificate_file = "api.pem"
 key_file = "api.pem"
@@ -30,7 +31,7 @@ prove_possession = []
 port = {ops}
 
 [servers.sandbox]
-url = "https://127.0.0.1:{eas}/Microsoft-Server-ActiveSync"
+url = "https://{reached}:{eas}/Microsoft-Server-ActiveSync"
 ca_file = "ca.pem"
 domains = ["{domain}"]
 return_rate = 1000
@@ -40,20 +41,20 @@ key_file = "apns.p8"
 key_id = "{key_id}"
 team_id = "{team}"
 topics = ["{app}"]
-host = "127.0.0.1"
+host = "{address}"
 port = {apns}
-sandbox_host = "127.0.0.1"
-sandbox_port = {apns}
+sandbox_host = "{address}"
+sandbox_port = {apns_sandbox}
 ca_file = "ca.pem"
 
 [fcm]
 service_account_file = "fcm.json"
 apps = ["{app}"]
-url = "https://127.0.0.1:{fcm}"
+url = "https://{reached}:{fcm}"
 ca_file = "ca.pem"
 
 [webpush]
-hosts = ["127.0.0.1:{webpush}"]
+hosts = ["{reached}:{webpush}"]
 apps = ["{app}"]
 vapid_key_file = "vapid.pem"
 public_key = "{vapid}"
@@ -68,7 +69,7 @@ format = "{format}"
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The ports of a sandbox and its relay, all on loopback; 0: a free port."""
+    """The ports of a sandbox and its relay; 0: a free port."""
 
     eas: int = 0
     apns: int = 0
@@ -77,6 +78,8 @@ class Ports:
     control: int = 0
     api: int = 0
     ops: int = 0
+    apns_sandbox: int = 0
+    """APNs' other environment, for builds from Xcode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,28 +96,37 @@ class PushAccounts:
 
 def write_installation(
     folder: Path,
-    ca: ThrowAwayCa,
+    ca: Ca,
     ports: Ports,
     accounts: PushAccounts,
     *,
+    place: Place | None = None,
     level: str = "info",
     log_format: str = "json",
 ) -> Path:
-    """Write all files that a relay needs, and return the path of its relay.toml; only the owner can read the keys."""
+    """Write all files that a relay needs, and return the path of its relay.toml; only the owner can read the keys.
+
+    `place` is where sandbox and relay listen; None: on loopback.
+    """
+    place = place or Place()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "state").mkdir(mode=0o700, exist_ok=True)
     ca.write_ca(folder / "ca.pem")
-    _write_secret(folder / "api.pem", ca.server_pem())
-    _write_secret(folder / "apns.p8", accounts.apns_key.encode())
-    _write_secret(folder / "fcm.json", json.dumps(accounts.service_account, indent=2).encode())
-    _write_secret(folder / "vapid.pem", accounts.vapid_key)
+    write_secret(folder / "api.pem", ca.server_pem(*place.certified))
+    write_secret(folder / "apns.p8", accounts.apns_key.encode())
+    write_secret(folder / "fcm.json", json.dumps(accounts.service_account, indent=2).encode())
+    write_secret(folder / "vapid.pem", accounts.vapid_key)
     toml = folder / "relay.toml"
     toml.write_text(
         _TOML.format(
             api=ports.api,
             ops=ports.ops,
             eas=ports.eas,
+            host=place.host,
+            address=place.address,
+            reached=place.reached,
             apns=ports.apns,
+            apns_sandbox=ports.apns_sandbox,
             fcm=ports.fcm,
             webpush=ports.webpush,
             vapid=public_key(accounts.vapid_key),
@@ -128,9 +140,3 @@ def write_installation(
         encoding="utf-8",
     )
     return toml
-
-
-def _write_secret(path: Path, content: bytes) -> None:
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    path.write_bytes(content)

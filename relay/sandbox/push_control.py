@@ -1,6 +1,6 @@
 """The control routes of the push simulators, so that another process can script failures and read what was received.
 
-| request below /apns, /fcm and /webpush | JSON body | does |
+| request below /apns, /apns-sandbox, /fcm and /webpush | JSON body | does |
 | --- | --- | --- |
 | GET received?at_least=N&within=SECONDS | | returns {"received": [...]}, after waiting until there are N |
 | DELETE received | | forgets them |
@@ -11,6 +11,7 @@
 | POST heal | | ends all failures |
 | POST leave-idle, fail-handshakes (APNs, FCM) | | ends idle connections; lets TLS fail |
 | POST deafen (APNs) | | sends nothing on new connections |
+| POST devices (APNs) | token | returns a device token, new or this one, that the other environment refuses |
 | POST fail-tokens (FCM) | as fail | lets the next requests for access tokens fail |
 | POST forget-tokens (FCM) | | refuses all access tokens |
 | POST rotate (FCM) | | returns the service account with another key |
@@ -42,16 +43,21 @@ F = TypeVar("F")
 Route = Callable[[web.Request], Awaitable[web.Response]]
 
 
-def push_control_app(apns: ApnsSimulator, fcm: FcmSimulator, webpush: WebPushSimulator) -> web.Application:
-    """Return the web application that controls all push simulators."""
+def push_control_app(
+    apns: ApnsSimulator, fcm: FcmSimulator, webpush: WebPushSimulator, apns_sandbox: ApnsSimulator | None = None
+) -> web.Application:
+    """Return the web application that controls all push simulators; `apns_sandbox` is APNs' other environment."""
     app = web.Application(middlewares=[_answer_faults])
-    _add_common(app, "/apns", apns, APNS_KINDS)
     _add_common(app, "/fcm", fcm, FCM_KINDS)
     _add_common(app, "/webpush", webpush, KINDS, lambda received: _write_message(webpush, received))
-    for prefix, simulator in (("/apns", apns), ("/fcm", fcm)):
+    environments = {"/apns": apns} | ({} if apns_sandbox is None else {"/apns-sandbox": apns_sandbox})
+    for prefix, environment in environments.items():
+        _add_common(app, prefix, environment, APNS_KINDS)
+        _add_apns(app, prefix, environment)
+    lasting: Mapping[str, ApnsSimulator | FcmSimulator] = {**environments, "/fcm": fcm}
+    for prefix, simulator in lasting.items():
         app.router.add_post(f"{prefix}/leave-idle", _calling(simulator.leave_idle))
         app.router.add_post(f"{prefix}/fail-handshakes", _calling(simulator.fail_handshakes))
-    _add_apns(app, apns)
     _add_fcm(app, fcm)
     _add_webpush(app, webpush)
     return app
@@ -87,7 +93,7 @@ def _add_common(
     app.router.add_post(f"{prefix}/heal", _calling(simulator.heal))
 
 
-def _add_apns(app: web.Application, apns: ApnsSimulator) -> None:
+def _add_apns(app: web.Application, prefix: str, apns: ApnsSimulator) -> None:
     async def gone(request: web.Request) -> web.Response:
         fields = await _read_fields(request)
         try:
@@ -97,8 +103,13 @@ def _add_apns(app: web.Application, apns: ApnsSimulator) -> None:
             raise _bad_request(f"token and perhaps since are wanted: {error}") from error
         return web.Response(status=NO_CONTENT)
 
-    app.router.add_post("/apns/gone", gone)
-    app.router.add_post("/apns/deafen", _calling(apns.deafen))
+    async def issue(request: web.Request) -> web.Response:
+        fields = await _read_fields(request) if request.can_read_body else {}
+        return web.json_response({"token": apns.issue(str(fields.get("token", "")))}, status=201)
+
+    app.router.add_post(f"{prefix}/gone", gone)
+    app.router.add_post(f"{prefix}/deafen", _calling(apns.deafen))
+    app.router.add_post(f"{prefix}/devices", issue)
 
 
 def _add_fcm(app: web.Application, fcm: FcmSimulator) -> None:

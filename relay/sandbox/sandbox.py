@@ -11,22 +11,28 @@ from typing import Final
 from aiohttp import web
 from rich.console import Console
 
+from relay.domain.model import Environment
 from relay.http.listeners import open_listener
+from relay.process.clock import now
 from relay.process.gc_tuning import freeze_heap
 from relay.push.webpush.vapid import make_key
-from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
-from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
+from relay.sandbox.apns import ApnsDevices, ApnsSimulator, open_apns_simulator
+from relay.sandbox.certificates import lasting_ca, make_apns_key, public_pem
 from relay.sandbox.eas.control import control_app
 from relay.sandbox.eas.rules import EasRules
 from relay.sandbox.eas.server import ALPN, open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
 from relay.sandbox.fcm import FcmSimulator, open_fcm_simulator
 from relay.sandbox.installation import APP, DOMAIN, PROJECT, TEAM, Ports, PushAccounts, write_installation
+from relay.sandbox.place import Place, in_url
 from relay.sandbox.push_control import push_control_app
+from relay.sandbox.verbs import add_verbs
 from relay.sandbox.webpush import WebPushSimulator, open_webpush_simulator
 
 PASSWORD: Final = "sandbox"
 """The password of the mailboxes that `relay sandbox` adds at its start."""
+
+OPEN: Final = ("Everybody who reaches this address controls the sandbox: use it in a network that you trust.",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +41,13 @@ class Sandbox:
 
     eas: EasSimulator
     apns: ApnsSimulator
+    """APNs' production environment."""
+    apns_sandbox: ApnsSimulator
+    """APNs' sandbox environment."""
     fcm: FcmSimulator
     webpush: WebPushSimulator
     ports: Ports
+    place: Place
     folder: Path
     toml: Path
     """The settings of a relay on this machine that uses the simulators."""
@@ -45,12 +55,12 @@ class Sandbox:
     @property
     def control_url(self) -> str:
         """The URL of the control listener, which delivers mails and returns the received pushes."""
-        return f"http://127.0.0.1:{self.ports.control}"
+        return f"http://{self.place.shown}:{self.ports.control}"
 
     @property
     def api_url(self) -> str:
         """The URL of the registration API of the relay of `toml`."""
-        return f"https://127.0.0.1:{self.ports.api}"
+        return f"https://{self.place.shown}:{self.ports.api}"
 
 
 @asynccontextmanager
@@ -62,29 +72,56 @@ async def open_sandbox(
     log_format: str = "json",
     rules: EasRules | None = None,
     http2: bool = True,
+    place: Place | None = None,
 ) -> AsyncIterator[Sandbox]:
-    """Serve all simulators on loopback until the block ends, and write the files for a relay into `folder`.
+    """Serve all simulators until the block ends, and write the files for a relay into `folder`.
 
-    `rules` are those of the mail server; None: those of Exchange. `http2`: whether it speaks HTTP/2 too.
+    `place` is where they listen; None: on loopback. `rules` are those of the mail server; None: those of Exchange.
+    `http2`: whether it speaks HTTP/2 too.
     """
     ports = ports or Ports()
-    ca = ThrowAwayCa("Push relay sandbox")
+    place = place or Place()
+    host, reached = place.host, place.reached
+    ca = lasting_ca(folder, "Push relay sandbox", now())
     apns_key, key_id = make_apns_key()
     keys = {key_id: (public_pem(apns_key), TEAM)}
     async with AsyncExitStack() as stack:
-        served = ca.server_context(alpn=ALPN if http2 else ())
-        eas = await stack.enter_async_context(open_eas_simulator(tls=served, port=ports.eas, rules=rules))
-        apns = await stack.enter_async_context(
-            open_apns_simulator(tls=ca.server_context(alpn=["h2"]), keys=keys, topics=[APP], port=ports.apns)
+        served = ca.server_context(*place.certified, alpn=ALPN if http2 else ())
+        eas = await stack.enter_async_context(
+            open_eas_simulator(tls=served, host=host, port=ports.eas, rules=rules, reached=reached)
         )
+        devices = ApnsDevices()
+        apns, apns_sandbox = [
+            await stack.enter_async_context(
+                open_apns_simulator(
+                    tls=ca.server_context(*place.certified, alpn=["h2"]),
+                    keys=keys,
+                    topics=[APP],
+                    host=host,
+                    port=port,
+                    environment=environment,
+                    devices=devices,
+                )
+            )
+            for environment, port in (
+                (Environment.PRODUCTION, ports.apns),
+                (Environment.SANDBOX, ports.apns_sandbox),
+            )
+        ]
+        tls = ca.server_context(*place.certified)
         fcm = await stack.enter_async_context(
-            open_fcm_simulator(tls=ca.server_context(), project=PROJECT, port=ports.fcm)
+            open_fcm_simulator(tls=tls, host=host, project=PROJECT, port=ports.fcm, reached=reached)
         )
-        webpush = await stack.enter_async_context(open_webpush_simulator(tls=ca.server_context(), port=ports.webpush))
+        webpush = await stack.enter_async_context(
+            open_webpush_simulator(
+                tls=ca.server_context(*place.certified), host=host, port=ports.webpush, reached=reached
+            )
+        )
         control = web.Application()
         control.add_subapp("/eas", control_app(eas))
-        control.add_subapp("/push", push_control_app(apns, fcm, webpush))
-        control_port = await stack.enter_async_context(open_listener(control, "127.0.0.1", ports.control))
+        control.add_subapp("/push", push_control_app(apns, fcm, webpush, apns_sandbox))
+        add_verbs(control, eas, apns, apns_sandbox, fcm, webpush)
+        control_port = await stack.enter_async_context(open_listener(control, host, ports.control))
         open_ports = Ports(
             eas.port,
             apns.port,
@@ -93,10 +130,11 @@ async def open_sandbox(
             control_port,
             ports.api or _free_port(),
             ports.ops or _free_port(),
+            apns_sandbox.port,
         )
         accounts = PushAccounts(apns_key, key_id, fcm.service_account(), make_key())
-        toml = write_installation(folder, ca, open_ports, accounts, level=level, log_format=log_format)
-        yield Sandbox(eas, apns, fcm, webpush, open_ports, folder, toml)
+        toml = write_installation(folder, ca, open_ports, accounts, place=place, level=level, log_format=log_format)
+        yield Sandbox(eas, apns, apns_sandbox, fcm, webpush, open_ports, place, folder, toml)
 
 
 def _free_port() -> int:
@@ -115,28 +153,36 @@ async def run_sandbox(
     level: str = "info",
     rules: EasRules | None = None,
     http2: bool = True,
+    place: Place | None = None,
 ) -> None:
     """Print the addresses of a sandbox and how to use it, and serve it until cancelled.
 
     `rules` are those of the mail server; None: those of Exchange. It has the mailboxes ann and ben, and `mailboxes`
-    more: user1, user2, ..., all at example.com. `http2`: whether it speaks HTTP/2 too.
+    more: user1, user2, ..., all at example.com. `http2`: whether it speaks HTTP/2 too. `place` is where
+    all listens; None: on loopback.
     """
     rules = rules or EasRules()
     like = (
         rules.personality.name.value if rules.workers is None else f"{rules.personality.name}, {rules.workers} workers"
     )
-    async with open_sandbox(folder, ports, level=level, rules=rules, http2=http2) as sandbox:
+    async with open_sandbox(folder, ports, level=level, rules=rules, http2=http2, place=place) as sandbox:
         for name in ("ann", "ben", *(f"user{number}" for number in range(1, mailboxes + 1))):
             sandbox.eas.add_mailbox(f"{name}@{DOMAIN}", PASSWORD)
+        at = in_url(sandbox.place.address)
         lines = (
             f"mail server  {sandbox.eas.url}  (like {like}; ann@{DOMAIN}, ben@{DOMAIN}; password: {PASSWORD})",
-            f"APNs         127.0.0.1:{sandbox.ports.apns}",
+            f"APNs         {at}:{sandbox.ports.apns}  (production)",
+            f"             {at}:{sandbox.ports.apns_sandbox}  (sandbox, for builds from Xcode)",
             f"FCM          {sandbox.fcm.url}",
             f"push service {sandbox.webpush.url}  (WebPush, as distributors of UnifiedPush speak it)",
             f"control      {sandbox.control_url}",
             "",
+            f"CA certificate {folder / 'ca.pem'}: trust it on phones and simulators; it stays the same over restarts",
+            *(OPEN if sandbox.place.public else ()),
+            "",
             f"Run a relay on it:   relay serve --config {sandbox.toml}",
             f"Deliver a mail:      relay deliver ann@{DOMAIN} --control {sandbox.control_url}",
+            f"Be a phone:          relay phone --folder {folder}",
             f"See what Apple got:  curl {sandbox.control_url}/push/apns/received",
             f"Subscribe a phone:   curl -X POST {sandbox.control_url}/push/webpush/subscriptions",
         )

@@ -106,9 +106,9 @@ class WebPushSimulator(HttpSimulator[Failure]):
 
 @asynccontextmanager
 async def open_webpush_simulator(
-    *, tls: ssl.SSLContext, host: str = "127.0.0.1", port: int = 0, clock: Clock = now
+    *, tls: ssl.SSLContext, host: str = "127.0.0.1", port: int = 0, clock: Clock = now, reached: str | None = None
 ) -> AsyncIterator[WebPushSimulator]:
-    """Serve until the block ends; port 0 takes a free one."""
-    simulator = WebPushSimulator(host, clock)
+    """Serve until the block ends; port 0 takes a free one. `reached` is the host in its URLs, if that is not `host`."""
+    simulator = WebPushSimulator(reached or host, clock)
     async with serve_simulator(simulator, tls, host, port):
         yield simulator

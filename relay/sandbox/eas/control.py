@@ -67,7 +67,7 @@ B = TypeVar("B", bound=BaseModel)
 
 def control_app(simulator: EasSimulator) -> web.Application:
     """Return the application of the control listener; serve it on loopback only, it has no authentication."""
-    app = web.Application(middlewares=[_answer_faults])
+    app = web.Application(middlewares=[answer_faults])
     control = _Control(simulator)
     app.router.add_get("/state", control.state)
     app.router.add_get("/mailboxes/{user:.+}", control.mailbox)
@@ -295,7 +295,7 @@ async def _read(request: web.Request, model: type[B]) -> B:
 
 
 @web.middleware
-async def _answer_faults(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def answer_faults(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer a faulty request with a problem document."""
     try:
         return await handler(request)

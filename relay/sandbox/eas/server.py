@@ -33,11 +33,12 @@ async def open_eas_simulator(
     rules: EasRules | None = None,
     random: Random | None = None,
     now: Now | None = None,
+    reached: str | None = None,
 ) -> AsyncIterator[EasSimulator]:
     """Serve a simulated EAS server until the block ends; port 0 takes a free one, None as `tls` means plain HTTP.
 
     A context with the protocols of ALPN serves HTTP/2 too. `rules` say more about its behaviour; with them, `versions`
-    is ignored.
+    is ignored. `reached` is the host in its URL, if that is not `host`.
     """
     simulator = EasSimulator(rules or EasRules(versions), random or SystemRandom(), now or clock.now)
     answers = EasAnswers(simulator)
@@ -51,7 +52,7 @@ async def open_eas_simulator(
     try:
         simulator.port = listener.sockets[0].getsockname()[1]
         scheme = "http" if tls is None else "https"
-        simulator.url = f"{scheme}://{host}:{simulator.port}{PATH}"
+        simulator.url = f"{scheme}://{reached or host}:{simulator.port}{PATH}"
         yield simulator
     finally:
         listener.close()

@@ -1,9 +1,14 @@
 import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
+from relay.sandbox.certificates import ThrowAwayCa, lasting_ca, make_apns_key, public_pem
 
 
 def shake(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> tuple[ssl.SSLObject, ssl.SSLObject]:
@@ -70,3 +75,47 @@ def test_an_apns_key_has_an_id_and_a_public_half() -> None:
     assert pem.startswith("-----BEGIN PRIVATE KEY-----")  # pragma: allowlist secret
     assert public_pem(pem).startswith("-----BEGIN PUBLIC KEY-----")
     assert make_apns_key()[1] != key_id
+
+
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+def test_the_ca_of_a_folder_lasts_over_restarts(tmp_path: Path) -> None:
+    first = lasting_ca(tmp_path / "sandbox", "Sandbox", NOW)
+    second = lasting_ca(tmp_path / "sandbox", "Sandbox", NOW + timedelta(days=365))
+
+    assert second.ca_pem == first.ca_pem == (tmp_path / "sandbox/ca.pem").read_bytes()
+    assert (tmp_path / "sandbox/ca.key").stat().st_mode & 0o777 == 0o600
+    issued = x509.load_pem_x509_certificate(second.server_pem("phone.example.com"))
+    issued.verify_directly_issued_by(x509.load_pem_x509_certificate(first.ca_pem))
+
+
+@pytest.mark.parametrize("broken", ["ca.key", "ca.pem", "old", "other"])
+def test_a_ca_that_cannot_sign_is_made_again(tmp_path: Path, broken: str) -> None:
+    first = lasting_ca(tmp_path, "Sandbox", NOW)
+    later = NOW + timedelta(days=3650 - 397 + 1) if broken == "old" else NOW
+    if broken == "other":
+        (tmp_path / "ca.pem").write_bytes(ThrowAwayCa().ca_pem)
+    elif broken != "old":
+        (tmp_path / broken).write_text("no PEM")
+
+    assert lasting_ca(tmp_path, "Sandbox", later).ca_pem != first.ca_pem
+
+
+def test_a_certificate_is_one_that_apples_platforms_accept(tmp_path: Path) -> None:
+    """[Apple: Requirements for trusted certificates in iOS 13 and macOS 10.15; limits on trusted certificates]"""
+    pem = lasting_ca(tmp_path, "Sandbox", NOW).server_pem("a" * 70 + ".example.com", "192.0.2.7")
+    certificate = x509.load_pem_x509_certificate(pem)
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    key = certificate.public_key()
+
+    assert certificate.not_valid_before_utc < NOW < certificate.not_valid_after_utc
+    assert certificate.not_valid_after_utc - certificate.not_valid_before_utc <= timedelta(days=397)
+    assert names.get_values_for_type(x509.DNSName) == ["a" * 70 + ".example.com", "localhost"]
+    assert IPv4Address("192.0.2.7") in names.get_values_for_type(x509.IPAddress)
+    assert list(usages) == [ExtendedKeyUsageOID.SERVER_AUTH]
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    assert key.key_size >= 256
+    assert certificate.signature_hash_algorithm is not None
+    assert certificate.signature_hash_algorithm.name == "sha256"
