@@ -795,6 +795,10 @@ async def test_a_request_that_found_no_worker_is_in_doubt_only_if_a_gateway_answ
     for name in ("holder", "client"):
         admission.watch_begins(name, None)
     admission.sends(holder, ping=True)
+    early = here("early")
+    admission.sends(early, ping=False)
+    admission.answered(early)
+    await asyncio.sleep(1.0)
     await admission.enter(client)
     admission.sends(client, ping=False)
     await asyncio.sleep(60.0)
