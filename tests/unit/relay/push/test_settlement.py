@@ -193,6 +193,23 @@ def test_other_marks_have_no_results(outcome: Outcome) -> None:
     assert settled(outcome).tests == []
 
 
+@pytest.mark.parametrize(("outcome", "tried_again"), [(Delivered(), False), (BAD, False), (SICK, True), (BUSY, True)])
+def test_a_challenge_ends_with_its_refusal_and_waits_for_a_faulty_channel(outcome: Outcome, tried_again: bool) -> None:
+    proving = replace(ACTIVE, state=RegistrationState.PROVING)
+
+    result = settled(outcome, proving, push=replace(PUSH, mark=Mark.CHALLENGE), next_try_at=LATER)
+
+    assert bool(result.kept) is tried_again
+    assert (result.updated[0].quarantine is not None) is (outcome is BAD)
+    assert result.tests == []
+
+
+def test_a_token_that_is_gone_ends_a_proving_registration_too() -> None:
+    proving = replace(ACTIVE, state=RegistrationState.PROVING)
+
+    assert settled(GONE, proving, push=replace(PUSH, mark=Mark.CHALLENGE)).gone == [PUSH.registration_id]
+
+
 def test_the_end_of_a_quarantine_wakes_the_platform_for_what_it_held_back() -> None:
     recipient = replace(ACTIVE, quarantine=Quarantine(BEGAN, "BadDeviceToken", "look", LATER))
 
