@@ -99,6 +99,9 @@ async def test_an_app_from_its_first_start_to_the_logout(site: Site, phone: Call
     app = App(site.client, MemoryStore())
     first, second = phone(site, 1), phone(site, 2)
     async with site.relay():
+        capabilities = await site.client.capabilities(ANN)
+        assert capabilities["platforms"].keys() == {"apns", "fcm", "webpush"}
+        assert capabilities["enrolment"]["alternatives"] == [["open"]]
         assert (await app.register(Wish(ANN, Basic("wrong"), first))).step is Step.ASK_USER
         assert app.identity is None
         assert (await app.register(Wish(ANN, Basic(PASSWORD), first))).step is Step.NOTHING

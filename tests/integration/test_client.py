@@ -48,11 +48,13 @@ class Script:
 
     answers: list[Answer] = field(default_factory=list)
     asked: list[tuple[str, str, str, Any]] = field(default_factory=list)
+    queries: list[dict[str, str]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.json() if request.can_read_body else None
+        self.queries.append(dict(request.query))
         self.keys.append(request.headers.get("Enrolment-Key"))
         path = re.sub(r"(?<=registrations/)[\w-]{24}(?=$|/)", "ID", request.path)
         bearer = re.sub(r"(?<=^Bearer )[\w-]{43}$", "SECRET", request.headers.get("Authorization", ""))
@@ -85,6 +87,16 @@ async def test_a_registration_is_kept_and_looked_at_with_its_secret() -> None:
 
     assert told.step is Step.NOTHING
     assert script.asked[-1] == ("GET", "/v1/registrations/ID", "Bearer SECRET", None)
+
+
+async def test_what_a_registration_may_be_is_asked_without_a_secret() -> None:
+    script = Script([(200, {"version": "1"}, {})] * 2)
+    async with running(script) as app:
+        assert await app._api.capabilities("ann+x@example.com") == {"version": "1"}
+        await app._api.capabilities()
+
+    assert script.asked == [("GET", "/v1/capabilities", "", None)] * 2
+    assert script.queries == [{"mailbox": "ann+x@example.com"}, {}]
 
 
 async def test_an_enrolment_key_goes_with_the_registration_only() -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 
@@ -24,6 +25,14 @@ class RelayApi:
         """Set up; an answer may take so many `seconds` (the relay itself asks the mail server for about six)."""
         self._session = session
         self._timeout = aiohttp.ClientTimeout(total=seconds)
+
+    async def capabilities(self, mailbox: str | None = None) -> Mapping[str, Any]:
+        """Return what a registration may be: platforms, kinds of credentials, what enrolment needs; before a log-in.
+
+        The answer is the same whether the mailbox exists or not.
+        """
+        query = "" if mailbox is None else f"?{urlencode({'mailbox': mailbox})}"
+        return await self._ask("GET", f"/v1/capabilities{query}")
 
     async def put(self, identity: Identity, wish: Wish) -> Registration:
         """Register under an id and a secret that the app made, or make the registration what the wish says.

@@ -19,6 +19,13 @@ public struct RelayAPI: Sendable {
         return URLSession(configuration: configuration)
     }()
 
+    /// What a registration may be: platforms, kinds of credentials, what enrolment needs; ask before a log-in. The answer
+    /// is the same whether the mailbox exists or not.
+    public func capabilities(mailbox: String? = nil) async throws -> [String: Any] {
+        let query = mailbox.map { [URLQueryItem(name: "mailbox", value: $0)] }
+        return try await ask("GET", nil, nil, query: query)
+    }
+
     /// Register under an id and a secret that the app made, or make the registration what the wish says. The same again
     /// makes no second registration and tries no accepted credential again: so repeat it until an answer comes.
     public func put(_ identity: Identity, _ wish: Wish) async throws -> Registration {
@@ -72,14 +79,16 @@ public struct RelayAPI: Sendable {
     }
 
     private func ask(
-        _ method: String, _ path: String, _ identity: Identity, _ body: [String: Any]? = nil, key: String? = nil
+        _ method: String, _ path: String?, _ identity: Identity?, _ body: [String: Any]? = nil, key: String? = nil,
+        query: [URLQueryItem]? = nil
     ) async throws -> [String: Any] {
-        guard let url = URL(string: "/v1/registrations" + path, relativeTo: base) else {
-            throw Unreachable(what: "the address of the relay is no URL")
-        }
+        var parts = URLComponents(url: base, resolvingAgainstBaseURL: true)
+        parts?.path = path.map { "/v1/registrations" + $0 } ?? "/v1/capabilities"
+        parts?.queryItems = query
+        guard let url = parts?.url else { throw Unreachable(what: "the address of the relay is no URL") }
         var request = URLRequest(url: url)
         request.httpMethod = method
-        request.setValue("Bearer \(identity.secret)", forHTTPHeaderField: "Authorization")
+        if let identity { request.setValue("Bearer \(identity.secret)", forHTTPHeaderField: "Authorization") }
         if let key { request.setValue(key, forHTTPHeaderField: "Enrolment-Key") }
         if let body {
             request.setValue("application/json", forHTTPHeaderField: "Content-Type")

@@ -5,6 +5,7 @@ import java.io.IOException
 import java.io.InputStream
 import java.net.HttpURLConnection
 import java.net.URL
+import java.net.URLEncoder
 import java.security.KeyStore
 import java.security.cert.CertificateFactory
 import javax.net.ssl.HttpsURLConnection
@@ -82,6 +83,13 @@ fun trusting(ca: InputStream): SSLContext {
 
 /** The requests of the API, one method each; nothing is repeated here. Throws [Refused] or [Unreachable]. */
 class RelayApi(private val transport: Transport) {
+    /**
+     * What a registration may be: platforms, kinds of credentials, what enrolment needs; ask before a log-in. The
+     * answer is the same whether the mailbox exists or not.
+     */
+    fun capabilities(mailbox: String? = null): Map<String, Any?> =
+        ask("GET", "/v1/capabilities" + mailbox?.let { "?mailbox=" + URLEncoder.encode(it, "UTF-8") }.orEmpty())
+
     /**
      * Register under an id and a secret that the app made, or make the registration what the wish says. The same again
      * makes no second registration and tries no accepted credential again: so repeat it until an answer comes.

@@ -141,6 +141,14 @@ class ClientTest {
         assertTrue(" key" !in asked.last())
     }
 
+    fun `what a registration may be is asked without a secret`() {
+        relay(answer(200, """{"version":"1"}"""), answer(200, "{}"))
+
+        assertEquals<Any?>("1", api.capabilities("ann+x@example.com")["version"])
+        api.capabilities()
+        assertEquals(listOf("GET /v1/capabilities?mailbox=ann%2Bx%40example.com", "GET /v1/capabilities"), asked)
+    }
+
     fun `a test push is not repeated`() {
         registered()
         relay(null, problem(429, "too-many-tests", "10"))
