@@ -1,6 +1,7 @@
 """Promise 3: no new item is lost, at whatever point kill -9 ends the relay."""
 
 import asyncio
+import json
 import sqlite3
 import sys
 import time
@@ -11,11 +12,12 @@ from random import Random
 from typing import Final
 
 import pytest
+from push_relay_client import Refused
 
 from relay.sandbox.eas.failures import FailurePlan
 from relay.sandbox.eas.failures import Stall as Unanswered
 from relay.sandbox.scripts import Received, Stall
-from tests.site import ANN, Site
+from tests.site import ANN, Site, identity_of
 from tests.waiting import SOON, until
 
 DYING: Final = Path(__file__).with_name("dying_at_the_handover.py")
@@ -181,7 +183,8 @@ def kept_of_the_user(database: Path) -> tuple[int, int, int]:
 async def test_killed_in_the_middle_of_a_wipe(site: Site) -> None:
     eas, apns = site.sandbox.eas, site.sandbox.apns
     async with site.relay() as relay:
-        assert (await site.register())[0] == 201
+        status, made = await site.register()
+        assert status == 201
         await site.held()
         provisions = eas.records.requests["Provision"]
         eas.fail(ANN, FailurePlan(Unanswered(), "Provision"))
@@ -197,8 +200,12 @@ async def test_killed_in_the_middle_of_a_wipe(site: Site) -> None:
 
     async with site.relay():
         (push,) = await apns.wait(1, SOON)
-        await until(lambda: kept_of_the_user(database_of(site)) == (0, 0, 0))
+        # The registration stays, without any use, until the next sweep leaves a tombstone.
+        await until(lambda: kept_of_the_user(database_of(site)) == (0, 0, 1))
+        with pytest.raises(Refused) as refused:
+            await site.client.get(identity_of(made))
 
-    assert b"attention" in push.body
+    assert (refused.value.problem.status, refused.value.problem.code) == (410, "wiped")
+    assert json.loads(push.body)["relay"]["reason"] == "wiped"
     assert [logged.command for logged in eas.log(ANN)][asked:] == ["Provision"]
     assert emails(apns.received) == []
