@@ -237,6 +237,7 @@ def _wipe(connection: sa.Connection, wiped: set[MailboxId]) -> None:
     connection.execute(sa.update(registration).where(mine).values(state=RegistrationState.WIPED.value))
     owners = sa.select(registration.c.id).where(mine)
     connection.execute(sa.delete(candidate).where(candidate.c.registration_id.in_(owners)))
-    connection.execute(
-        sa.delete(outbox).where(outbox.c.registration_id.in_(owners), outbox.c.mark != Mark.ATTENTION.value)
-    )
+    # A phone that has proved nothing may be somebody else's: it hears of no wipe.
+    strange = outbox.c.registration_id.in_(owners.where(registration.c.must_prove))
+    untold = (outbox.c.mark != Mark.ATTENTION.value) | strange
+    connection.execute(sa.delete(outbox).where(outbox.c.registration_id.in_(owners), untold))

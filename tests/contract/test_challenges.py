@@ -5,6 +5,8 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from eas_watcher.machine.memory import Condition, Progress, WatchState
+from eas_watcher.reasons import Reason
 from relay.domain.challenge import LASTS, MOST, WINDOW, hash_nonce
 from relay.domain.model import (
     DuePush,
@@ -229,6 +231,18 @@ async def test_a_phone_that_proves_nothing_is_forgotten_after_a_day_and_one_with
 
     assert await here.registrations.view(ann.id) is None
     assert await here.state(ben) is RegistrationState.PROVING
+
+
+async def test_a_wipe_is_told_to_no_phone_that_has_proved_nothing(here: Site) -> None:
+    ann = await here.accepted()
+    await here.sent()
+    await here.proves(ann)
+    await here.commit(Progress(attention=True))
+    await here.registrations.change(ann.id, RegistrationChange(device_token="of somebody else", proves=True), NOW)
+
+    await here.commit(Progress(condition=Condition(WatchState.WIPED, Reason.REMOTE_WIPE)))
+
+    assert await here.claim(NOW + SECOND) == []
 
 
 async def test_another_credential_leaves_a_proof_to_be_given(here: Site) -> None:
