@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -127,7 +128,7 @@ class WatchRole:
             app="com.example.mail",
             platform=Platform.APNS,
             environment=Environment.PRODUCTION,
-            device_token="ab" * 32,
+            device_token=sha256(name.encode()).hexdigest(),
             token_since=now(),
             classes=classes,
             mode=Mode.ALERT,
