@@ -143,6 +143,12 @@ def share_directories(limits: Mapping[str, TryLimits]) -> Mapping[str, TryLimits
     }
 
 
+def servers_alike(limits: Mapping[str, TryLimits], server: str) -> frozenset[str]:
+    """Return the names of all servers that have the accounts of one: its own, and those of its directory."""
+    place = limits.get(server, DEFAULT).place(server)
+    return frozenset({server, *(name for name, own in limits.items() if own.place(name) == place)})
+
+
 def allowed(*, owner: bool) -> int:
     """Return how many tries of an account may be spent in a window, by its owner or by anybody."""
     return LIMIT if owner else LIMIT - KEPT

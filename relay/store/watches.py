@@ -240,9 +240,15 @@ class SqlWatchStore:
         the mailbox starts from nothing with it, once an administrator has allowed that. Until then the registration
         becomes `wiped`.
         """
-        limits = self._limits if succeeded else None
         accepted = await self._database.run(
-            _accept, candidate, now, url, limits, replaces=replaces, guards_wipes=self._guards_wipes
+            _accept,
+            candidate,
+            now,
+            url,
+            self._limits,
+            replaces=replaces,
+            succeeded=succeeded,
+            guards_wipes=self._guards_wipes,
         )
         if accepted is None:
             return
@@ -627,27 +633,28 @@ def _accept(
     accepted: Candidate,
     now: datetime,
     url: str | None,
-    succeeded_at: Mapping[str, TryLimits] | None,
+    limits: Mapping[str, TryLimits],
     *,
     replaces: bool,
+    succeeded: bool,
     guards_wipes: bool,
 ) -> tuple[Acceptance, list[Topic]] | None:
     """Accept a candidate, unless an administrator forbids it; return whom to wake for a challenge, too.
 
     None: it is not in its place any more.
 
-    With the limits of servers, forget the tries of the mailbox's user.
+    `succeeded`: forget the tries of the mailbox's user.
     """
     if not _lock(connection, accepted.mailbox_id):
         return None
     had_one = any(row.has for row in _HAS_CREDENTIAL.rows(connection, {"_id": accepted.mailbox_id}))
     if not _drop(connection, accepted):
         return None
-    if _forbidden(connection, accepted, guards_wipes=guards_wipes):
+    if _forbidden(connection, accepted, limits, guards_wipes=guards_wipes):
         refused = sa.update(registration).where(registration.c.id == accepted.registration_id)
         connection.execute(refused.values(state=RegistrationState.WIPED.value))
-        if succeeded_at is not None:
-            _succeeded(connection, accepted.mailbox_id, succeeded_at)
+        if succeeded:
+            _succeeded(connection, accepted.mailbox_id, limits)
         return Acceptance.FORBIDDEN, []
     _set_credential(connection, accepted, now, url)
     if replaces:  # in the order of their ids, as settlements lock them
@@ -659,23 +666,25 @@ def _accept(
     topics = set_marks(connection, [challenge_mark(row.id, row.platform) for row in proving], now)
     if replaces:
         _doubt_others(connection, accepted)
-    if succeeded_at is not None:
-        _succeeded(connection, accepted.mailbox_id, succeeded_at)
+    if succeeded:
+        _succeeded(connection, accepted.mailbox_id, limits)
     return (Acceptance.REPLACED if had_one or twins > 0 else Acceptance.FIRST), topics
 
 
-def _forbidden(connection: sa.Connection, accepted: Candidate, *, guards_wipes: bool) -> bool:
+def _forbidden(
+    connection: sa.Connection, accepted: Candidate, limits: Mapping[str, TryLimits], *, guards_wipes: bool
+) -> bool:
     """Return whether a candidate is that of a new registration for an account that was wiped.
 
     An active registration of another spelling goes on: its device was not wiped.
     """
-    if not wipes.stands(connection, accepted.mailbox_id):
+    if not wipes.stands(connection, accepted.mailbox_id, limits):
         return False
     new = registration.c.proved_at.is_(None) & (registration.c.id == accepted.registration_id)
     if connection.scalar(sa.select(registration.c.id).where(new)) is None:
         return False
     if not guards_wipes:
-        wipes.lift(connection, accepted.mailbox_id)
+        wipes.lift(connection, accepted.mailbox_id, limits)
     return guards_wipes
 
 

@@ -1,10 +1,11 @@
 """The accounts whose device an administrator wiped: nobody registers for them again before an administrator allows it.
 
 They outlive their mailboxes, which are forgotten with the last registration. An account counts in all its spellings,
-since each spelling is another device to the mail server, which would not refuse that one.
+since each spelling is another device to the mail server, which would not refuse that one. For the same reason it counts
+at all servers of its directory.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from eas_watcher.names import MailboxId
-from relay.domain.tries import account_key
+from relay.domain.tries import TryLimits, account_key, servers_alike
 from relay.store.engine import Database
 from relay.store.tables import mailbox, wipe
 
@@ -42,17 +43,15 @@ def note(connection: sa.Connection, mailboxes: Collection[MailboxId], now: datet
         connection.execute(insert(wipe).on_conflict_do_nothing(), values)
 
 
-def stands(connection: sa.Connection, mailbox_id: MailboxId) -> bool:
-    """Return whether the account of a mailbox was wiped, and not allowed again."""
-    account = _account_of(connection, mailbox_id)
-    return account is not None and connection.scalar(sa.select(wipe.c.user).where(*_same(account))) is not None
+def stands(connection: sa.Connection, mailbox_id: MailboxId, limits: Mapping[str, TryLimits]) -> bool:
+    """Return whether the account of a mailbox was wiped, and not allowed again; `limits` name the directories."""
+    query = sa.select(wipe.c.user).where(*_of(connection, mailbox_id, limits)).limit(1)
+    return connection.scalar(query) is not None
 
 
-def lift(connection: sa.Connection, mailbox_id: MailboxId) -> None:
+def lift(connection: sa.Connection, mailbox_id: MailboxId, limits: Mapping[str, TryLimits]) -> None:
     """Allow the account of a mailbox again."""
-    account = _account_of(connection, mailbox_id)
-    if account is not None:
-        connection.execute(sa.delete(wipe).where(*_same(account)))
+    connection.execute(sa.delete(wipe).where(*_of(connection, mailbox_id, limits)))
 
 
 async def wiped_accounts(database: Database) -> Sequence[WipedAccount]:
@@ -71,15 +70,15 @@ def _wiped_accounts(connection: sa.Connection) -> list[WipedAccount]:
 
 
 def _allow(connection: sa.Connection, account: str, server: str | None) -> list[WipedAccount]:
-    mine = [wipe.c.account == account] if server is None else _same((server, account))
+    mine = [wipe.c.account == account] if server is None else [wipe.c.account == account, wipe.c.server == server]
     gone = sa.delete(wipe).where(*mine).returning(wipe.c.server, wipe.c.user, wipe.c.wiped_at)
     return sorted((WipedAccount(*row) for row in connection.execute(gone)), key=lambda each: each.server)
 
 
-def _account_of(connection: sa.Connection, mailbox_id: MailboxId) -> tuple[str, str] | None:
-    row = connection.execute(sa.select(mailbox.c.server, mailbox.c.user).where(mailbox.c.id == mailbox_id)).first()
-    return None if row is None else (row.server, account_key(row.user))
-
-
-def _same(account: tuple[str, str]) -> list[sa.ColumnElement[bool]]:
-    return [wipe.c.server == account[0], wipe.c.account == account[1]]
+def _of(
+    connection: sa.Connection, mailbox_id: MailboxId, limits: Mapping[str, TryLimits]
+) -> list[sa.ColumnElement[bool]]:
+    """Return the condition that a wipe is that of the account of a mailbox, which must be locked."""
+    row = connection.execute(sa.select(mailbox.c.server, mailbox.c.user).where(mailbox.c.id == mailbox_id)).one()
+    servers = sorted(servers_alike(limits, row.server))
+    return [wipe.c.server.in_(servers), wipe.c.account == account_key(row.user)]

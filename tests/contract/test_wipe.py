@@ -23,6 +23,7 @@ from relay.domain.model import (
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
 from relay.domain.reasons import Cause
+from relay.domain.tries import TryLimits
 from relay.store import wipes
 from relay.store.engine import Database
 from relay.store.outbox import SqlOutboxStore
@@ -284,6 +285,27 @@ async def test_nobody_registers_for_a_wiped_account_before_an_administrator_allo
     await registrations.create(mailbox, second, b"new")
     await watches.accept(candidate_of(second, b"new"), LATER)
     assert await state_of(registrations, second) is RegistrationState.ACTIVE
+
+
+@pytest.mark.parametrize(
+    ("directory", "state"), [("company", RegistrationState.WIPED), ("other", RegistrationState.ACTIVE)]
+)
+async def test_a_wiped_account_does_not_come_back_by_another_server_of_its_directory(
+    registrations: SqlRegistrationStore,
+    engine: Database,
+    wakeups: LocalWakeups,
+    directory: str,
+    state: RegistrationState,
+) -> None:
+    limits = {"office": TryLimits(directory="company"), "branch": TryLimits(directory=directory)}
+    watches = SqlWatchStore(engine, wakeups, limits)
+    await wipe_and_forget(registrations, watches)
+    phone = new_registration("again")
+    await registrations.create(replace(new_mailbox("again"), server="branch", user="Ann@example.com"), phone, b"cached")
+
+    await watches.accept(candidate_of(phone, b"cached"), LATER)
+
+    assert await state_of(registrations, phone) is state
 
 
 async def test_whoever_has_the_password_registers_for_a_wiped_account_where_that_is_set(

@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.domain.tries import SOON, Budget, Load, Tries, TryLimits, Wait, account_key, share, share_directories
+from relay.domain.tries import (
+    SOON,
+    Budget,
+    Load,
+    Tries,
+    TryLimits,
+    Wait,
+    account_key,
+    servers_alike,
+    share,
+    share_directories,
+)
 
 NOW = datetime(2026, 11, 24, 8, 30, tzinfo=UTC)
 LIMITS = TryLimits(timedelta(minutes=30), 100)
@@ -110,3 +121,11 @@ def test_odd_users_have_an_account_too(user: str) -> None:
 def test_the_key_of_a_key_is_itself_or_shorter(user: str) -> None:
     key = account_key(user)
     assert len(account_key(key)) <= len(key)
+
+
+def test_servers_are_alike_that_have_one_directory() -> None:
+    limits = {"a": TryLimits(directory="company"), "b": TryLimits(directory="company"), "c": TryLimits()}
+
+    assert servers_alike(limits, "a") == {"a", "b"}
+    assert servers_alike(limits, "c") == {"c"}
+    assert servers_alike(limits, "removed") == {"removed"}
