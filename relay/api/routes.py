@@ -28,7 +28,7 @@ from relay.http.kinds import ENCODINGS
 from relay.registration.capabilities import Capabilities
 from relay.registration.enrolment import Shown
 from relay.registration.errors import EnrolmentRefused, InvalidRequest, NoSecret, NotAuthorized
-from relay.registration.registrations import Registrations
+from relay.registration.registrations import CHALLENGE_PAUSE, Registrations
 from relay.registration.secret import Access
 from relay.security.client_names import user_names
 
@@ -50,7 +50,11 @@ def read_bearer(registration_id: str, header: str | None) -> Access:
 ENROLMENT_KEY: Final = "Enrolment-Key"
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 LATER: Final = {hdrs.RETRY_AFTER: "10"}
-"""For 202: seconds until the client looks again."""
+"""For 202 without a verdict: seconds until the client looks again."""
+RESULT: Final = {hdrs.RETRY_AFTER: "2"}
+"""For a test push: seconds until the client asks what became of it."""
+AGAIN: Final = {hdrs.RETRY_AFTER: str(int(CHALLENGE_PAUSE.total_seconds()))}
+"""For a challenge: seconds until the client may ask for another; earlier it would get 429."""
 CACHED: Final = "public, max-age=3600"
 
 
@@ -160,7 +164,7 @@ class Routes:
         access = _access(request)
         with self._writes.passing():
             view = await self._service.challenge(access)
-        return web.json_response(documents.registration(view), status=HTTPStatus.ACCEPTED, headers=LATER)
+        return web.json_response(documents.registration(view), status=HTTPStatus.ACCEPTED, headers=AGAIN)
 
     async def prove(self, request: web.Request) -> web.Response:
         """Answer 200 with the registration, which is active now."""
@@ -175,7 +179,7 @@ class Routes:
         access = _access(request)
         with self._writes.passing():
             view, test = await self._service.test_push(access)
-        headers = {hdrs.LOCATION: f"{COLLECTION}/{view.registration.id}/test-pushes/{test.id}", **LATER}
+        headers = {hdrs.LOCATION: f"{COLLECTION}/{view.registration.id}/test-pushes/{test.id}", **RESULT}
         return web.json_response(documents.with_test(view, test), status=HTTPStatus.ACCEPTED, headers=headers)
 
     async def push_test(self, request: web.Request) -> web.Response:

@@ -127,7 +127,7 @@ async def test_a_registration_lives_from_post_to_delete(api: Api) -> None:
         assert api.world.store.registrations[made["id"]].device_token == "ab" * 32
 
         response, _ = await api.call("POST", path + "/test-push", secret=secret)
-        assert response.status == 202
+        assert (response.status, response.headers["Retry-After"]) == (202, "2")
         assert api.world.store.marks == [(made["id"], Mark.TEST)]
         response, told = await api.call("GET", response.headers["Location"], secret=secret)
         assert (response.status, told["state"], told["ended_at"], told["reason"]) == (200, "queued", None, None)
@@ -231,7 +231,7 @@ async def test_a_device_is_proved_before_its_registration_is_active() -> None:
         await api.problem((409, "not-active"), "POST", path + "/test-push", secret=secret)
         await api.problem((400, "invalid-request"), "POST", path + "/proof", {"nonce": ""}, secret)
         response, _ = await api.call("POST", path + "/challenge", secret=secret)
-        assert response.status == 202
+        assert (response.status, response.headers["Retry-After"]) == (202, "30")
         refused, _ = await api.call("POST", path + "/challenge", secret=secret)
         assert (refused.status, refused.headers["Retry-After"]) == (429, "30")
         await api.problem((401, "not-authorized"), "POST", path + "/proof", {"nonce": "canary-nonce"}, "guess")
