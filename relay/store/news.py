@@ -3,7 +3,8 @@
 It is a transaction by itself, so a group of changes costs one answer of the server instead of five. It does what
 `commits`, `moves`, `fan_out` and `marks` do one after the other, for entries that have nothing but keys and changes. It
 locks in their order: each part that locks asks for all rows of the part before. A part that waited for a lock reads the
-row as it is then; a registration that became active meanwhile gets no mark of a change that was found before.
+row as it is then, but finds no row that began to fit meanwhile. So a mailbox whose row was changed after the statement
+began is left out, and committed in several statements: whoever makes a registration active changes its mailbox first.
 """
 
 import json
@@ -55,7 +56,7 @@ def news(batch: Sequence[CommitEntry], now: datetime) -> dict[str, object]:
 
 
 def read_news(rows: Sequence[Any]) -> tuple[set[MailboxId], set[str]]:
-    """Return which mailboxes were committed, and the platforms that got marks."""
+    """Return which mailboxes were committed, and the platforms that got marks; `commits.commit` is for the others."""
     [(committed, platforms)] = rows
     return set(committed), set(platforms)
 
@@ -107,6 +108,11 @@ def _after(part: sa.CTE) -> sa.ColumnElement[bool]:
     return sa.select(sa.func.count()).select_from(part).scalar_subquery() >= sa.literal_column("0")
 
 
+def _writer(table: str) -> sa.ColumnElement[Any]:
+    """Return which transaction wrote a row [PostgreSQL: System Columns]."""
+    return sa.literal_column(f"{table}.xmin").label("writer")
+
+
 def _statement() -> sa.Select[Any]:
     entries = unnest(
         {"id": mailbox.c.id, "shard": mailbox.c.shard, "epoch": shard.c.epoch, "moved": sa.column("moved", sa.Boolean)}
@@ -120,16 +126,21 @@ def _statement() -> sa.Select[Any]:
         .cte("leased")
     )
     locked = (
-        sa.select(mailbox.c.id, mailbox.c.shard)
+        sa.select(mailbox.c.id, mailbox.c.shard, _writer(mailbox.name))
         .where(mailbox.c.id == _within(sa.select(given.c.id)), _after(leased))
         .order_by(*in_order(mailbox.c.id))
         .with_for_update(key_share=True)
         .cte("locked")
     )
+    before = mailbox.alias("before")
+    found = (
+        sa.select(before.c.id, _writer(before.name)).where(before.c.id == _within(sa.select(given.c.id))).cte("found")
+    )
     good = (
         sa.select(given.c.id, given.c.moved)
         .join(leased, (leased.c.number == given.c.shard) & (leased.c.epoch == given.c.epoch))
         .join(locked, (locked.c.id == given.c.id) & (locked.c.shard == given.c.shard))
+        .join(found, (found.c.id == locked.c.id) & (found.c.writer == locked.c.writer))
         .cte("good")
     )
     changed = _within(sa.select(good.c.id).where(good.c.moved))

@@ -196,8 +196,11 @@ class SqlWatchStore:
         if offers or self._database.dialect.name != "postgresql" or not are_news(batch):
             return await self._database.run(commit, batch, now, self._limits, offers)
         kept, platforms = read_news(await self._database.rows(COMMIT_NEWS, news(batch, now)))
-        fenced = frozenset(entry.mailbox_id for entry in batch).difference(kept)
-        return Committed(fenced, outbox_topics(platforms), wiped=False, born=[])
+        topics, fenced = outbox_topics(platforms), frozenset[MailboxId]()
+        if left := [entry for entry in batch if entry.mailbox_id not in kept]:
+            rest = await self._database.run(commit, left, now, self._limits)
+            topics, fenced = [*topics, *rest.topics], rest.fenced
+        return Committed(fenced, topics, wiped=False, born=[])
 
     async def note_pings(self, pings: Mapping[MailboxId, tuple[datetime, float]]) -> None:
         """Note when each mailbox's last Ping began and its heartbeat in seconds."""

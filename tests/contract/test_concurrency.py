@@ -297,6 +297,29 @@ async def test_news_that_waited_for_a_lock_see_what_its_holder_did(
     assert {id_: mark.changes for (id_, _), mark in (await marks(postgres_engine)).items()} == marked
 
 
+async def test_news_that_waited_ring_the_registration_that_took_the_place_of_another(
+    postgres_engine: Database, other_engine: Database
+) -> None:
+    registrations = SqlRegistrationStore(postgres_engine, LocalWakeups())
+    watches = SqlWatchStore(postgres_engine, LocalWakeups())
+    for name in ("ann", "ben"):
+        await activate(registrations, watches, name, "first", device_token="ab" * 32)
+    again = await register(registrations, "ann", "again", device_token="ab" * 32)
+    epoch = await own_all(watches)
+    news = [entry(epoch, Progress(collections=(MAIL,), changes=(NEW_MAIL,)), name) for name in ("ann", "ben")]
+
+    async with asyncio.TaskGroup() as tasks, transaction(other_engine) as connection:
+        await connection.execute(sa.text("SELECT number FROM shard FOR UPDATE"))
+        committing = tasks.create_task(watches.commit(news, LATER))
+        done, _ = await asyncio.wait([committing], timeout=0.3)  # its statement has begun
+        assert not done
+        await SqlWatchStore(postgres_engine, LocalWakeups()).accept(candidate_of(again), LATER)
+
+    assert committing.result() == set()
+    found = {id_: mark.changes for (id_, _), mark in (await marks(postgres_engine)).items()}
+    assert found == {"reg-ann-again": 2, "reg-ben-first": 2}
+
+
 async def test_a_mailbox_is_not_forgotten_under_a_registration_that_joins_it(
     postgres_engine: Database, other_engine: Database
 ) -> None:
