@@ -405,11 +405,12 @@ def _over(now: datetime, retention: Retention) -> Mapping[Ending, sa.ColumnEleme
     if retention.refused is not None:
         before = now - retention.refused
         refused = mailbox.c.state == WatchState.CREDENTIAL_REFUSED.value
+        # A new credential may be what the mailbox waits for, while its server is away.
+        asks = sa.exists(candidate.c.registration_id).where(candidate.c.registration_id == registration.c.id)
         waits = state.in_((*UNPROVED, RegistrationState.PROVING.value))
         useless.append(waits & (registration.c.idle_since < before))
-        useless.append(
-            sa.exists(mailbox.c.id).where(mailbox.c.id == registration.c.mailbox_id, refused, mailbox.c.since < before)
-        )
+        mine = mailbox.c.id == registration.c.mailbox_id
+        useless.append(~asks & sa.exists(mailbox.c.id).where(mine, refused, mailbox.c.since < before))
     if retention.untouched is not None:
         moments = (registration.c.seen_at, registration.c.last_push_at, registration.c.created_at)
         before = now - retention.untouched

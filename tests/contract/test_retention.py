@@ -103,6 +103,25 @@ async def test_registrations_of_a_mailbox_whose_credential_is_refused_end_after_
     assert await registrations.view(ben.id) is not None
 
 
+async def test_a_new_credential_for_a_mailbox_that_was_refused_for_long_has_its_try(
+    engine: Database, watches: SqlWatchStore
+) -> None:
+    registrations = store(engine)
+    phone, other = await activate(registrations, watches), await activate(registrations, watches, device="tablet")
+    refused = Condition(WatchState.CREDENTIAL_REFUSED, Reason.HTTP_401)
+    await watches.commit([entry(await own_all(watches), Progress(condition=refused))], NOW)
+    late = NOW + 20 * DAY
+    await registrations.change(phone.id, RegistrationChange(sealed_candidate=b"new"), late)
+    new = await register(registrations, device="new", created_at=late)
+
+    assert await registrations.sweep(late + SECOND) == {Ending.EXPIRED: 1}
+    await watches.accept(candidate_of(phone, b"new"), late + DAY / 2)
+    assert await registrations.sweep(late + DAY / 2) == {}
+
+    kept = await registrations.view_many([phone.id, other.id, new.id])
+    assert kept.keys() == {phone.id, new.id}
+
+
 @pytest.mark.parametrize("sign", ["none", "seen", "delivered"])
 async def test_an_untouched_registration_ends_after_its_time(
     engine: Database, watches: SqlWatchStore, sign: str
