@@ -116,8 +116,10 @@ class SqlRegistrationStore:
         Raises MailboxExists when (server, user) has another id already, RegistrationExists when its id is taken,
         MailboxFull when there is no room.
         """
-        await self._write(_create, mailbox, registration, sealed_candidate, self._retention)
+        ended = await self._write(_create, mailbox, registration, sealed_candidate, self._retention)
         self._wakeups.wake(Topic.MAILBOXES)
+        if ended > 0:
+            await scrub(self._database)
 
     async def view(self, registration_id: RegistrationId) -> RegistrationView | None:
         """Read one registration with its mailbox."""
@@ -150,15 +152,16 @@ class SqlRegistrationStore:
         turns a `credential-refused` registration into a `verifying` one. A wiped registration stays as it is. If the
         registration is active then, the mailbox's other ones of the same app on the same device are deleted.
         """
-        platforms = await self._write(_change, registration_id, change, now)
-        if platforms is None:
+        changed = await self._write(_change, registration_id, change, now)
+        if changed is None:
             return
+        platforms, twins = changed
         self._wakeups.wake(Topic.MAILBOXES)
         if _revives(change):
             # Even if there was no mark: one that another transaction is setting is invisible to this one.
             for topic in outbox_topics(platforms):
                 self._wakeups.wake(topic)
-        if change.sealed_candidate is not None:
+        if change.sealed_candidate is not None or twins > 0:
             await scrub(self._database)
 
     async def remove(self, registration_id: RegistrationId, now: datetime) -> None:
@@ -212,10 +215,13 @@ class SqlRegistrationStore:
 
     async def prove(self, registration_id: RegistrationId, nonce: str, now: datetime) -> bool:
         """Make a proving registration active if the nonce is that of its challenge; return whether it is."""
-        proved = await self._write(_prove, registration_id, nonce, now)
-        if proved:
-            self._wakeups.wake(Topic.MAILBOXES)
-        return proved
+        twins = await self._write(_prove, registration_id, nonce, now)
+        if twins is None:
+            return False
+        self._wakeups.wake(Topic.MAILBOXES)
+        if twins > 0:
+            await scrub(self._database)
+        return True
 
     async def push_test(self, registration_id: RegistrationId, test: str) -> PushTest | None:
         """Read a test push of a registration; the last few of each are kept."""
@@ -276,30 +282,36 @@ def _load(connection: sa.Connection, server: str, account: str) -> Load:
 
 def _create(
     connection: sa.Connection, owner: NewMailbox, new: Registration, sealed: bytes, retention: Retention
-) -> None:
+) -> int:
+    """Insert a registration; return how many others ended, perhaps with their candidates."""
     _insert_mailbox(connection, owner, new.created_at)
     if _REGISTRATION.rows(connection, {"_id": new.id}):
         raise RegistrationExists(new.id)
     mend(connection, new.mailbox_id, new.platform, new.device_token)
-    _end_unchecked(connection, new, retention)
+    ended = _end_unchecked(connection, new, retention)
     _make_room(connection, new, retention)
     _insert_registration(connection, new)
     waits = {"sealed": sealed, "created_at": new.created_at, "account": account_key(owner.user)}
     _INSERT_CANDIDATE.execute(connection, {"registration_id": new.id, **waits})
+    return ended
 
 
 def _change(
     connection: sa.Connection, registration_id: RegistrationId, change: RegistrationChange, now: datetime
-) -> set[str] | None:
-    """Apply a change; return the platform whose marks may be due, if any, or None when there is nothing to change."""
+) -> tuple[set[str], int] | None:
+    """Apply a change; return the platform whose marks may be due, if any, and how many twins were deleted.
+
+    None: there is nothing to change.
+    """
     user = _mark_dirty(connection, registration_id)
     own = None if user is None else _own(connection, registration_id)
     if user is None or own is None or own.state is RegistrationState.WIPED:
         return None
     platforms: set[str] = set()
+    twins = 0
     values = _values(change, own.platform, now)
     if _revives(change):
-        _supersede(connection, own, change)
+        twins = _supersede(connection, own, change)
     if values:
         update = (
             sa.update(registration).where(registration.c.id == registration_id).values(values | {"idle_since": None})
@@ -322,7 +334,7 @@ def _change(
         waits = sa.select(registration.c.id, *given).where(registration.c.id == registration_id)
         columns = ["registration_id", "sealed", "created_at", "account"]
         connection.execute(sa.insert(candidate).from_select(columns, waits))
-    return platforms
+    return platforms, twins
 
 
 def _revives(change: RegistrationChange) -> bool:
@@ -330,21 +342,21 @@ def _revives(change: RegistrationChange) -> bool:
     return change.device_token is not None or change.environment is not None
 
 
-def _supersede(connection: sa.Connection, own: Registration, change: RegistrationChange) -> None:
-    """Delete the twins that a registration gets by a change, if it is active then."""
+def _supersede(connection: sa.Connection, own: Registration, change: RegistrationChange) -> int:
+    """Delete the twins that a registration gets by a change, if it is active then; return how many there were."""
     token = change.device_token
     if token is not None and change.proves and (own.must_prove or token != own.device_token):
-        return  # it deletes them when its device is proved
+        return 0  # it deletes them when its device is proved
     revived = own.state in {RegistrationState.TOKEN_GONE, RegistrationState.PROVING} and token is not None
     if own.state is not RegistrationState.ACTIVE and not revived:
-        return
+        return 0
     changed = replace(
         own,
         device_token=change.device_token or own.device_token,
         environment=change.environment or own.environment,
     )
     mend(connection, own.mailbox_id, own.platform, changed.device_token)
-    delete_twins(connection, own.id, Device.of(changed))
+    return delete_twins(connection, own.id, Device.of(changed))
 
 
 def _remove(
@@ -451,18 +463,18 @@ def _mark(
     return topics
 
 
-def _prove(connection: sa.Connection, registration_id: RegistrationId, nonce: str, now: datetime) -> bool:
+def _prove(connection: sa.Connection, registration_id: RegistrationId, nonce: str, now: datetime) -> int | None:
+    """Prove a device; return how many twins were deleted, or None if the nonce does not prove it."""
     if _mark_dirty(connection, registration_id) is None:
-        return False
+        return None
     own = _own(connection, registration_id)
     if own is None:
-        return False
+        return None
     device = Device.of(own)
     lock_twins(connection, registration_id, device)  # before the registration itself, in the order of the ids
-    proved = prove(connection, registration_id, nonce, now)
-    if proved:
-        delete_twins(connection, registration_id, device)
-    return proved
+    if not prove(connection, registration_id, nonce, now):
+        return None
+    return delete_twins(connection, registration_id, device)
 
 
 def _insert_mailbox(connection: sa.Connection, new: NewMailbox, now: datetime) -> None:
@@ -484,10 +496,11 @@ def _insert_mailbox(connection: sa.Connection, new: NewMailbox, now: datetime) -
         raise MailboxExists(f"{new.user} at {new.server}") from error
 
 
-def _end_unchecked(connection: sa.Connection, new: Registration, retention: Retention) -> None:
-    """End registrations of the same app on the same device whose credential the mail server has not checked yet."""
+def _end_unchecked(connection: sa.Connection, new: Registration, retention: Retention) -> int:
+    """End registrations of the same app and device whose credential no mail server has checked; return how many."""
     ids = [row.id for row in _UNCHECKED.rows(connection, Device.of(new)._asdict())]
     tombstones.end(connection, ids, Ending.REPLACED, new.created_at, retention)
+    return len(ids)
 
 
 def _make_room(connection: sa.Connection, new: Registration, retention: Retention) -> None:

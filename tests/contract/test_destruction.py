@@ -10,12 +10,15 @@ import sqlalchemy as sa
 from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.names import MailboxId
 from eas_watcher.reasons import Reason
-from relay.domain.model import RegistrationChange
+from relay.domain.challenge import hash_nonce
+from relay.domain.model import Platform, RegistrationChange, RegistrationId
+from relay.store.challenges import SqlChallengeStore
 from relay.store.engine import Database, open_database, scrub
+from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
-from tests.contract.samples import NOW, candidate_of, entry, new_mailbox, new_registration, own_all
+from tests.contract.samples import LATER, NOW, candidate_of, entry, new_mailbox, new_registration, own_all
 from tests.transactions import transaction
 
 OLD, NEW = b"sealed-old-" + b"o" * 200, b"sealed-new-" + b"n" * 200
@@ -78,6 +81,41 @@ async def test_candidates_that_ended_leave_the_files(
             assert await watches.forget(MailboxId("mb-ann"))
 
     assert not kept(OLD)
+
+
+@pytest.mark.parametrize("way", ["registered", "changed", "proved"])
+async def test_candidates_of_twins_leave_the_files(embedded: Database, kept: Callable[[bytes], bool], way: str) -> None:
+    registrations = SqlRegistrationStore(embedded, LocalWakeups())
+    watches = SqlWatchStore(embedded, LocalWakeups())
+    twin, other = new_registration(), new_registration(device="other")
+    await registrations.create(new_mailbox(), twin, b"first" if way != "registered" else OLD)
+    if way != "registered":
+        await watches.accept(candidate_of(twin, b"first"), NOW)
+        await registrations.create(new_mailbox(), other, b"first")
+        await watches.accept(candidate_of(other, b"first"), NOW)
+        await registrations.change(twin.id, RegistrationChange(sealed_candidate=OLD), NOW)
+    assert kept(OLD)
+
+    match way:
+        case "registered":
+            again = new_registration(device="again", device_token=twin.device_token)
+            await registrations.create(new_mailbox(), again, NEW)
+        case "changed":
+            await registrations.change(other.id, RegistrationChange(device_token=twin.device_token), NOW)
+        case _:
+            change = RegistrationChange(device_token=twin.device_token, proves=True)
+            await registrations.change(other.id, change, NOW)
+            await answer_challenge(embedded, registrations, other.id)
+
+    assert await registrations.view(twin.id) is None
+    assert not kept(OLD)
+
+
+async def answer_challenge(engine: Database, registrations: SqlRegistrationStore, own: RegistrationId) -> None:
+    """Send the challenge of a registration, and prove its device."""
+    (push,) = (await SqlOutboxStore(engine, LocalWakeups()).claim(Platform.APNS, 10, "push-1", LATER, NOW)).pushes
+    assert await SqlChallengeStore(engine).issue(push, hash_nonce("nonce"), NOW) is None
+    assert await registrations.prove(own, "nonce", NOW)
 
 
 async def test_a_reader_in_the_way_is_no_error(sqlite_url: str, caplog: pytest.LogCaptureFixture) -> None:
