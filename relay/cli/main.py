@@ -16,6 +16,7 @@ import typer
 
 from relay.cli.invitations import invitations
 from relay.cli.output import FAILED, FAULTY, describe, fail, failing, note, say, show_faults, show_warnings
+from relay.cli.phone import phone
 from relay.cli.running import run
 from relay.cli.sandbox import deliver, sandbox
 from relay.domain.errors import KeyLost, RelayError, SettingsInvalid
@@ -43,6 +44,7 @@ cli.add_typer(wipes, name="wipes")
 cli.add_typer(invitations, name="invitations")
 cli.add_typer(sandbox, name="sandbox")
 cli.command()(deliver)
+cli.command()(phone)
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The relay.toml to read.")]
 RoleOption = Annotated[Role, typer.Option("--role", help="What this process does; all: everything.")]

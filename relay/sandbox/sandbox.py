@@ -1,6 +1,7 @@
 """The sandbox: simulated mail server, APNs, FCM and push service, one control listener, and the files of a relay."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -134,7 +135,17 @@ async def open_sandbox(
         )
         accounts = PushAccounts(apns_key, key_id, fcm.service_account(), make_key())
         toml = write_installation(folder, ca, open_ports, accounts, place=place, level=level, log_format=log_format)
+        _write_site(folder, place, open_ports)
         yield Sandbox(eas, apns, apns_sandbox, fcm, webpush, open_ports, place, folder, toml)
+
+
+def _write_site(folder: Path, place: Place, ports: Ports) -> None:
+    """Write where `relay phone` finds relay and sandbox on this machine."""
+    site = {
+        "api": f"https://{place.reached}:{ports.api}",
+        "control": f"http://{place.reached}:{ports.control}",
+    }
+    (folder / "sandbox.json").write_text(json.dumps(site), encoding="utf-8")
 
 
 def _free_port() -> int:
