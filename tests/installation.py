@@ -17,6 +17,7 @@ from relay.domain.model import Role
 from relay.security.sealing import generate
 from relay.settings import Settings, load
 from tests.keys import rsa_pem
+from tests.ports import free_ports
 
 GOOD: Final = """
 [relay]
@@ -88,6 +89,11 @@ class Installation:
         text = self.toml.read_text()
         assert old in text
         self.configure(text.replace(old, new))
+
+    def listen_elsewhere(self) -> None:
+        """Choose ports on which nobody listens, for a test that runs the relay; else it would need the usual ones."""
+        api, ops = free_ports(2)
+        self.replace("[api]", f"[ops]\nport = {ops}\n\n[api]\nport = {api}")
 
     def write(self, name: str, content: bytes, mode: int = 0o600) -> Path:
         path = self.folder / name

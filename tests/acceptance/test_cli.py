@@ -37,7 +37,9 @@ async def relay(*arguments: str, environ: Mapping[str, str] | None = None) -> En
 
 @pytest.fixture
 def installation(tmp_path: Path) -> Installation:
-    return Installation(tmp_path)
+    installation = Installation(tmp_path)
+    installation.listen_elsewhere()
+    return installation
 
 
 async def test_check_accepts_a_good_configuration(installation: Installation) -> None:

@@ -67,6 +67,7 @@ async def test_a_phone_subscribes_registers_and_reads_what_came(site: Site) -> N
 
 async def test_the_command_line_makes_the_key_once_and_prints_what_apps_need(tmp_path: Path) -> None:
     installation = Installation(tmp_path)
+    installation.listen_elsewhere()
     table = (
         '[webpush]\nhosts = ["push.example.com"]\napps = ["com.example.mail"]\n'
         'vapid_key_file = "vapid.pem"\nsubject = "mailto:push@example.com"\n'

@@ -24,8 +24,8 @@ from relay.store import migrate
 from relay.store.engine import open_database
 from tests.bench.site import QUIET, Sandbox, figure, open_sandbox
 from tests.planting import AT_ONCE, insert
+from tests.ports import free_ports
 from tests.postgres import running_postgres
-from tests.soak.ports import free_ports
 
 WATCHERS = 3
 LONGEST = 60.0  # seconds without progress

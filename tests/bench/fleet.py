@@ -23,8 +23,8 @@ from relay.store import migrate
 from relay.store.engine import open_database
 from tests.bench.site import QUIET, Sandbox, cpu_of, figure, memory_kb, open_sandbox
 from tests.planting import AT_ONCE, insert
+from tests.ports import free_ports
 from tests.postgres import running_postgres
-from tests.soak.ports import free_ports
 
 WANTED: Final = 100_000
 LONGEST: Final = 3600.0  # seconds

@@ -14,6 +14,7 @@ from relay.domain.model import CommitEntry, DuePush, Environment, Lane, Mark, Pl
 from relay.domain.outcome import Delivered, Refused
 from relay.domain.pacing import Pacing
 from relay.domain.ports.wakeups import Topic
+from relay.domain.reasons import Cause
 from relay.store.engine import Database, open_database
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
@@ -153,14 +154,16 @@ async def test_what_may_not_leave_now_is_left_to_the_claim(process: Site) -> Non
     assert [push.mark for push in await process.claim(NOW + SECOND, only=Lane(Environment.PRODUCTION, "sick"))]
 
 
-async def test_the_last_push_of_a_wiped_registration_is_claimed(process: Site) -> None:
+async def test_the_last_push_of_a_wiped_registration_is_born_claimed(process: Site) -> None:
     await process.activate()
     wiped = Progress(condition=Condition(WatchState.WIPED, Reason.REMOTE_WIPE), attention=True)
     await process.commit(wiped)
 
-    assert process.dispatchers.given == [[]]
-    (push,) = await process.claim()
-    assert push.mark is Mark.ATTENTION
+    [[push]] = process.dispatchers.given
+    assert (push.mark, push.cause) == (Mark.ATTENTION, Cause.WIPED)
+    assert await process.claim() == []
+    await process.settle([push], Delivered())
+    assert await process.claim(NOW + 60 * MINUTE) == []
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ def lost(request: pytest.FixtureRequest, tmp_path: Path) -> Installation:
 
 def lose(folder: Path, sealed: bytes) -> Installation:
     site = Installation(folder)
+    site.listen_elsewhere()
 
     async def fill() -> None:
         async with open_database(f"sqlite:///{site.folder / 'state/relay.sqlite3'}") as engine:

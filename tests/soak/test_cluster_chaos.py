@@ -26,11 +26,11 @@ from relay.cli.keygen import write_sealing_keys
 from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayEnded, RelayProcess, open_relay
 from relay.watch.leases import LEASE
+from tests.ports import free_ports
 from tests.postgres import PostgresServer
 from tests.site import PASSWORD, Site
 from tests.soak.history import Arrived, Mail, judge, without_the_end
 from tests.soak.line import Line, open_line
-from tests.soak.ports import free_ports
 from tests.waiting import until
 
 SEED: Final = 20261129

@@ -14,11 +14,11 @@ import pytest
 from relay.cli.keygen import write_sealing_keys
 from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayProcess, open_relay
+from tests.ports import free_ports
 from tests.postgres import PostgresServer
 from tests.site import PASSWORD, Site
 from tests.soak.ledger import Ledger
 from tests.soak.line import Line, open_line
-from tests.soak.ports import free_ports
 from tests.waiting import until
 
 MAILBOXES: Final = 40

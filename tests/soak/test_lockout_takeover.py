@@ -9,8 +9,8 @@ import asyncpg
 from relay.cli.keygen import write_sealing_keys
 from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayProcess, open_relay
+from tests.ports import free_ports
 from tests.site import ANN, PASSWORD, Site
-from tests.soak.ports import free_ports
 from tests.waiting import until
 
 BEN: Final = "ben@example.com"

@@ -20,9 +20,9 @@ from relay.store.tables import outbox
 from relay.store.wakeups import PostgresWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import activate, lease_all
+from tests.ports import free_ports
 from tests.site import PASSWORD, Site
 from tests.soak.ledger import Ledger
-from tests.soak.ports import free_ports
 from tests.transactions import transaction
 from tests.waiting import until
 

@@ -43,9 +43,9 @@ from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.bench.site import memory_kb
 from tests.contract.samples import activate, lease_all
+from tests.ports import free_ports
 from tests.soak import hurried
 from tests.soak.ledger import Ledger
-from tests.soak.ports import free_ports
 from tests.transactions import transaction
 
 PUSHES: Final = 50_000
