@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients.kotlin import Kotlin, run
+from tests.clients.kotlin import SOURCES, Kotlin, run
 from tests.site import ANN, PASSWORD, Site, open_site
 from tests.waiting import SOON, until
 
@@ -27,6 +27,14 @@ def test_its_own_tests_pass(kotlin: Kotlin) -> None:
 )
 def test_the_modules_of_android_compile_against_stubs(kotlin: Kotlin, name: str) -> None:
     assert (kotlin.android / "pushrelay" / f"{name}.class").exists()
+
+
+def test_no_job_is_expedited_where_that_takes_a_foreground_service() -> None:
+    """Before Android 12 WorkManager fails an expedited job whose worker has no notification for a service."""
+    relay = (SOURCES / "android/src/main/kotlin/pushrelay/android/Relay.kt").read_text(encoding="utf-8")
+
+    assert relay.count("setExpedited(") == 1
+    assert re.search(r"if \(Build\.VERSION\.SDK_INT >= Build\.VERSION_CODES\.S\) \{[^}]*setExpedited\(", relay)
 
 
 class Phone:

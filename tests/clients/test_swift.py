@@ -46,3 +46,11 @@ def test_no_source_names_an_environment_for_all_builds() -> None:
     wish = (PACKAGE / "Sources/PushRelay/Wish.swift").read_text(encoding="utf-8")
 
     assert "environment: ApnsEnvironment = .ofThisBuild()" in wish
+
+
+def test_a_banner_is_shown_while_the_app_is_in_front() -> None:
+    delegate = (PACKAGE / "Sources/PushRelayExample/AppDelegate.swift").read_text(encoding="utf-8")
+
+    assert "UNUserNotificationCenter.current().delegate = self" in delegate
+    assert "willPresent notification: UNNotification" in delegate
+    assert "show([.banner, .list, .sound])" in delegate

@@ -4,7 +4,7 @@ import UIKit
 import UserNotifications
 
 /// The app's side in one place; `Mail` and the screens are yours.
-final class AppDelegate: NSObject, UIApplicationDelegate {
+final class AppDelegate: NSObject, UIApplicationDelegate, UNUserNotificationCenterDelegate {
     // region managed
     /// What the MDM sets: AppConfig gives it to the app as a dictionary. Read it at each start; it can change.
     static func managed(_ key: String) -> String? {
@@ -27,6 +27,9 @@ final class AppDelegate: NSObject, UIApplicationDelegate {
     func application(
         _ application: UIApplication, didFinishLaunchingWithOptions options: [UIApplication.LaunchOptionsKey: Any]?
     ) -> Bool {
+        UNUserNotificationCenter.current().delegate = self // before the app has started: see `willPresent`
+        NotificationCenter.default.addObserver(
+            self, selector: #selector(cameToFront), name: UIApplication.willEnterForegroundNotification, object: nil)
         application.registerForRemoteNotifications() // at each start: it needs no permission, and the token can change
         return true
     }
@@ -41,7 +44,8 @@ final class AppDelegate: NSObject, UIApplicationDelegate {
         // No capability, no network, or the simulator of an old Xcode: the next start tries again.
     }
 
-    func applicationWillEnterForeground(_ application: UIApplication) {
+    /// The notification comes to each app; `applicationWillEnterForeground` not to one with scenes, as SwiftUI's are.
+    @objc func cameToFront() {
         guard let device else { return }
         Task { await act(await Self.look(device)) }
     }
@@ -73,10 +77,24 @@ final class AppDelegate: NSObject, UIApplicationDelegate {
     // endregion
 
     // region received
-    /// Pushes in the background (`content-available`), and alerts while the app is in front. iOS gives 30 seconds.
+    /// Pushes in the background (`content-available`). iOS gives 30 seconds.
     func application(
         _ application: UIApplication, didReceiveRemoteNotification userInfo: [AnyHashable: Any]
     ) async -> UIBackgroundFetchResult {
+        await take(userInfo)
+    }
+
+    /// Alerts while the app is in front: without this method iOS shows none of them, not even a test push.
+    func userNotificationCenter(
+        _ center: UNUserNotificationCenter, willPresent notification: UNNotification,
+        withCompletionHandler show: @escaping (UNNotificationPresentationOptions) -> Void
+    ) {
+        show([.banner, .list, .sound])
+        let userInfo = notification.request.content.userInfo
+        Task { _ = await take(userInfo) }
+    }
+
+    private func take(_ userInfo: [AnyHashable: Any]) async -> UIBackgroundFetchResult {
         switch await Self.relay.received(userInfo) {
         case nil, .test?, .challenge?:
             return .noData

@@ -4,6 +4,7 @@ import android.app.NotificationChannel
 import android.app.NotificationManager
 import android.content.Context
 import android.content.RestrictionsManager
+import android.os.Build
 import androidx.work.BackoffPolicy
 import androidx.work.Constraints
 import androidx.work.ExistingPeriodicWorkPolicy
@@ -107,7 +108,10 @@ object Relay {
     /** Look at the registration in a job: at each start of the app, and after a push of the kind `attention`. */
     fun look(context: Context) = enqueue(context, "look", LookWorker::class.java)
 
-    /** Sync in an expedited job: it may start while the phone dozes, and gets the network of the app, its VPN too. */
+    /**
+     * Sync in a job. It gets the network of the app, its VPN too, and from Android 12 on it is expedited: it may start
+     * while the phone dozes.
+     */
     fun sync(context: Context) = enqueue(context, "sync", SyncWorker::class.java)
 
     /** Look once a day, however seldom the user opens the app: a token can change, a push can be lost. */
@@ -120,11 +124,12 @@ object Relay {
     private fun enqueue(context: Context, name: String, worker: Class<out Worker>) {
         val request = OneTimeWorkRequest.Builder(worker)
             .setConstraints(online)
-            .setExpedited(OutOfQuotaPolicy.RUN_AS_NON_EXPEDITED_WORK_REQUEST)
             .setBackoffCriteria(BackoffPolicy.EXPONENTIAL, 30, TimeUnit.SECONDS)
-            .build()
+        if (Build.VERSION.SDK_INT >= Build.VERSION_CODES.S) { // an older Android asks for a foreground service instead
+            request.setExpedited(OutOfQuotaPolicy.RUN_AS_NON_EXPEDITED_WORK_REQUEST)
+        }
         WorkManager.getInstance(context)
-            .enqueueUniqueWork("push-relay-$name", ExistingWorkPolicy.APPEND_OR_REPLACE, request)
+            .enqueueUniqueWork("push-relay-$name", ExistingWorkPolicy.APPEND_OR_REPLACE, request.build())
     }
     // endregion
 
