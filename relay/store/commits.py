@@ -234,6 +234,8 @@ def _wipe(connection: sa.Connection, wiped: set[MailboxId]) -> None:
     connection.execute(sa.delete(collection).where(collection.c.mailbox_id.in_(ids)))
     connection.execute(sa.delete(hierarchy).where(hierarchy.c.mailbox_id.in_(ids)))
     mine = registration.c.mailbox_id.in_(ids)
+    locked = sa.select(registration.c.id).where(mine).order_by(*in_order(registration.c.id))
+    connection.execute(locked.with_for_update(key_share=True))  # an update takes them in any order
     connection.execute(sa.update(registration).where(mine).values(state=RegistrationState.WIPED.value))
     owners = sa.select(registration.c.id).where(mine)
     connection.execute(sa.delete(candidate).where(candidate.c.registration_id.in_(owners)))

@@ -392,6 +392,9 @@ def _sweep(connection: sa.Connection, now: datetime, retention: Retention, at_on
     ids = sorted({*connection.scalars(owners.limit(at_once)), *connection.scalars(ghosts.limit(at_once))})
     for id_ in ids:  # in the order of their ids, as all that lock several mailboxes do
         connection.execute(sa.update(mailbox).where(mailbox.c.id == id_).values(dirty=True))
+    # The push role may be using some: those that are over when it has done are over.
+    locked = sa.select(registration.c.id).where(registration.c.mailbox_id.in_(ids), sa.or_(*over.values()))
+    connection.execute(locked.order_by(*in_order(registration.c.id)).with_for_update(of=registration))
     ended: Counter[Ending] = Counter()
     for ending, condition in over.items():
         mine = sa.select(registration.c.id).where(registration.c.mailbox_id.in_(ids), condition)

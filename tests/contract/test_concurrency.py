@@ -3,15 +3,15 @@
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import timedelta
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import pytest
 import sqlalchemy as sa
 
-from eas_watcher.machine.memory import Change, Progress
+from eas_watcher.machine.memory import Change, Condition, Progress, WatchState
 from eas_watcher.names import CollectionClass, MailboxId
 from relay.domain.model import CommitEntry, DuePush, Mark, NewMailbox, Platform, RegistrationChange, RegistrationId
 from relay.domain.outcome import Delivered, Refused, RetryLater
@@ -318,6 +318,55 @@ async def test_news_that_waited_ring_the_registration_that_took_the_place_of_ano
     assert committing.result() == set()
     found = {id_: mark.changes for (id_, _), mark in (await marks(postgres_engine)).items()}
     assert found == {"reg-ann-again": 2, "reg-ben-first": 2}
+
+
+async def wipe(engine: Database) -> None:
+    watches = SqlWatchStore(engine, LocalWakeups())
+    await watches.commit([entry(await own_all(watches), Progress(condition=Condition(WatchState.WIPED)))], LATER)
+
+
+async def sweep(engine: Database) -> None:
+    await SqlRegistrationStore(engine, LocalWakeups()).sweep(NOW + timedelta(days=365))
+
+
+@pytest.mark.parametrize("ends", [wipe, sweep])
+async def test_registrations_that_end_are_locked_in_the_order_of_settlements(
+    postgres_engine: Database, other_engine: Database, ends: Callable[[Database], Coroutine[Any, Any, None]]
+) -> None:
+    registrations, watches = (
+        SqlRegistrationStore(postgres_engine, LocalWakeups()),
+        SqlWatchStore(postgres_engine, LocalWakeups()),
+    )
+    for device in ("b", "a"):
+        await activate(registrations, watches, device=device)
+
+    async with asyncio.TaskGroup() as tasks, transaction(other_engine) as connection:
+        for device in ("a", "b"):
+            lock = sa.text("SELECT id FROM registration WHERE id = :id FOR NO KEY UPDATE")
+            await connection.execute(lock, {"id": f"reg-ann-{device}"})  # the second one would wait in a circle
+            if device == "a":
+                ending = tasks.create_task(ends(postgres_engine))
+                done, _ = await asyncio.wait([ending], timeout=0.5)
+                assert not done
+
+
+async def test_a_registration_that_got_a_push_while_the_sweep_looked_at_it_stays(
+    postgres_engine: Database, other_engine: Database
+) -> None:
+    registrations, watches = (
+        SqlRegistrationStore(postgres_engine, LocalWakeups()),
+        SqlWatchStore(postgres_engine, LocalWakeups()),
+    )
+    phone, late = await activate(registrations, watches), NOW + timedelta(days=365)
+
+    async with asyncio.TaskGroup() as tasks, transaction(other_engine) as connection:
+        await connection.execute(sa.text("UPDATE registration SET last_push_at = :now"), {"now": late})
+        sweeping = tasks.create_task(registrations.sweep(late))
+        done, _ = await asyncio.wait([sweeping], timeout=0.5)
+        assert not done
+
+    assert sweeping.result() == {}
+    assert await registrations.view(phone.id) is not None
 
 
 async def test_a_mailbox_is_not_forgotten_under_a_registration_that_joins_it(
