@@ -17,6 +17,8 @@ LASTS: Final = timedelta(hours=1)
 WINDOW: Final = timedelta(hours=1)
 MOST: Final = 5
 """Challenges of one device within WINDOW, of all registrations together: what a stranger's phone may get at most."""
+MOST_OF_MAILBOX: Final = 30
+"""Challenges of one mailbox within WINDOW: a device may have many device tokens, e.g. endpoints with another query."""
 
 _NO_HASH: Final = bytes(32)
 """Compared with if there is no challenge, so that a guess takes the same time."""
@@ -33,7 +35,7 @@ class Challenge:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """The challenges of one device since a moment."""
+    """The challenges of one device, or of one mailbox, since a moment."""
 
     number: int
     since: datetime
@@ -53,10 +55,10 @@ def is_answered(challenge: Challenge, nonce: str, now: datetime) -> bool:
     return same and challenge.nonce_hash is not None and in_time
 
 
-def spend(spent: Spent | None, now: datetime) -> Spent | float:
-    """Return the challenges of a device with one more, or the seconds until it may get another."""
+def spend(spent: Spent | None, now: datetime, most: int = MOST) -> Spent | float:
+    """Return the challenges of a device or a mailbox with one more, or the seconds until there may be another."""
     if spent is None or abs(now - spent.since) > WINDOW:
         return Spent(1, now)
-    if spent.number < MOST:
+    if spent.number < most:
         return Spent(spent.number + 1, spent.since)
     return max(1.0, (spent.since + WINDOW - now).total_seconds())

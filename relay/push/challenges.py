@@ -1,6 +1,7 @@
 """Puts nonces into challenge pushes as they leave: a nonce is never stored, only its hash."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -11,6 +12,8 @@ from relay.domain.errors import StoreUnavailable
 from relay.domain.model import DuePush, Mark
 from relay.domain.outcome import Outcome, Reach, RetryLater
 from relay.domain.ports.outbox import ChallengeStore, PushSender
+
+log = logging.getLogger(__name__)
 
 AWAY: Final = 5.0
 """Seconds until the next try while the database cannot note a nonce."""
@@ -39,5 +42,16 @@ class ChallengingSender:
         except (StoreUnavailable, TimeoutError):
             return RetryLater("the database is away", after=AWAY, reach=Reach.HERE)
         if wait is not None:
-            return RetryLater("too many challenges for this device", after=wait, reach=Reach.HERE)
-        return await self._sender.send(replace(push, nonce=nonce))
+            return RetryLater("too many challenges for this device or mailbox", after=wait, reach=Reach.HERE)
+        outcome = await self._sender.send(replace(push, nonce=nonce))
+        if isinstance(outcome, RetryLater):
+            await self._take_back(push)
+        return outcome
+
+    async def _take_back(self, push: DuePush) -> None:
+        """Leave the challenges of a device for the time after an outage."""
+        try:
+            async with asyncio.timeout(LIMIT):
+                await self._store.take_back(push)
+        except (StoreUnavailable, TimeoutError):
+            log.debug("challenge counted that did not leave", extra={"registration": push.registration_id})

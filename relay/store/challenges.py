@@ -1,6 +1,7 @@
-"""Challenges: the nonce of each registration that must prove its device, as a hash, and how many a device got lately.
+"""Challenges: the nonce of each registration that must prove its device, as a hash, and how many there were lately.
 
-Rows are locked in the order registration, challenged.
+They are counted for each device and for each mailbox. Rows are locked in the order registration, challenged, and in
+`challenged` by key.
 """
 
 from datetime import datetime
@@ -9,7 +10,7 @@ from typing import Final
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from relay.domain.challenge import WINDOW, Challenge, Spent, is_answered, spend
+from relay.domain.challenge import MOST, MOST_OF_MAILBOX, WINDOW, Challenge, Spent, is_answered, spend
 from relay.domain.devices import fingerprint
 from relay.domain.model import DuePush, Mark, RegistrationId, RegistrationState
 from relay.store.engine import Database
@@ -20,7 +21,8 @@ OTHER_DEVICE: Final = 1.0
 
 _MINE: Final = registration.c.id == sa.bindparam("_id")
 _ISSUE: Final = sa.update(registration).where(_MINE)
-_LOCK: Final = sa.select(registration.c.device_token).where(_MINE).with_for_update(key_share=True)
+_OWNER: Final = sa.select(registration.c.device_token, registration.c.mailbox_id).where(_MINE)
+_LOCK: Final = _OWNER.with_for_update(key_share=True)
 _SPENT: Final = sa.select(challenged.c.number, challenged.c.since).where(challenged.c.device == sa.bindparam("_device"))
 _CHALLENGE: Final = (
     sa.select(registration.c.state, registration.c.challenge_hash, registration.c.challenged_at)
@@ -43,27 +45,49 @@ class SqlChallengeStore:
         """Note the nonce of a challenge that is about to leave; return the seconds to wait instead."""
         return await self._database.run(_issue, push, nonce_hash, now)
 
+    async def take_back(self, push: DuePush) -> None:
+        """Count a challenge no more that the provider did not take."""
+        await self._database.run(_take_back, push)
+
     async def sweep(self, now: datetime) -> None:
-        """Forget the challenges of devices that count no more."""
+        """Forget the challenges that count no more."""
         old = sa.delete(challenged).where(challenged.c.since < now - WINDOW)
         await self._database.run(lambda connection: connection.execute(old))
 
 
 def _issue(connection: sa.Connection, push: DuePush, nonce_hash: bytes, now: datetime) -> float | None:
     mine = {"_id": push.registration_id}
-    if connection.scalar(_LOCK, mine) != push.device_token:
+    owner = connection.execute(_LOCK, mine).one_or_none()
+    if owner is None or owner.device_token != push.device_token:
         return OTHER_DEVICE  # else the device before could prove the one that has taken its place
-    device = fingerprint(push.platform, push.device_token)
-    row = connection.execute(_SPENT.with_for_update(key_share=True), {"_device": device}).one_or_none()
-    found = spend(None if row is None else Spent(row.number, row.since), now)
-    if not isinstance(found, Spent):
-        return found
+    spent: dict[str, Spent] = {}
+    for key, most in _counted(push, owner.mailbox_id):
+        row = connection.execute(_SPENT.with_for_update(key_share=True), {"_device": key}).one_or_none()
+        found = spend(None if row is None else Spent(row.number, row.since), now, most)
+        if not isinstance(found, Spent):
+            return found
+        spent[key] = found
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    values = {"number": found.number, "since": found.since}
-    statement = insert(challenged).values(device=device, **values)
-    connection.execute(statement.on_conflict_do_update(index_elements=["device"], set_=values))
+    for key, found in spent.items():
+        values = {"number": found.number, "since": found.since}
+        statement = insert(challenged).values(device=key, **values)
+        connection.execute(statement.on_conflict_do_update(index_elements=["device"], set_=values))
     connection.execute(_ISSUE.values(challenge_hash=nonce_hash, challenged_at=now), mine)
     return None
+
+
+def _take_back(connection: sa.Connection, push: DuePush) -> None:
+    owner = connection.execute(_OWNER, {"_id": push.registration_id}).one_or_none()
+    if owner is None:
+        return
+    for key, _ in _counted(push, owner.mailbox_id):
+        fewer = sa.update(challenged).where(challenged.c.device == key, challenged.c.number > 0)
+        connection.execute(fewer.values(number=challenged.c.number - 1))
+
+
+def _counted(push: DuePush, mailbox_id: str) -> list[tuple[str, int]]:
+    """Return the keys under which a challenge counts, in their order, and how many each may have."""
+    return sorted([(fingerprint(push.platform, push.device_token), MOST), (f"mailbox {mailbox_id}", MOST_OF_MAILBOX)])
 
 
 def prove(connection: sa.Connection, registration_id: RegistrationId, nonce: str, now: datetime) -> bool:

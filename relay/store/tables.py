@@ -264,7 +264,10 @@ challenged = sa.Table(
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("since", Moment, nullable=False, index=True),
 )
-"""How many challenges each device got lately, by the hash of its device token, of all registrations together."""
+"""How many challenges each device got lately, of all registrations together, and each mailbox.
+
+`device` is the hash of a device token, or `mailbox` with its id.
+"""
 
 shard = sa.Table(
     "shard",

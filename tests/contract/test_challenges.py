@@ -285,3 +285,43 @@ async def test_a_token_of_another_registration_is_taken_over_once_it_is_proved_a
     assert await here.proves(moved, NONCE[::-1], at=3)
 
     assert await here.registrations.view(first.id) is None
+
+
+async def test_a_mailbox_causes_few_challenges_whatever_device_tokens_it_names(here: Site) -> None:
+    ben = await here.accepted("ben")
+    for number in range(30):
+        await here.sent(at=number)
+        spelled = RegistrationChange(device_token=f"{TOKEN}?{number}", proves=True)
+        await here.registrations.change(ben.id, spelled, NOW + number * SECOND)
+
+    (push,) = await here.claim(NOW + 30 * SECOND)
+
+    assert await here.challenges.issue(push, hash_nonce(NONCE), NOW + 30 * SECOND) is not None
+    ann = await here.accepted("ann", token="the token of ann's phone")
+    (other,) = [each for each in await here.claim() if each.registration_id == ann.id]
+    assert await here.challenges.issue(other, hash_nonce(NONCE), NOW) is None
+    assert await here.challenges.issue(push, hash_nonce(NONCE), NOW + 2 * WINDOW) is None
+
+
+async def test_a_challenge_that_reached_no_device_does_not_count(here: Site) -> None:
+    await here.accepted()
+    (push,) = await here.claim()
+    for _ in range(MOST + 1):
+        assert await here.challenges.issue(push, hash_nonce(NONCE), NOW) is None
+        await here.challenges.take_back(push)
+
+    for _ in range(MOST):
+        assert await here.challenges.issue(push, hash_nonce(NONCE), NOW) is None
+    assert await here.challenges.issue(push, hash_nonce(NONCE), NOW) is not None
+
+
+async def test_a_challenge_of_a_registration_that_is_gone_is_not_taken_back(here: Site) -> None:
+    ann = await here.accepted()
+    (push,) = await here.claim()
+    assert await here.challenges.issue(push, hash_nonce(NONCE), NOW) is None
+    await here.registrations.remove(ann.id, NOW)
+
+    await here.challenges.take_back(push)
+
+    async with transaction(here.engine) as connection:
+        assert set(await connection.scalars(sa.select(challenged.c.number))) == {1}

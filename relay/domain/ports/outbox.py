@@ -126,8 +126,12 @@ class ChallengeStore(Protocol):
     async def issue(self, push: DuePush, nonce_hash: bytes, now: datetime) -> float | None:
         """Note the nonce of a challenge that is about to leave; return the seconds to wait instead, None: it may leave.
 
-        It replaces the nonce of an earlier challenge of the registration. The challenges of a device are limited.
+        It replaces the nonce of an earlier challenge of the registration. The challenges of a device and of a mailbox
+        are limited.
         """
+
+    async def take_back(self, push: DuePush) -> None:
+        """Count a challenge no more that the provider did not take: it reached no device."""
 
 
 class PushSender(Protocol):

@@ -4,18 +4,19 @@ from datetime import datetime
 from relay.domain.challenge import hash_nonce
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import DuePush, Mark
-from relay.domain.outcome import Delivered, Outcome, Reach, RetryLater
+from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater
 from relay.push.challenges import AWAY, ChallengingSender
 from tests.unit.relay.push.pushes import BEGAN, due_push
 
 
 class Provider:
-    def __init__(self) -> None:
+    def __init__(self, outcome: Outcome | None = None) -> None:
+        self.outcome = outcome or Delivered()
         self.sent: list[DuePush] = []
 
     async def send(self, push: DuePush) -> Outcome:
         self.sent.append(push)
-        return Delivered()
+        return self.outcome
 
 
 class Notes:
@@ -24,6 +25,13 @@ class Notes:
     def __init__(self, answer: float | Exception | None = None) -> None:
         self.answer = answer
         self.noted: list[bytes] = []
+        self.taken_back: list[DuePush] = []
+        self.fault: Exception | None = None
+
+    async def take_back(self, push: DuePush) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.taken_back.append(push)
 
     async def issue(self, push: DuePush, nonce_hash: bytes, now: datetime) -> float | None:
         assert now == BEGAN
@@ -59,12 +67,31 @@ def test_other_pushes_go_as_they_are() -> None:
     assert (provider.sent, notes.noted) == ([due_push()], [])
 
 
+def test_a_challenge_that_the_provider_did_not_take_does_not_count() -> None:
+    push = due_push(mark=Mark.CHALLENGE)
+    away, refused = RetryLater("503", reach=Reach.ANSWERED), Refused("BadDeviceToken", "correct it")
+    for outcome, expected in ((away, [push]), (refused, []), (Delivered(), [])):
+        notes = Notes()
+
+        assert send(push, notes, Provider(outcome)) == outcome
+
+        assert notes.taken_back == expected
+
+
+def test_the_outcome_of_a_challenge_stands_when_the_database_is_away_then() -> None:
+    for fault in (StoreUnavailable("away"), TimeoutError()):
+        notes = Notes()
+        notes.fault = fault
+
+        assert send(due_push(mark=Mark.CHALLENGE), notes, Provider(RetryLater("503"))) == RetryLater("503")
+
+
 def test_beyond_the_limit_of_a_device_nothing_leaves() -> None:
     provider = Provider()
 
     outcome = send(due_push(mark=Mark.CHALLENGE), Notes(77.0), provider)
 
-    assert outcome == RetryLater("too many challenges for this device", after=77.0, reach=Reach.HERE)
+    assert outcome == RetryLater("too many challenges for this device or mailbox", after=77.0, reach=Reach.HERE)
     assert provider.sent == []
 
 
