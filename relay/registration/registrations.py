@@ -445,10 +445,11 @@ class Registrations:
 
 
 def _difference(own: Registration, request: RegistrationRequest) -> RegistrationChange:
-    """Return what a request changes of a registration."""
+    """Return what a request changes of a registration; the same device token revives one that was `token-gone`."""
     device = request.device
+    same = device.token == own.device_token and own.state is not RegistrationState.TOKEN_GONE
     return RegistrationChange(
-        device_token=None if device.token == own.device_token else device.token,
+        device_token=None if same else device.token,
         environment=None if device.environment is own.environment else device.environment,
         classes=None if request.classes == own.classes else request.classes,
         subfolders=None if request.subfolders == own.subfolders else request.subfolders,

@@ -55,6 +55,18 @@ async def test_the_same_request_again_tries_no_password_and_changes_nothing() ->
     assert world.judged == [GOOD]
 
 
+async def test_the_same_request_revives_a_registration_whose_token_was_gone() -> None:
+    world = ApiWorld()
+    async with judging(world):
+        made = await world.service.put(MINE, wish())
+        mine = made.view.registration
+        world.store.registrations[mine.id] = replace(mine, state=RegistrationState.TOKEN_GONE)
+        again = await world.service.put(MINE, wish())
+
+    assert again.view.registration.state is RegistrationState.ACTIVE
+    assert world.judged == [GOOD]
+
+
 async def test_the_same_request_waits_for_the_verdict_on_the_first_one() -> None:
     world = ApiWorld()
     first = asyncio.get_running_loop().create_task(world.service.put(MINE, wish()))
