@@ -151,6 +151,14 @@ async def test_it_gives_up_for_now_and_keeps_the_registration() -> None:
     assert len(script.waits) == 4
 
 
+async def test_a_long_wait_is_the_apps_to_tell_and_not_the_calls_to_sleep_through() -> None:
+    script = Script([problem(429, "too-many-refusals", Retry_After="1800")])
+    async with running(script) as app:
+        told = await app.register(WISH)
+
+    assert (told.step, told.retry_after, script.waits) == (Step.REPEAT, 1800, [])
+
+
 async def test_a_refused_password_is_never_repeated() -> None:
     script = Script([MADE, problem(403, "credential-refused")])
     async with running(script) as app:

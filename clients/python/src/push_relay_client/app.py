@@ -17,6 +17,10 @@ T = TypeVar("T")
 ATTEMPTS = 5
 """How often a request is sent before the app gives up for now, and waits for its next start or its background job."""
 
+PATIENCE = 30.0
+"""Seconds that a call waits for its next try at most. If the relay asks for more, as for half an hour after passwords
+that were refused, the answer goes to the app at once, which says so to the user."""
+
 ENDED = (Step.NOT_REGISTERED, Step.REGISTER_AGAIN, Step.WIPE)
 """Steps after which id and secret are of no more use."""
 
@@ -224,7 +228,7 @@ class App:
             answer = await self._asked(request())
             if not isinstance(answer, Told):
                 return Told(Step.NOTHING if answer is None else advise(answer), answer)
-            if answer.step is not Step.REPEAT or attempt == ATTEMPTS:
+            if answer.step is not Step.REPEAT or attempt == ATTEMPTS or (answer.retry_after or 0) > PATIENCE:
                 return answer
             await self._sleep(wait(attempt, answer.retry_after, self._chance()))
 

@@ -122,6 +122,10 @@ public actor RelayApp {
         return Told(step: .nothing)
     }
 
+    /// Seconds that a call waits for its next try at most. If the relay asks for more, as for half an hour after
+    /// passwords that were refused, the app gets the answer at once, and says so to the user.
+    private static let patience = 30.0
+
     private func repeated(_ request: () async throws -> Registration?) async throws -> Told {
         var attempt = 0
         while true {
@@ -130,7 +134,7 @@ public actor RelayApp {
                 let registration = try await request()
                 return Told(step: registration.map(advise) ?? .nothing, registration: registration)
             }
-            if last.step != .repeatLater || attempt == attempts { return last }
+            if last.step != .repeatLater || attempt == attempts || (last.retryAfter ?? 0) > Self.patience { return last }
             try await pause(wait(attempt: attempt, retryAfter: last.retryAfter, chance: Double.random(in: 0...1)))
         }
     }

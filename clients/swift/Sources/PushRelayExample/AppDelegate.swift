@@ -14,7 +14,7 @@ final class AppDelegate: NSObject, UIApplicationDelegate, UNUserNotificationCent
     // endregion
 
     // region client
-    /// One client for each mailbox; app and extension share the Keychain group.
+    /// One client for each mailbox. The extension asks the mail server only, so this secret needs no shared group.
     static let relay = RelayApp(
         api: RelayAPI(base: URL(string: managed("relay_url") ?? "https://relay.example.com:8443")!),
         store: KeychainStore(account: "ann@example.com", group: nil)

@@ -151,7 +151,7 @@ class App(
                 val registration = request()
                 Told(if (registration == null) Step.NOTHING else advise(registration), registration)
             }
-            if (told.step != Step.REPEAT || attempt == attempts) return told
+            if (told.step != Step.REPEAT || attempt == attempts || (told.retryAfter ?: 0) > PATIENCE) return told
             sleep(wait(attempt, told.retryAfter, chance()))
         }
     }
@@ -172,6 +172,11 @@ class App(
     }
 
     private companion object {
+        /**
+         * Seconds that a call waits for its next try at most. If the relay asks for more, as for half an hour after
+         * passwords that were refused, the app gets the answer at once, and says so to the user.
+         */
+        const val PATIENCE = 30L
         val ENDED = setOf(Step.REGISTER_AGAIN, Step.NOT_REGISTERED, Step.WIPE)
     }
 }

@@ -94,6 +94,14 @@ class ClientTest {
         assertEquals(Step.NOTHING, app.opened(old).step)
     }
 
+    fun `a long wait is the app's to tell, not the call's to sleep through`() {
+        relay(problem(429, "too-many-refusals", "1800"))
+
+        val told = app.register(Wish("ann@example.com", Basic("secret"), old))
+        assertEquals(Step.REPEAT to 1800L, told.step to told.retryAfter)
+        assertEquals(emptyList<Long>(), waits)
+    }
+
     fun `a refused password is never repeated`() {
         registered()
         relay(problem(403, "credential-refused"))
