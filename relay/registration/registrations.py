@@ -54,6 +54,7 @@ from relay.registration.errors import (
     Wiped,
     WrongProof,
 )
+from relay.registration.guesses import Guesses
 from relay.registration.identity import ServerDirectory, normalise
 from relay.registration.requests import KerberosLogin, Login, RegistrationRequest, check_device
 from relay.registration.secret import Access, check_identity, derive, grants, hash_secret, proof
@@ -135,6 +136,7 @@ class Registrations:
         self._tokens = tokens
         self._limits = limits
         self._logins = logins
+        self._guesses = Guesses(clock)
 
     async def register(self, request: RegistrationRequest, idempotency_key: str | None = None) -> Registered:
         """Make a registration and wait for the verdict on its credential; with a key, as `put` does.
@@ -146,8 +148,10 @@ class Registrations:
         if idempotency_key is None:
             access = Access(RegistrationId(self._tokens(18)), self._tokens(32))
             return await self._make(access, self._checked(request))
+        access = derive(idempotency_key, request.login)
         try:
-            return await self._put(derive(idempotency_key, request.login), request)
+            with self._guesses.one(access.registration_id):
+                return await self._put(access, request)
         except NotAuthorized as error:
             raise KeyReused("came with another credential before: make a new key", "Idempotency-Key") from error
 

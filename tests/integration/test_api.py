@@ -211,6 +211,17 @@ async def test_a_post_whose_answer_was_lost_is_sent_again_with_its_key(api: Api)
     assert [fault["field"] for fault in answer["errors"]] == ["Idempotency-Key"]
 
 
+async def test_a_key_of_idempotency_is_no_way_to_try_passwords(api: Api) -> None:
+    key = {"Idempotency-Key": "3f0a9c1e-7b52-4d68-9e01-c2d4f6a8b7e5"}
+    async with judging(api.world):
+        await api.call("POST", "/v1/registrations", wish(), headers=key)
+    for guess in ("one", "two", "three"):
+        await api.problem((422, "key-reused"), "POST", "/v1/registrations", wish(guess), headers=key)
+
+    for body in (wish("four"), wish()):
+        await api.problem((429, "too-many-refusals"), "POST", "/v1/registrations", body, headers=key)
+
+
 async def test_new_registrations_that_are_put_count_as_those_that_are_posted() -> None:
     async with serving(Limits(registrations_per_minute=1)) as api, judging(api.world):
         response, _ = await api.call("PUT", OWN_PATH, wish(), OWN_SECRET)
