@@ -559,7 +559,9 @@ def _other_devices() -> sa.Select[Any]:
 
 _OTHER_DEVICES: Final = Prepared(_other_devices())
 _UNCHECKED: Final = Prepared(
-    sa.select(registration.c.id).where(registration.c.state == RegistrationState.VERIFYING.value, *SAME)
+    sa.select(registration.c.id).where(
+        registration.c.state == RegistrationState.VERIFYING.value, registration.c.proved_at.is_(None), *SAME
+    )
 )
 _INSERT_MAILBOX: Final = Prepared(
     {

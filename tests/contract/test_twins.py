@@ -69,6 +69,21 @@ async def test_a_refused_registration_supersedes_nothing(
     assert await left(engine) == {"first", "again"}
 
 
+async def test_nobody_ends_a_registration_that_shows_its_new_password_by_its_token(
+    engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    first = await activate(registrations, watches, device="first", device_token=TOKEN)
+    await set_columns(engine, first, state=RegistrationState.VERIFYING.value)
+    await registrations.change(first.id, RegistrationChange(sealed_candidate=b"new"), LATER)
+
+    stranger = await register(registrations, device="stranger", device_token=TOKEN)
+    await watches.refuse(candidate_of(stranger), LATER)
+    assert await left(engine) == {"first", "stranger"}
+    await watches.accept(candidate_of(first, b"new"), LATER)
+
+    assert await left(engine) == {"first"}
+
+
 async def test_only_the_same_app_on_the_same_device_is_superseded_and_only_of_the_same_mailbox(
     engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:

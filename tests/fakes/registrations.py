@@ -103,7 +103,11 @@ class MemoryRegistrationStore:
             self.mailboxes[mailbox.id] = _new(mailbox, registration.created_at)
             self.keys |= {} if mailbox.user_key is None else {mailbox.id: mailbox.user_key}
         for earlier in [*self.registrations.values()]:
-            if earlier.state is RegistrationState.VERIFYING and _device(earlier) == _device(registration):
+            if (
+                earlier.state is RegistrationState.VERIFYING
+                and earlier.id not in self.proved
+                and _device(earlier) == _device(registration)
+            ):
                 self._end(earlier.id, Ending.REPLACED, registration.created_at)
         await self._make_room(registration)
         self.registrations[registration.id] = registration
