@@ -219,3 +219,11 @@ async def test_a_phone_without_a_sandbox_says_how_to_start_one(tmp_path: Path) -
 
     assert process.returncode == 2
     assert "relay sandbox" in err.decode()
+
+
+@pytest.mark.parametrize("kind", ["apns", "webpush"])
+async def test_a_phone_says_that_no_relay_answers(site: Site, kind: str) -> None:
+    ended = await phone(site, "register\nregister\n", kind)
+
+    assert (ended.status, ended.err) == (0, "")
+    assert ended.texts("refused") == ["the relay gives no answer, is it running? (ClientConnectorError)"] * 2

@@ -84,7 +84,7 @@ class PhoneApi:
             async with self._session.request(method, path, json=body, headers=headers, timeout=TIMEOUT) as response:
                 document = {} if response.status == NO_CONTENT else await response.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise Unreachable(f"the relay gives no answer: {type(error).__name__}") from error
+            raise Unreachable(f"the relay gives no answer, is it running? ({type(error).__name__})") from error
         fields = document if isinstance(document, dict) else {}
         if not response.ok:
             raise Refused(response.status, fields)

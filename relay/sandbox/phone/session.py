@@ -161,7 +161,10 @@ class Session:
             case "deliver" | "read" | "password" | "wipe" | "block" | "outage":
                 await self._order(command)
             case _:
-                await self._use_app(command.name, argument)
+                try:
+                    await self._use_app(command.name, argument)
+                except (Refused, Unreachable) as error:  # the relay has no key to subscribe with, or does not run
+                    await self._note(self.handset, "refused", str(error))
 
     async def _handle(self, name: str, argument: str) -> None:
         """Do something with the phone itself."""
