@@ -43,7 +43,11 @@ async def phone(site: Site, script: str, *arguments: str, path: str | None = Non
 
 
 @pytest.mark.parametrize(
-    "kind", [("apns",), ("apns", "--environment", "sandbox"), ("fcm",), ("fcm", "--fid"), ("webpush",)], ids=" ".join
+    "kind",
+    [
+        pytest.param(kind, marks=[] if kind == ("apns",) else [pytest.mark.slow], id=" ".join(kind))
+        for kind in (("apns",), ("apns", "--environment", "sandbox"), ("fcm",), ("fcm", "--fid"), ("webpush",))
+    ],
 )
 async def test_a_phone_registers_and_shows_mail_and_test(site: Site, kind: tuple[str, ...]) -> None:
     script = f"""{WATCHED}
@@ -66,6 +70,7 @@ async def test_a_phone_registers_and_shows_mail_and_test(site: Site, kind: tuple
     assert (ended.status, ended.err) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["apns", "fcm", "webpush"])
 async def test_a_phone_proves_that_it_has_its_token(tmp_path: Path, kind: str) -> None:
     asked = {"RELAY__API__PROVE_POSSESSION": "apns, fcm, webpush"}
@@ -79,6 +84,7 @@ async def test_a_phone_proves_that_it_has_its_token(tmp_path: Path, kind: str) -
     assert ended.texts("proved") != []
 
 
+@pytest.mark.slow
 async def test_of_three_days_off_an_iphone_shows_the_newest_of_each_class(site: Site) -> None:
     script = f"""{WATCHED}
     off
@@ -107,6 +113,7 @@ async def test_of_three_days_off_an_iphone_shows_the_newest_of_each_class(site: 
     assert (ended.status, ended.err) == (0, "")
 
 
+@pytest.mark.slow
 async def test_a_token_of_the_other_environment_is_refused_until_the_app_names_the_right_one(site: Site) -> None:
     script = f"""{WATCHED}
     environment wrong
@@ -123,6 +130,7 @@ async def test_a_token_of_the_other_environment_is_refused_until_the_app_names_t
     assert {push.status for push in site.sandbox.apns_sandbox.received} == {400}
 
 
+@pytest.mark.slow
 async def test_reinstall_new_token_and_restore_keep_the_phone_rung_and_only_it(site: Site) -> None:
     script = f"""{WATCHED}
     new-token
@@ -148,6 +156,7 @@ async def test_reinstall_new_token_and_restore_keep_the_phone_rung_and_only_it(s
     assert any(push.status == 410 for push in site.sandbox.apns.received), "the token of the removed app is gone"
 
 
+@pytest.mark.slow
 async def test_a_wiped_app_learns_it_and_rings_no_more(site: Site) -> None:
     script = f"""{WATCHED}
     wipe
@@ -163,6 +172,7 @@ async def test_a_wiped_app_learns_it_and_rings_no_more(site: Site) -> None:
     assert (ended.status, ended.err) == (0, "")
 
 
+@pytest.mark.slow
 async def test_the_new_password_of_a_mailbox_brings_its_mails_back(site: Site) -> None:
     script = f"""{WATCHED}
     password other
@@ -179,6 +189,7 @@ async def test_the_new_password_of_a_mailbox_brings_its_mails_back(site: Site) -
     assert (ended.status, ended.err) == (0, "")
 
 
+@pytest.mark.slow
 async def test_pushes_are_given_to_a_simulator(site: Site, tmp_path: Path) -> None:
     xcrun = tmp_path / "bin" / "xcrun"
     xcrun.parent.mkdir()
