@@ -56,7 +56,7 @@ from relay.store.rows import (
     write_quarantine,
 )
 from relay.store.tables import Moment, candidate, mailbox, outbox, registration
-from relay.store.twins import SAME, UNPROVED, Device, delete_twins, lock_twins, mend
+from relay.store.twins import SAME, UNPROVED, Device, lock_twins, mend
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -152,7 +152,7 @@ class SqlRegistrationStore:
         turns a `credential-refused` registration into a `verifying` one. A wiped registration stays as it is. If the
         registration is active then, the mailbox's other ones of the same app on the same device are deleted.
         """
-        changed = await self._write(_change, registration_id, change, now)
+        changed = await self._write(_change, registration_id, change, now, self._retention)
         if changed is None:
             return
         platforms, twins = changed
@@ -215,7 +215,7 @@ class SqlRegistrationStore:
 
     async def prove(self, registration_id: RegistrationId, nonce: str, now: datetime) -> bool:
         """Make a proving registration active if the nonce is that of its challenge; return whether it is."""
-        twins = await self._write(_prove, registration_id, nonce, now)
+        twins = await self._write(_prove, registration_id, nonce, now, self._retention)
         if twins is None:
             return False
         self._wakeups.wake(Topic.MAILBOXES)
@@ -297,9 +297,13 @@ def _create(
 
 
 def _change(
-    connection: sa.Connection, registration_id: RegistrationId, change: RegistrationChange, now: datetime
+    connection: sa.Connection,
+    registration_id: RegistrationId,
+    change: RegistrationChange,
+    now: datetime,
+    retention: Retention,
 ) -> tuple[set[str], int] | None:
-    """Apply a change; return the platform whose marks may be due, if any, and how many twins were deleted.
+    """Apply a change; return the platform whose marks may be due, if any, and how many twins ended.
 
     None: there is nothing to change.
     """
@@ -311,7 +315,7 @@ def _change(
     twins = 0
     values = _values(change, own.platform, now)
     if _revives(change):
-        twins = _supersede(connection, own, change)
+        twins = _supersede(connection, own, change, now, retention)
     if values:
         update = (
             sa.update(registration).where(registration.c.id == registration_id).values(values | {"idle_since": None})
@@ -342,11 +346,13 @@ def _revives(change: RegistrationChange) -> bool:
     return change.device_token is not None or change.environment is not None
 
 
-def _supersede(connection: sa.Connection, own: Registration, change: RegistrationChange) -> int:
-    """Delete the twins that a registration gets by a change, if it is active then; return how many there were."""
+def _supersede(
+    connection: sa.Connection, own: Registration, change: RegistrationChange, now: datetime, retention: Retention
+) -> int:
+    """End the twins that a registration gets by a change, if it is active then; return how many there were."""
     token = change.device_token
     if token is not None and change.proves and (own.must_prove or token != own.device_token):
-        return 0  # it deletes them when its device is proved
+        return 0  # it ends them when its device is proved
     revived = own.state in {RegistrationState.TOKEN_GONE, RegistrationState.PROVING} and token is not None
     if own.state is not RegistrationState.ACTIVE and not revived:
         return 0
@@ -356,7 +362,9 @@ def _supersede(connection: sa.Connection, own: Registration, change: Registratio
         environment=change.environment or own.environment,
     )
     mend(connection, own.mailbox_id, own.platform, changed.device_token)
-    return delete_twins(connection, own.id, Device.of(changed))
+    twins = lock_twins(connection, own.id, Device.of(changed))
+    tombstones.end(connection, twins, Ending.REPLACED, now, retention)
+    return len(twins)
 
 
 def _remove(
@@ -466,18 +474,21 @@ def _mark(
     return topics
 
 
-def _prove(connection: sa.Connection, registration_id: RegistrationId, nonce: str, now: datetime) -> int | None:
-    """Prove a device; return how many twins were deleted, or None if the nonce does not prove it."""
+def _prove(
+    connection: sa.Connection, registration_id: RegistrationId, nonce: str, now: datetime, retention: Retention
+) -> int | None:
+    """Prove a device; return how many twins ended, or None if the nonce does not prove it."""
     if _mark_dirty(connection, registration_id) is None:
         return None
     own = _own(connection, registration_id)
     if own is None:
         return None
     device = Device.of(own)
-    lock_twins(connection, registration_id, device)  # before the registration itself, in the order of the ids
+    twins = lock_twins(connection, registration_id, device)  # before the registration itself, in the order of the ids
     if not prove(connection, registration_id, nonce, now):
         return None
-    return delete_twins(connection, registration_id, device)
+    tombstones.end(connection, twins, Ending.REPLACED, now, retention)
+    return len(twins)
 
 
 def _insert_mailbox(connection: sa.Connection, new: NewMailbox, now: datetime) -> None:

@@ -325,3 +325,24 @@ async def test_a_challenge_of_a_registration_that_is_gone_is_not_taken_back(here
 
     async with transaction(here.engine) as connection:
         assert set(await connection.scalars(sa.select(challenged.c.number))) == {1}
+
+
+@pytest.mark.parametrize("way", ["proved", "changed"])
+async def test_a_twin_that_ends_leaves_a_tombstone_so_that_a_late_request_does_not_bring_it_back(
+    here: Site, way: str
+) -> None:
+    twin = await here.accepted()
+    await here.sent()
+    assert await here.proves(twin)
+    again = await register(here.registrations, device="again", must_prove=way == "proved", device_token="other")
+    await here.watches.accept(candidate_of(again), NOW)
+
+    await here.registrations.change(again.id, RegistrationChange(device_token=TOKEN, proves=way == "proved"), NOW)
+    if way == "proved":
+        await here.sent("second-nonce", at=1)
+        assert await here.proves(again, "second-nonce", at=2)
+
+    assert await here.registrations.view(twin.id) is None
+    tombstone = await here.registrations.tombstone(twin.id)
+    assert tombstone is not None
+    assert (tombstone.secret_hash, tombstone.ending) == (twin.secret_hash, Ending.REPLACED)
