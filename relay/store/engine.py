@@ -106,7 +106,8 @@ class Database:
     async def rows(self, statement: Prepared, values: Mapping[str, Any]) -> list[Any]:
         """Execute one statement as a transaction of its own, and return its rows; raises what `run` raises.
 
-        On PostgreSQL this takes one answer, where BEGIN and COMMIT would take two more.
+        On PostgreSQL this takes one answer, where BEGIN and COMMIT would take two more. If the connection is lost, it
+        is executed once more, whatever became of it: the server may have cut an idle connection.
         """
         return await self._run(lambda connection: statement.rows(connection, values), alone=True)
 
@@ -197,7 +198,12 @@ class _OnLoop:
 
     async def run(self, transaction: Callable[[sa.Connection], T], *, alone: bool = False) -> T:
         if alone:
-            return await greenlet_spawn(self._execute, transaction)
+            try:
+                return await greenlet_spawn(self._execute, transaction)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                log.debug("connection lost in a statement: it is executed again", extra={"detail": str(error.orig)})
         try:
             return await greenlet_spawn(self._transact, transaction)
         except _NotBegun:

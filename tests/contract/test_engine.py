@@ -11,10 +11,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from relay.domain.errors import DatabaseInUse, StoreUnavailable
 from relay.domain.model import RegistrationId
 from relay.store.engine import Database, away, connect_arguments, embedded_lock, open_database
+from relay.store.prepared import Prepared
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import path as lessons
 from relay.store.wakeups import LocalWakeups
@@ -304,3 +306,24 @@ async def test_a_process_that_looks_at_the_file_takes_no_log_away(tmp_path: Path
         async with transaction(engine) as connection:
             await connection.execute(sa.text("INSERT INTO t VALUES (1)"))
             assert await connection.scalar(sa.text("PRAGMA integrity_check")) == "ok"
+
+
+async def test_a_lone_statement_on_a_connection_that_the_server_cut_is_executed_on_another(
+    postgres_engine: Database,
+) -> None:
+    cut: list[str] = []
+
+    def cut_first(connection: sa.Connection, *_: object) -> None:
+        if not cut:
+            cut.append("first")
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, asyncpg.Connection)
+            driver.terminate()
+            raise connection.dialect.loaded_dbapi.InterfaceError("connection is closed")
+
+    event.listen(postgres_engine.engine, "before_cursor_execute", cut_first)
+
+    rows = await postgres_engine.rows(Prepared(sa.select(sa.literal_column("7").label("seven"))), {})
+
+    assert [row.seven for row in rows] == [7]
+    assert cut == ["first"]
