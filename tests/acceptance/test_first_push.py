@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -37,7 +38,7 @@ async def test_the_commands_of_the_page_lead_to_a_push(site: Site, tmp_path: Pat
     for shown, here in {
         "https://127.0.0.1:8447": site.sandbox.api_url,
         "http://127.0.0.1:8446": site.sandbox.control_url,
-        '"password": "sandbox"': f'"password": "{PASSWORD}"',
+        "word=sandbox": f"word={shlex.quote(PASSWORD)}",
     }.items():
         assert shown in script
         script = script.replace(shown, here)
