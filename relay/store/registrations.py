@@ -169,7 +169,7 @@ class SqlRegistrationStore:
         await self._delete(registration_id, now)
 
     async def withdraw(self, registration_id: RegistrationId) -> None:
-        """Delete a registration whose secret nobody was given, with its candidate; mark the mailbox dirty."""
+        """Delete a registration whose secret nobody was given, unless a credential waits for its try meanwhile."""
         await self._delete(registration_id, None)
 
     async def _delete(self, registration_id: RegistrationId, buried_at: datetime | None) -> None:
@@ -376,7 +376,8 @@ def _remove(
     if buried_at is not None and _wiped(connection, registration_id):
         return False
     if buried_at is None:
-        connection.execute(sa.delete(registration).where(registration.c.id == registration_id))
+        waits = sa.exists().where(candidate.c.registration_id == registration.c.id)
+        connection.execute(sa.delete(registration).where(registration.c.id == registration_id, ~waits))
     else:
         tombstones.end(connection, [registration_id], Ending.REMOVED, buried_at, retention)
     return True

@@ -18,6 +18,7 @@ from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.outbox_sites import MemorySite, OutboxSite, SqlSite
 from tests.fakes.outbox import MemoryOutbox
+from tests.migrating import migrate_to
 from tests.postgres import PostgresServer, running_postgres
 
 # What an earlier test left is ended first: it may hold locks. The rows are those of the migrations.
@@ -147,3 +148,15 @@ async def site(site_url: str | None) -> AsyncIterator[OutboxSite]:
         return
     async with open_database(site_url) as engine:
         yield SqlSite(engine, LocalWakeups())
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def before(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    """A database as the version before leaves it."""
+    url = f"sqlite:///{tmp_path / 'before.db'}"
+    if request.param == "postgres":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        url = server.url(await server.create())
+    async with open_database(url) as opened:
+        await migrate_to(opened, "0013")
+        yield opened

@@ -5,14 +5,14 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from relay.domain.model import Ending, Registration, RegistrationId, Tombstone
+from relay.domain.model import Ending, Registration, RegistrationChange, RegistrationId, Tombstone
 from relay.domain.retention import Retention
 from relay.store.engine import Database
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import tombstone
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
-from tests.contract.samples import NOW, activate, new_mailbox, new_registration, register
+from tests.contract.samples import NOW, activate, candidate_of, new_mailbox, new_registration, register
 from tests.transactions import transaction
 
 DAY = timedelta(days=1)
@@ -46,13 +46,30 @@ async def test_a_removed_registration_leaves_a_tombstone(
     assert await left_of(registrations, phone) is Ending.REMOVED
 
 
-async def test_a_registration_whose_secret_nobody_has_leaves_nothing(registrations: SqlRegistrationStore) -> None:
+async def test_a_registration_whose_secret_nobody_has_leaves_nothing(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
     phone = await register(registrations)
+    await watches.refuse(candidate_of(phone), NOW)
 
     await registrations.withdraw(phone.id)
 
     assert await registrations.view(phone.id) is None
     assert await left_of(registrations, phone) is None
+
+
+async def test_a_registration_is_not_withdrawn_under_a_newer_credential(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    phone = await register(registrations)
+    await watches.refuse(candidate_of(phone), NOW)
+    await registrations.change(phone.id, RegistrationChange(sealed_candidate=b"the right one"), NOW)
+
+    await registrations.withdraw(phone.id)
+
+    view = await registrations.view(phone.id)
+    assert view is not None
+    assert view.candidate_pending
 
 
 async def test_a_registration_that_waits_and_is_replaced_leaves_a_tombstone(

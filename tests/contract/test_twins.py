@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -29,7 +28,6 @@ from tests.contract.samples import (
     register,
 )
 from tests.migrating import migrate_to
-from tests.postgres import PostgresServer
 from tests.transactions import transaction
 
 TOKEN: Final = "ab" * 32
@@ -254,18 +252,6 @@ async def test_of_twins_that_are_accepted_and_moved_at_the_same_time_one_is_left
 
         active = [each for each in (moved, accepted) if await api.view(each.id) is not None]
         assert len(active) == 1
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-async def before(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    """A database as the version before leaves it."""
-    url = f"sqlite:///{tmp_path / 'before.db'}"
-    if request.param == "postgres":
-        server: PostgresServer = request.getfixturevalue("postgres")
-        url = server.url(await server.create())
-    async with open_database(url) as opened:
-        await migrate_to(opened, "0013")
-        yield opened
 
 
 def _row(device: str, token: str, **changes: object) -> dict[str, Any]:

@@ -23,12 +23,12 @@ from relay.domain.model import (
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
 from relay.domain.reasons import Cause
-from relay.domain.tries import TryLimits
-from relay.store import wipes
+from relay.domain.tries import TryLimits, account_key
+from relay.store import migrate, wipes
 from relay.store.engine import Database
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
-from relay.store.tables import candidate
+from relay.store.tables import candidate, mailbox
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.outbox_sites import OutboxSite
@@ -376,3 +376,18 @@ async def test_a_wipe_that_was_begun_is_known_after_a_restart(
     assert record.sealed_credential is not None
     await watches.commit([entry(epoch, Progress(condition=Condition(WatchState.WIPED, reason)))], NOW)
     assert (await recorded(watches)).memory.wipe is None
+
+
+async def test_an_upgrade_notes_the_accounts_that_were_wiped_before(before: Database) -> None:
+    bare = {"device_id": "D", "shard": 7, "since": NOW}
+    rows = [("1", "Ann@example.com", "wiped"), ("2", "ben@example.com", "watching"), ("3", "EXAMPLE\\ann", "wiping")]
+    async with transaction(before) as connection:
+        for id_, user, state in rows:
+            named = {"id": id_, "server": "office", "user": user, "state": state}
+            await connection.execute(sa.insert(mailbox).values({**bare, **named}))
+
+    await migrate.upgrade(before)
+
+    [found] = await wipes.wiped_accounts(before)
+    assert (found.server, found.wiped_at) == ("office", NOW)
+    assert account_key(found.user) == "ann"

@@ -180,7 +180,8 @@ class MemoryRegistrationStore:
 
     async def withdraw(self, registration_id: RegistrationId) -> None:
         self._reach("withdraw")
-        self._delete(registration_id)
+        if registration_id not in self.candidates:
+            self._delete(registration_id)
 
     async def tombstone(self, registration_id: RegistrationId) -> Tombstone | None:
         self._reach("tombstone")
