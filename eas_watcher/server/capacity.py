@@ -94,6 +94,8 @@ class Capacity(Generic[M]):
         """How many Pings were under way at the first of these strikes."""
         self._struck_at = float("-inf")
         self._shrunk_at = float("-inf")
+        self._checked_at = float("-inf")
+        """When a mailbox was last asked for a Sync that only shows whether the Pings are held."""
         self._duration = 0.0
 
     @property
@@ -136,9 +138,9 @@ class Capacity(Generic[M]):
             self._queue.pop(mailbox, None)
             self._reserved[mailbox] = now + RESERVED
             return Hold(TURN if len(self._held) < self._proven else TRIAL)
+        check = self._must_check(mailbox, now)
         self._queue.setdefault(mailbox)
-        # Where all may be held, no other mailbox polls, whose Sync would show that the Pings are held: this one does.
-        return Poll(self.interval if self.crowded or self._is_stalled(now) else CHECK)
+        return Poll(CHECK if check else self.interval)
 
     def turns(self, asleep: Container[M], now: float) -> list[M]:
         """Return the mailboxes among those `asleep` whose turn has come; a place is kept for each."""
@@ -267,6 +269,26 @@ class Capacity(Generic[M]):
         sure = self._sent_by(self._answered)
         return taken - sure < max(1, sure // 4)
 
+    def _must_check(self, mailbox: M, now: float) -> bool:
+        """Return True if a mailbox that waits must show soon, by a Sync, whether the Pings are held.
+
+        Where all may be held, no other one polls. Where few wait, each has its turn before it polls: so while more may
+        be tried, some check beside the full number, each once while it waits.
+        """
+        if self._is_stalled(now):
+            return False
+        if not self.crowded:
+            return True
+        if not self._may_rise or mailbox in self._queue or now - self._checked_at < CHECK:
+            return False
+        self._checked_at = now
+        return True
+
+    @property
+    def _may_rise(self) -> bool:
+        """True if more Pings than the limit may be held, since that number did not fail."""
+        return self.limit is not None and (self._ceiling is None or self.limit + 1 < self._ceiling)
+
     def _prove(self, number: int, now: float) -> None:
         """Note that `number` Pings are held and that a worker was free beside them."""
         self._proven = max(self._proven, number)
@@ -274,7 +296,7 @@ class Capacity(Generic[M]):
             self._strikes.clear()
         if self.limit is None or number < self.limit or not self._queue:
             return
-        if self._ceiling is None or self.limit + 1 < self._ceiling:
+        if self._may_rise:
             more = self.limit + max(1, self.limit // 4)
             self.limit = more if self._ceiling is None else min(more, self._ceiling - 1)
             self._retry_wait = RETRY_FIRST if self._ceiling is None else self._retry_wait

@@ -1,6 +1,7 @@
 import pytest
 
 from eas_watcher.server.capacity import (
+    CHECK,
     FORGOTTEN,
     GHOSTS,
     LIFE,
@@ -247,6 +248,23 @@ def test_turns_go_to_those_that_waited_longest_and_few_at_a_time() -> None:
     assert capacity.ask("x", 60.0) == Poll(POLL), "others waited longer"
     assert capacity.turns({"b", "d", "x"}, 60.0) == ["b"]
     assert capacity.ask("b", 61.0) == Hold(TURN), "three were held before beside a free worker"
+
+
+def test_who_waits_beside_a_number_that_never_failed_shows_soon_whether_it_is_held() -> None:
+    capacity = serving(4, limit=1)
+    hold(capacity, "a")
+    capacity.ping_over("a", 1.0)
+    assert capacity.ask("a", 300.0) == Hold(TURN)
+    capacity.ping_sent("a", 300.0)
+    short(capacity, 301.0)
+    assert capacity.limit == 1, "nobody waits"
+
+    assert capacity.ask("b", 301.0) == Poll(POLL), "the limit of an earlier process: one more failed there"
+    short(capacity, 300.0 + RETRY_FIRST)
+    assert capacity.limit == 2
+    assert capacity.ask("c", 430.0) == Poll(CHECK)
+    assert capacity.ask("d", 431.0) == Poll(POLL), "one at a time"
+    assert capacity.ask("c", 450.0) == Poll(POLL), "each once"
 
 
 def test_a_turn_that_is_not_taken_goes_to_another() -> None:
