@@ -214,15 +214,16 @@ async def test_a_wipe_destroys_credential_keys_and_all_marks_but_attention(
     assert (other.sealed_credential, other.memory.collections) == (b"sealed", (MAIL,))
 
 
+@pytest.mark.parametrize("refusals", [None, 2], ids=["news", "more"])
 async def test_a_lost_lease_commits_nothing_and_the_others_go_through(
-    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database, refusals: int | None
 ) -> None:
     for name, number in (("ann", 7), ("ben", 8), ("eve", 9)):
         await activate(registrations, watches, name, shard=number)
     epoch = await own_all(watches)
     async with transaction(engine) as connection:
         await connection.execute(sa.update(shard).where(shard.c.number == 8).values(epoch=epoch + 1, owner="node-2"))
-    progress = Progress(collections=(MAIL,), changes=(NEW_MAIL,), refusals=2)
+    progress = Progress(collections=(MAIL,), changes=(NEW_MAIL,), refusals=refusals)
 
     fenced = await watches.commit(
         [entry(epoch, progress, "ann", 7), entry(epoch, progress, "ben", 8), entry(epoch, progress, "eve", 10)], NOW
