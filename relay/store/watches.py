@@ -674,6 +674,11 @@ def _accept(
     return (Acceptance.REPLACED if had_one or twins > 0 else Acceptance.FIRST), topics
 
 
+_NEVER_PROVED: Final = Prepared(
+    sa.select(registration.c.id).where(registration.c.proved_at.is_(None), registration.c.id == sa.bindparam("id"))
+)
+
+
 def _forbidden(
     connection: sa.Connection, accepted: Candidate, limits: Mapping[str, TryLimits], *, guards_wipes: bool
 ) -> bool:
@@ -683,8 +688,7 @@ def _forbidden(
     """
     if not wipes.stands(connection, accepted.mailbox_id, limits):
         return False
-    new = registration.c.proved_at.is_(None) & (registration.c.id == accepted.registration_id)
-    if connection.scalar(sa.select(registration.c.id).where(new)) is None:
+    if not _NEVER_PROVED.rows(connection, {"id": accepted.registration_id}):
         return False
     if not guards_wipes:
         wipes.lift(connection, accepted.mailbox_id, limits)

@@ -8,14 +8,22 @@ at all servers of its directory.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from eas_watcher.names import MailboxId
 from relay.domain.tries import TryLimits, account_key, servers_alike
+from relay.store.bulk import Among
 from relay.store.engine import Database
+from relay.store.prepared import Prepared
 from relay.store.tables import mailbox, wipe
+
+_ACCOUNT: Final = Prepared(sa.select(mailbox.c.server, mailbox.c.user).where(mailbox.c.id == sa.bindparam("id")))
+_MINE: Final = (Among("servers", wipe.c.server), wipe.c.account == sa.bindparam("account"))
+_STANDS: Final = Prepared(sa.select(wipe.c.user).where(*_MINE).limit(1))
+_LIFT: Final = Prepared(sa.delete(wipe).where(*_MINE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +53,12 @@ def note(connection: sa.Connection, mailboxes: Collection[MailboxId], now: datet
 
 def stands(connection: sa.Connection, mailbox_id: MailboxId, limits: Mapping[str, TryLimits]) -> bool:
     """Return whether the account of a mailbox was wiped, and not allowed again; `limits` name the directories."""
-    query = sa.select(wipe.c.user).where(*_of(connection, mailbox_id, limits)).limit(1)
-    return connection.scalar(query) is not None
+    return bool(_STANDS.rows(connection, _of(connection, mailbox_id, limits)))
 
 
 def lift(connection: sa.Connection, mailbox_id: MailboxId, limits: Mapping[str, TryLimits]) -> None:
     """Allow the account of a mailbox again."""
-    connection.execute(sa.delete(wipe).where(*_of(connection, mailbox_id, limits)))
+    _LIFT.execute(connection, _of(connection, mailbox_id, limits))
 
 
 async def wiped_accounts(database: Database) -> Sequence[WipedAccount]:
@@ -75,10 +82,7 @@ def _allow(connection: sa.Connection, account: str, server: str | None) -> list[
     return sorted((WipedAccount(*row) for row in connection.execute(gone)), key=lambda each: each.server)
 
 
-def _of(
-    connection: sa.Connection, mailbox_id: MailboxId, limits: Mapping[str, TryLimits]
-) -> list[sa.ColumnElement[bool]]:
-    """Return the condition that a wipe is that of the account of a mailbox, which must be locked."""
-    row = connection.execute(sa.select(mailbox.c.server, mailbox.c.user).where(mailbox.c.id == mailbox_id)).one()
-    servers = sorted(servers_alike(limits, row.server))
-    return [wipe.c.server.in_(servers), wipe.c.account == account_key(row.user)]
+def _of(connection: sa.Connection, mailbox_id: MailboxId, limits: Mapping[str, TryLimits]) -> Mapping[str, object]:
+    """Return the parameters that name the wipe of the account of a mailbox, which must be locked."""
+    [(server, user)] = _ACCOUNT.rows(connection, {"id": mailbox_id})
+    return {"servers": sorted(servers_alike(limits, server)), "account": account_key(user)}
