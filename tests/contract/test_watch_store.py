@@ -15,9 +15,10 @@ from relay.domain.errors import StoreUnavailable
 from relay.domain.model import RegistrationChange, RegistrationState
 from relay.domain.unreadable import UnreadableRows
 from relay.store.engine import Database
+from relay.store.records import take_records
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import mailbox
-from relay.store.watches import SqlWatchStore, take_records
+from relay.store.watches import SqlWatchStore
 from tests.contract.samples import (
     LATER,
     MAIL,

@@ -1,0 +1,316 @@
+"""Credentials: those of mailboxes, the candidates that wait for their try, and how all of them are sealed.
+
+What changes a mailbox locks its row first.
+"""
+
+from collections.abc import Collection as Several
+from collections.abc import Mapping
+from datetime import datetime
+from enum import Enum, auto
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from eas_watcher.machine.memory import WatchState
+from eas_watcher.names import MailboxId
+from eas_watcher.reasons import Reason
+from relay.domain.model import Candidate, RegistrationState
+from relay.domain.ports.wakeups import Topic
+from relay.domain.tries import DEFAULT, TryLimits, Wait
+from relay.store import tries, wipes
+from relay.store.marks import challenge_mark, set_marks
+from relay.store.prepared import Prepared
+from relay.store.tables import Moment, candidate, mailbox, outbox, registration, sealed_anew
+from relay.store.twins import delete_twins_of
+
+_THIS: Final = mailbox.c.id == sa.bindparam("_id")
+_HAS_ITS_TRY: Final = Prepared(
+    sa.update(candidate).where(candidate.c.registration_id == sa.bindparam("_registration")).values(account=sa.null())
+)
+_HAS_CREDENTIAL: Final = Prepared(sa.select(mailbox.c.sealed_credential.is_not(None).label("has")).where(_THIS))
+_LOGIN: Final = Prepared(sa.select(mailbox.c.server, mailbox.c.user).where(_THIS).with_for_update(key_share=True))
+_LOCK: Final = Prepared(sa.select(mailbox.c.id).where(_THIS).with_for_update(key_share=True))
+_STATE: Final = Prepared(sa.select(registration.c.state).where(registration.c.id == sa.bindparam("_registration")))
+_DROP: Final = Prepared(
+    sa.delete(candidate)
+    .where(candidate.c.registration_id == sa.bindparam("_registration"), candidate.c.sealed == sa.bindparam("_sealed"))
+    .returning(candidate.c.registration_id)
+)
+_ACCEPTED: Final = tuple(
+    state.value for state in (RegistrationState.PROVING, RegistrationState.ACTIVE, RegistrationState.TOKEN_GONE)
+)
+"""States of registrations whose credential was accepted, and may be doubted again."""
+_WAITS_FOR_CREDENTIAL: Final = (
+    WatchState.VERIFYING.value,
+    WatchState.CREDENTIAL_REFUSED.value,
+    WatchState.WIPED.value,
+)
+
+
+def sealed_anew_shards(connection: sa.Connection) -> frozenset[int]:
+    """Return the shards from which no seals of the old form are taken any more."""
+    return frozenset(connection.scalars(sa.select(sealed_anew.c.shard)))
+
+
+def seal_anew(
+    connection: sa.Connection, seals: Mapping[MailboxId, Mapping[bytes, bytes]], shards: Several[int]
+) -> None:
+    """Replace many seals, before -> after by mailbox, and note the shards whose old seals are all replaced."""
+    for mailbox_id in sorted(seals):
+        reseal(connection, mailbox_id, seals[mailbox_id])
+    if shards:
+        insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        statement = insert(sealed_anew).on_conflict_do_nothing()
+        connection.execute(statement, [{"shard": number} for number in sorted(shards)])
+
+
+def reseal(connection: sa.Connection, mailbox_id: MailboxId, seals: Mapping[bytes, bytes]) -> None:
+    """Replace seals, before -> after, where the mailbox has them."""
+    if not _lock(connection, mailbox_id):
+        return
+    own = sa.select(registration.c.id).where(registration.c.mailbox_id == mailbox_id)
+    for before, after in seals.items():
+        connection.execute(
+            sa.update(mailbox)
+            .where(mailbox.c.id == mailbox_id, mailbox.c.sealed_credential == before)
+            .values(sealed_credential=after)
+        )
+        connection.execute(
+            sa.update(candidate)
+            .where(candidate.c.registration_id.in_(own), candidate.c.sealed == before)
+            .values(sealed=after)
+        )
+
+
+class Acceptance(Enum):
+    """What became of a candidate that its server accepted."""
+
+    FIRST = auto()
+    REPLACED = auto()
+    """It took the place of an older credential, which was destroyed."""
+    FORBIDDEN = auto()
+    """It was destroyed: its account was wiped, and nobody may register for it."""
+
+
+def spend(
+    connection: sa.Connection,
+    mailbox_id: MailboxId,
+    now: datetime,
+    candidate: Candidate | None,
+    by_server: Mapping[str, TryLimits],
+) -> Wait | None:
+    """Count a try of an account before its credential, or a candidate, is shown; return a wait instead."""
+    limits, login = _login(connection, mailbox_id, by_server)
+    if login is None:
+        return None
+    owner = candidate is not None and _active(connection, candidate)
+    wait = tries.spend(connection, login, limits, now, candidate=candidate is not None, owner=owner)
+    if wait is None and candidate is not None:
+        _HAS_ITS_TRY.execute(connection, {"_registration": candidate.registration_id})
+    return wait
+
+
+def forget_tries(connection: sa.Connection, mailbox_id: MailboxId, by_server: Mapping[str, TryLimits]) -> None:
+    """Forget the tries of the user of a mailbox."""
+    _, login = _login(connection, mailbox_id, by_server)
+    if login is not None:
+        tries.clear(connection, login)
+
+
+def _login(
+    connection: sa.Connection, mailbox_id: MailboxId, by_server: Mapping[str, TryLimits]
+) -> tuple[TryLimits, tries.Login | None]:
+    """Lock a mailbox and return its user, whom the mailbox's row names and nothing that a client sent."""
+    rows = _LOGIN.rows(connection, {"_id": mailbox_id})
+    if not rows:
+        return DEFAULT, None
+    (row,) = rows
+    limits = by_server.get(row.server, DEFAULT)
+    return limits, tries.Login(limits.place(row.server), row.user)
+
+
+def accept(
+    connection: sa.Connection,
+    accepted: Candidate,
+    now: datetime,
+    url: str | None,
+    limits: Mapping[str, TryLimits],
+    *,
+    replaces: bool,
+    succeeded: bool,
+    guards_wipes: bool,
+) -> tuple[Acceptance, list[Topic]] | None:
+    """Accept a candidate, unless an administrator forbids it; return whom to wake for a challenge, too.
+
+    None: it is not in its place any more.
+
+    `succeeded`: forget the tries of the mailbox's user.
+    """
+    if not _lock(connection, accepted.mailbox_id):
+        return None
+    had_one = any(row.has for row in _HAS_CREDENTIAL.rows(connection, {"_id": accepted.mailbox_id}))
+    if not _drop(connection, accepted):
+        return None
+    if _forbidden(connection, accepted, limits, guards_wipes=guards_wipes):
+        refused = sa.update(registration).where(registration.c.id == accepted.registration_id)
+        connection.execute(refused.values(state=RegistrationState.WIPED.value))
+        if succeeded:
+            forget_tries(connection, accepted.mailbox_id, limits)
+        return Acceptance.FORBIDDEN, []
+    _set_credential(connection, accepted, now, url)
+    if replaces:  # in the order of their ids, as settlements lock them
+        mine = sa.select(registration.c.id).where(registration.c.mailbox_id == accepted.mailbox_id)
+        connection.execute(mine.order_by(registration.c.id).with_for_update(key_share=True))
+    twins = delete_twins_of(connection, accepted.registration_id)
+    activated = _ACTIVATE.rows(connection, {"_registration": accepted.registration_id, "_now": now})
+    proving = [row for row in activated if row.state == RegistrationState.PROVING.value]
+    topics = set_marks(connection, [challenge_mark(row.id, row.platform) for row in proving], now)
+    if replaces:
+        _doubt_others(connection, accepted)
+    if succeeded:
+        forget_tries(connection, accepted.mailbox_id, limits)
+    return (Acceptance.REPLACED if had_one or twins > 0 else Acceptance.FIRST), topics
+
+
+_NEVER_PROVED: Final = Prepared(
+    sa.select(registration.c.id).where(registration.c.proved_at.is_(None), registration.c.id == sa.bindparam("id"))
+)
+
+
+def _forbidden(
+    connection: sa.Connection, accepted: Candidate, limits: Mapping[str, TryLimits], *, guards_wipes: bool
+) -> bool:
+    """Return whether a candidate is that of a new registration for an account that was wiped.
+
+    An active registration of another spelling goes on: its device was not wiped.
+    """
+    if not wipes.stands(connection, accepted.mailbox_id, limits):
+        return False
+    if not _NEVER_PROVED.rows(connection, {"id": accepted.registration_id}):
+        return False
+    if not guards_wipes:
+        wipes.lift(connection, accepted.mailbox_id, limits)
+    return guards_wipes
+
+
+def refuse(connection: sa.Connection, refused: Candidate, now: datetime) -> None:
+    """Drop a refused candidate, unless another one is in its place."""
+    if _lock(connection, refused.mailbox_id) and _drop(connection, refused):
+        _set_refused(connection, refused, now)
+
+
+def expire(connection: sa.Connection, expired: Candidate) -> bool:
+    """Drop a candidate; return False when another one is in its place, or none."""
+    if not _lock(connection, expired.mailbox_id) or not _drop(connection, expired):
+        return False
+    # For an active registration the older credential stays in use; a verifying one stays so.
+    unproved = registration.c.state == RegistrationState.VERIFYING.value
+    connection.execute(
+        sa.update(registration).where(registration.c.id == expired.registration_id).values(candidate_refused=~unproved)
+    )
+    return True
+
+
+def _lock(connection: sa.Connection, mailbox_id: MailboxId) -> bool:
+    """Lock the mailbox's row before anything else of it; return whether it exists."""
+    return bool(_LOCK.rows(connection, {"_id": mailbox_id}))
+
+
+def _active(connection: sa.Connection, shown: Candidate) -> bool:
+    """Return whether a candidate came with the secret of an active registration."""
+    states = _STATE.rows(connection, {"_registration": shown.registration_id})
+    return [row.state for row in states] == [RegistrationState.ACTIVE.value]
+
+
+def _drop(connection: sa.Connection, tried: Candidate) -> bool:
+    """Delete a candidate; return False when another one is in its place, or none."""
+    return bool(_DROP.rows(connection, {"_registration": tried.registration_id, "_sealed": tried.sealed}))
+
+
+def _doubt_others(connection: sa.Connection, accepted: Candidate) -> None:
+    """Make the mailbox's other registrations show the credential that was accepted; until then they get no push.
+
+    One whose app is gone from the device is among them: a new device token would make it active again.
+    """
+    others = (
+        sa.update(registration)
+        .where(registration.c.mailbox_id == accepted.mailbox_id, registration.c.id != accepted.registration_id)
+        .where(registration.c.state.in_(_ACCEPTED))
+        .values(state=RegistrationState.VERIFYING.value, candidate_refused=False)
+    )
+    ids = list(connection.scalars(others.returning(registration.c.id)))
+    if ids:
+        connection.execute(sa.delete(outbox).where(outbox.c.registration_id.in_(ids)))
+
+
+def _set_credential(connection: sa.Connection, accepted: Candidate, now: datetime, url: str | None) -> None:
+    values = {"_id": accepted.mailbox_id, "_sealed": accepted.sealed, "_url": url, "_now": now}
+    _SET_CREDENTIAL.execute(connection, values)
+
+
+def _setting_credential() -> sa.Update:
+    waiting = sa.or_(*(mailbox.c.state == state for state in _WAITS_FOR_CREDENTIAL))
+    # A wait that follows a refused password ends with it; one that the server asked for is kept.
+    at_once = waiting | (mailbox.c.refusals > 0)
+    return (
+        sa.update(mailbox)
+        .where(_THIS)
+        .values(
+            sealed_credential=sa.bindparam("_sealed"),
+            url=sa.func.coalesce(sa.bindparam("_url", type_=sa.Text), mailbox.c.url),
+            refusals=0,
+            dirty=True,
+            next_try_at=sa.case((at_once, sa.null()), else_=mailbox.c.next_try_at),
+            since=sa.case((waiting, sa.bindparam("_now", type_=Moment)), else_=mailbox.c.since),
+            reason=sa.case((waiting, ""), else_=mailbox.c.reason),
+            detail=sa.case((waiting, ""), else_=mailbox.c.detail),
+            state=sa.case((waiting, WatchState.STARTING.value), else_=mailbox.c.state),
+        )
+    )
+
+
+def _activating() -> sa.Update:
+    # A registration whose app is gone from the device waits for a new token, whatever its credential.
+    gone = registration.c.state == RegistrationState.TOKEN_GONE.value
+    return (
+        sa.update(registration)
+        .where(registration.c.id == sa.bindparam("_registration"))
+        .values(
+            state=sa.case(
+                (gone, registration.c.state),
+                (registration.c.must_prove, RegistrationState.PROVING.value),
+                else_=RegistrationState.ACTIVE.value,
+            ),
+            candidate_refused=False,
+            proved_at=sa.func.coalesce(registration.c.proved_at, sa.bindparam("_now", type_=Moment)),
+        )
+        .returning(registration.c.id, registration.c.platform, registration.c.state)
+    )
+
+
+_SET_CREDENTIAL: Final = Prepared(_setting_credential())
+_ACTIVATE: Final = Prepared(_activating())
+
+
+def _set_refused(connection: sa.Connection, refused: Candidate, now: datetime) -> None:
+    """Set the state of the registration, and of a mailbox without any credential."""
+    state = registration.c.state
+    never = state.in_((RegistrationState.VERIFYING.value, RegistrationState.REFUSED.value))
+    connection.execute(
+        sa.update(registration)
+        .where(registration.c.id == refused.registration_id)
+        .values(state=sa.case((never, RegistrationState.REFUSED.value), else_=state), candidate_refused=~never)
+    )
+    connection.execute(
+        sa.update(mailbox)
+        .where(mailbox.c.id == refused.mailbox_id, mailbox.c.sealed_credential.is_(None))
+        .where(mailbox.c.state != WatchState.WIPED.value)
+        .values(
+            state=WatchState.CREDENTIAL_REFUSED.value,
+            reason=Reason.HTTP_401.value,
+            detail="",
+            next_try_at=None,
+            since=sa.case((mailbox.c.state == WatchState.CREDENTIAL_REFUSED.value, mailbox.c.since), else_=now),
+        )
+    )
