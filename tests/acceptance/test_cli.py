@@ -197,6 +197,7 @@ async def test_the_demo_shows_what_it_promises() -> None:
     assert "All was as it should be" in ended.out
 
 
+@pytest.mark.slow
 async def test_the_demo_ends_by_itself_when_it_is_told_to(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "relay", "demo"),

@@ -209,6 +209,7 @@ async def test_pushes_are_given_to_a_simulator(site: Site, tmp_path: Path) -> No
     assert given.texts("simctl") == ["given to the simulator booted"]
 
 
+@pytest.mark.slow
 async def test_an_expectation_that_fails_ends_the_script_and_says_what_happened_instead(site: Site) -> None:
     faulty = await phone(site, "jump\nregister loud\n")
     failed = await phone(site, "expect banner within 1s\ndeliver\n")
@@ -232,6 +233,7 @@ async def test_a_phone_without_a_sandbox_says_how_to_start_one(tmp_path: Path) -
     assert "relay sandbox" in err.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["apns", "webpush"])
 async def test_a_phone_says_that_no_relay_answers(site: Site, kind: str) -> None:
     ended = await phone(site, "register\nregister\n", kind)

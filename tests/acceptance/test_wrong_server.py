@@ -29,7 +29,7 @@ def spoil(toml: str, fault: str) -> str:
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        ("url", "http-404"),
+        pytest.param("url", "http-404", marks=pytest.mark.slow),
         pytest.param("ca", "unreachable", marks=pytest.mark.slow),
         pytest.param("port", "unreachable", marks=pytest.mark.slow),
         pytest.param("name", "unreachable", marks=pytest.mark.slow),

@@ -89,7 +89,9 @@ def relay(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "relay", *arguments], capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(params=[SEAL, OLD_SEAL], ids=["present form", "old form"])
+@pytest.fixture(
+    params=[pytest.param(SEAL, id="present form"), pytest.param(OLD_SEAL, id="old form", marks=pytest.mark.slow)]
+)
 def lost(request: pytest.FixtureRequest, tmp_path: Path) -> Installation:
     """Return an installation with a stored credential, without its keys."""
     return lose(tmp_path, request.param)

@@ -80,9 +80,8 @@ def busiest(moments: list[float], seconds: int) -> int:
     return max(Counter(int(moment - moments[0]) // seconds for moment in moments).values())
 
 
-@pytest.mark.parametrize(
-    "delay", [0.5, pytest.param(2.0, marks=pytest.mark.slow)]
-)  # seconds for an answer: 25 and 100 requests at once at the rate
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.5, 2.0])  # seconds for an answer: 25 and 100 requests at once at the rate
 def test_a_thousand_candidates_meet_their_server_at_the_rate_and_few_at_once(tmp_path: Path, delay: float) -> None:
     (tmp_path / "key.pem").write_bytes(generate()[0])
     key = SealingPrivateKey.load(tmp_path / "key.pem")
