@@ -267,6 +267,17 @@ def test_who_waits_beside_a_number_that_never_failed_shows_soon_whether_it_is_he
     assert capacity.ask("c", 450.0) == Poll(POLL), "each once"
 
 
+def test_where_all_may_be_held_who_waits_shows_soon_that_the_last_ping_is_held() -> None:
+    capacity = serving(2, limit=2)
+    capacity.ping_sent("a", 0.0)
+    assert capacity.ask("b", 1.0) == Poll(CHECK)
+    capacity.short_sent("c", 10.0)
+    assert capacity.ask("b", 10.0 + STALLED) == Poll(POLL), "a request waits already"
+    capacity.short_answered("c", 11.0 + STALLED)
+    short(capacity, 12.0 + STALLED)
+    assert capacity.ask("b", 13.0 + STALLED) == Hold(TRIAL)
+
+
 def test_a_turn_that_is_not_taken_goes_to_another() -> None:
     capacity = serving(4, limit=1)
     hold(capacity, "x")
