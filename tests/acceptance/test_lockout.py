@@ -33,7 +33,7 @@ def end_the_wait(site: Site) -> None:
     """End the stored wait soon after the next start: Ben is accepted first, so the server has no fault."""
     connection = sqlite3.connect(database_of(site))
     with connection:
-        soon = "strftime('%Y-%m-%d %H:%M:%f', 'now', '+5 seconds')"
+        soon = "strftime('%Y-%m-%d %H:%M:%f', 'now', '+15 seconds')"
         statement = f"UPDATE mailbox SET next_try_at = {soon} WHERE next_try_at IS NOT NULL"  # noqa: S608 -- no input
         changed = connection.execute(statement).rowcount
         connection.execute("UPDATE tries SET last_at = datetime(last_at, '-1 day')")
