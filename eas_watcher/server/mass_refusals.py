@@ -50,7 +50,10 @@ class MassRefusals:
         self._refused: dict[Hashable, tuple[float, float]] = {}
         """When each mailbox was refused first and last, until it is accepted or watched no longer."""
         self._accepted: dict[Hashable, float] = {}
-        """When the last accepted request of each mailbox began, as long as any mailbox is refused."""
+        """When the last accepted request of each mailbox began; only the latest one's unless any mailbox is refused.
+
+        One is kept because a watch that was refused before this process may begin after others were accepted.
+        """
         self._elsewhere = float("-inf")
         """As in `_accepted`, of the mailboxes that other processes watch."""
         self._mass: set[Hashable] = set()
@@ -126,10 +129,9 @@ class MassRefusals:
         refused = self._lately.pop(mailbox, None) is not None
         was_refused = self._refused.pop(mailbox, None) is not None
         self._mass.discard(mailbox)
-        if self._refused:
-            self._accepted[mailbox] = began
-        else:
+        if not self._refused:
             self._accepted.clear()
+        self._accepted[mailbox] = began
         if self.suspected:
             self._others.add(mailbox)
             if refused or len(self._others) > len(self._lately):

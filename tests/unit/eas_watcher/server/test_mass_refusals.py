@@ -121,6 +121,17 @@ def test_a_refusal_is_the_users_fault_if_another_mailbox_was_accepted_since_the_
     assert not refusals.others_accepted("ann")
 
 
+def test_the_latest_acceptance_before_a_mailbox_that_was_refused_earlier_begins_counts() -> None:
+    refusals = MassRefusals()
+    refusals.accepted("cleo", 9.0)
+    refusals.accepted("ben", 10.0)
+    refusals.known("ann", 10.5, REMEMBERED + 1.0)
+    assert refusals.others_accepted("ann")
+
+    refusals.refused("ben", WATCHED, 11.0)
+    assert not refusals.others_accepted("ann")
+
+
 def test_another_that_is_refused_too_or_may_be_remembered_by_the_server_proves_nothing() -> None:
     refusals = refused("ann", now=100.0)
     refusals.accepted("ben", 100.0 + REMEMBERED)
