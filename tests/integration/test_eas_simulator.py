@@ -4,7 +4,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
@@ -566,6 +566,24 @@ async def test_a_client_that_hangs_up_holds_no_ping_and_overlaps_with_none() -> 
         await until(lambda: ann.simulator.held == 0)
         ann.simulator.deliver(ANN)
         assert (await ann.ping()).text("Status") == "2"
+        assert ann.simulator.overlaps(ANN) == 0
+
+
+async def test_a_ping_that_queued_until_its_client_was_gone_overlaps_with_none() -> None:
+    personality = replace(EasRules().personality, notices_hang_up=False)
+    async with device(rules=EasRules(personality=personality, workers=2)) as ann:
+        await ann.prime()
+        ann.simulator.resize(0)
+        gone = asyncio.get_running_loop().create_task(ann.ping())
+        await until(lambda: ann.simulator.workers.queued == 1)
+        gone.cancel()
+        following = asyncio.get_running_loop().create_task(ann.ping())
+        await until(lambda: ann.simulator.workers.queued == 2)
+
+        ann.simulator.resize(2)
+        await until(lambda: ann.simulator.held == 1)
+        ann.simulator.deliver(ANN)
+        assert (await following).text("Status") == "2"
         assert ann.simulator.overlaps(ANN) == 0
 
 

@@ -57,6 +57,8 @@ class Arrived:
     user: str
     command: str
     authenticated: bool
+    abandoned: bool = False
+    """Whether its client had gone before it had its turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class EasAnswers:
         async def serve() -> Answer:
             async with self.simulator.workers.one():
                 began.set()
-                return await self.answer(request)
+                return await self.answer(request, abandoned=asyncio.current_task() in self._left)
 
         if self.simulator.workers.number is None:
             return await self.answer(request)
@@ -126,10 +128,10 @@ class EasAnswers:
         self._left.add(serving)
         serving.add_done_callback(self._left.discard)
 
-    def begin(self, request: Request) -> Begun | Slow:
+    def begin(self, request: Request, *, abandoned: bool = False) -> Begun | Slow:
         """Return the answer to a request, or the Ping to hold; a coroutine that returns one of them if a failure waits.
 
-        Records the request.
+        Records the request. `abandoned`: its client has gone.
         """
         if request.path in PATHS:
             return self._autodiscover.answer(request)
@@ -143,7 +145,7 @@ class EasAnswers:
         user, authenticated = identified
         self.simulator.records.note(user, command, asyncio.get_running_loop().time())
         failure = self.simulator.failures.take(user, command)
-        arrived = Arrived(request, user, command, authenticated)
+        arrived = Arrived(request, user, command, authenticated, abandoned)
         if failure is not None:
             return self._begin_failing(arrived, failure)
         return self._refuse(arrived) or self._serve(arrived, None)
@@ -156,9 +158,12 @@ class EasAnswers:
 
         return self.simulator.pings.hold(holding.asked.device_id, holding.parameters, holding.session, ended)
 
-    async def answer(self, request: Request) -> Answer:
-        """Return the answer to a request when there is one; a cancelled one is given up by its client."""
-        begun = self.begin(request)
+    async def answer(self, request: Request, *, abandoned: bool = False) -> Answer:
+        """Return the answer to a request when there is one; a cancelled one is given up by its client.
+
+        `abandoned`: its client has gone. Its Ping occupies a worker all the same, and is not one that the client holds.
+        """
+        begun = self.begin(request, abandoned=abandoned)
         if isinstance(begun, Coroutine):
             begun = await begun
         if not isinstance(begun, Holding):
@@ -170,6 +175,9 @@ class EasAnswers:
                 answered.set_result(answer)
 
         held = self.hold(begun, done)
+        if abandoned:
+            self.simulator.pings.give_up(held)
+            return NoAnswer()
         try:
             return await answered
         except asyncio.CancelledError:
@@ -218,7 +226,7 @@ class EasAnswers:
         except RefusedByStatus as refusal:
             return self._respond(200, encode(status_document(command, refusal.status)))
         if asked.command == "Ping":
-            self.simulator.pings.supersede(user, asked.device_id)
+            self.simulator.pings.supersede(user, asked.device_id, counted=not arrived.abandoned)
         found: Document | PingAnswer | PingParameters | RefusedByStatus
         try:
             session = self.simulator.session(user, asked)

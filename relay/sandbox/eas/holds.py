@@ -60,12 +60,16 @@ class HeldPings:
         """Return the number of Pings held for one user."""
         return len(self._held.get(user, ()))
 
-    def supersede(self, user: str, device_id: str) -> None:
-        """End an older Ping of the device with status 1 [observed: Z-Push 2.7.1, 2026-11], and count the overlap."""
+    def supersede(self, user: str, device_id: str, *, counted: bool = True) -> None:
+        """End an older Ping of the device with status 1 [observed: Z-Push 2.7.1, 2026-11], and count the overlap.
+
+        One that had queued until its client was gone is not `counted`: the client has sent its next Ping meanwhile.
+        """
         self._end_abandoned((user, device_id))
         older = self._held.get(user, {}).get(device_id)
         if older is not None:
-            self._records.overlaps[user] += 1
+            if counted:
+                self._records.overlaps[user] += 1
             self._end(older, write_ping(PingStatus.EXPIRED))
 
     def hold(self, device_id: str, parameters: PingParameters, session: Session, ended: Ended) -> HeldPing:
