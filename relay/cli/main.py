@@ -221,10 +221,8 @@ def explain(
     from relay.process import log
     from relay.process.clock import now
 
-    settings = _load(config, role)
+    settings = _load_database(config, role)
     log.configure("error", "text", sys.stderr)
-    if settings.database.file is not None and not settings.database.file.exists():
-        fail(f"there is no database {settings.database.file}", FAILED)
     with failing("cannot reach the database"):
         mailboxes = run(app.explain(settings, name)) or []
     if as_json:
@@ -333,8 +331,10 @@ def _load(config: Path, role: Role, *, first: bool = False) -> "Settings":
 
 def _load_database(config: Path, role: Role) -> "Settings":
     """Load the settings of a command that needs the database; end it if there is none yet."""
+    from relay.settings.contents import missing
+
     settings = _load(config, role)
-    if settings.database.file is not None and not settings.database.file.exists():
+    if settings.database.file is not None and missing(settings.database.file):
         fail(f"there is no database {settings.database.file}", FAILED)
     return settings
 
@@ -392,11 +392,12 @@ def _refuse_lost_keys(making: "KeyMaking") -> None:
 def _make_first_keys(config: Path) -> None:
     """Make the sealing keys if both are missing, in a new installation; `_load` reports one missing key as a fault."""
     from relay.cli.keygen import write_sealing_keys
+    from relay.settings.contents import missing
 
     making = _key_making(config)
     private, public = making.private_key_file, making.public_key_file
     try:
-        if not private.exists() and not public.exists():
+        if missing(private) and missing(public):
             _refuse_lost_keys(making)
             write_sealing_keys(private, public)
             note(f"new sealing keys in {private.parent}: keep a copy, stored credentials open with them alone")

@@ -203,7 +203,7 @@ def key_file(file: KeyFile[Any]) -> Part:
         if not file.fault:
             return OK
         reason = f"{file.path} {file.fault}; what it held before stays in use until the relay restarts"
-        remedy = "Put a good file in its place (mode 0600); it is taken within seconds. `relay check` judges it, too."
+        remedy = "Put a good file there, closed to others; it is taken within seconds. `relay check` judges it, too."
         return Finding(PartState.DEGRADED, reason, remedy)
 
     return Part(f"file {file.setting}", check)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
+from relay.security.secret_files import Access, Process
+
 log = logging.getLogger(__name__)
 
 PERIOD: Final = 5.0  # seconds between two checks, so that a corrected file is in use soon
-OTHERS: Final = 0o077  # the rights of group and others; settings/files.py refuses files with them at the start
 
 T = TypeVar("T")
 Stamp = tuple[int, int, int, int]
@@ -87,9 +88,8 @@ class KeyFile(Generic[T]):
             stamp = _stamp(self.path)
             if stamp == self._stamp and not self.fault:
                 return None
-            mode = self.path.stat().st_mode & 0o777
-            if mode & OTHERS:
-                return stamp, None, f"is open to others than its owner (mode {mode:04o})"
+            if (fault := Access.of(self.path).fault(Process.present())) is not None:
+                return stamp, None, fault
             return stamp, self._read(self.path), ""
         except OSError as error:
             return None, None, f"cannot be read: {error.strerror or error}"

@@ -1,5 +1,6 @@
 """Makes the settings of one role from the sections: what the role requires, and what must fit together."""
 
+import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from relay.network.urls import is_loopback, secure_url
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
 from relay.settings.apns import ApnsChecks
+from relay.settings.contents import missing
 from relay.settings.database import DATABASE, database_settings
 from relay.settings.enrolment import read_enrolment
 from relay.settings.files import Files
@@ -80,7 +82,7 @@ class Checks:
         read, faults = self._sections.read, self._faults
         relay = read("relay", RelaySection, faults)
         state_dir = state_folder(self._files.folder, relay, faults)
-        if state_dir.exists() and not state_dir.is_dir():
+        if os.access(state_dir, os.F_OK) and not state_dir.is_dir():
             faults.add("relay.state_dir", f"{state_dir} is no folder", "Name a folder that only the relay may enter.")
         database = database_settings(read("database", DatabaseSection, faults), self._files, self._role, state_dir)
         sealing = self._sealing(state_dir, read("sealing", SealingSection, faults))
@@ -141,7 +143,7 @@ class Checks:
         """Load the keys of the role; an api process has only the public key, and the two must belong together."""
         private_file, public_file = key_files(self._files, state_dir, section)
         private = public = None
-        if self._first and not private_file.exists() and not public_file.exists():
+        if self._first and missing(private_file) and missing(public_file):
             return SealingSettings(private_file, public_file)
         if self._role in KNOWS_PASSWORDS:
             former = [self._files.path(name) for name in section.former_private_key_files]
@@ -149,7 +151,7 @@ class Checks:
             if private is not None:
                 public = private.public_key()
         if self._role is Role.API or (
-            self._role in KNOWS_PASSWORDS and (section.public_key_file is not None or public_file.exists())
+            self._role in KNOWS_PASSWORDS and (section.public_key_file is not None or not missing(public_file))
         ):
             written = self._files.sealing_public("sealing.public_key_file", public_file)
             if public is not None and written is not None and written.raw != public.raw:
@@ -266,7 +268,7 @@ def state_folder(folder: Path, relay: RelaySection, faults: Faults, etc: Path = 
     if folder.parent != etc:
         return beside.absolute()
     found = states / folder.name
-    if any((beside / name).exists() for name in STATE) and not any((found / name).exists() for name in STATE):
+    if not all(missing(beside / name) for name in STATE) and all(missing(found / name) for name in STATE):
         wrong = f"is missing, and the state is not in {found} but in {beside}"
         faults.add("relay.state_dir", wrong, 'Write state_dir = "state", or move the files.')
     return found

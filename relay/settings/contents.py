@@ -6,6 +6,8 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from relay.security.secret_files import Access
+
 LARGEST: Final = 4 * 2**20  # bytes; the bundle of all public CAs has a quarter of a megabyte
 _BOMS: Final = {
     codecs.BOM_UTF8: "UTF-8 with a byte order mark",
@@ -19,8 +21,8 @@ Misfit = tuple[str, str]
 """What a file is, to follow its name, and what to do about it."""
 
 
-def read_regular(path: Path) -> tuple[bytes, int]:
-    """Return the bytes of a file and its permissions; raises OSError, also for what is no file or too large for one.
+def read_regular(path: Path) -> tuple[bytes, Access]:
+    """Return the bytes of a file and who may read it; raises OSError, also for what is no file or too large for one.
 
     A pipe is not waited for.
     """
@@ -34,10 +36,22 @@ def read_regular(path: Path) -> tuple[bytes, int]:
         os.close(descriptor)
         raise OSError(0, f"it is {_KINDS.get(kind, 'a device')}")
     with os.fdopen(descriptor, "rb") as file:
+        access = Access.of(descriptor)
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
         raise OSError(0, f"it has more than {LARGEST // 2**20} MiB")
-    return content, stat.S_IMODE(status.st_mode)
+    return content, access
+
+
+def missing(path: Path) -> bool:
+    """Return whether there is surely nothing at a path; what is in a folder that this process may not enter may be."""
+    try:
+        path.stat()
+    except PermissionError:
+        return False
+    except (OSError, ValueError):
+        return True
+    return False
 
 
 def text_misfit(content: bytes) -> Misfit | None:

@@ -16,7 +16,8 @@ from eas_watcher.transport.tls import client_context
 from relay.network.urls import secure_url
 from relay.security.certificates import ca_flaws, is_p256, public_key_of, read_certificate, read_rsa_key
 from relay.security.sealing import SealingPrivateKey, SealingPublicKey, read_private
-from relay.settings.contents import pem_misfit, read_regular, text_misfit
+from relay.security.secret_files import Process, unreadable
+from relay.settings.contents import missing, pem_misfit, read_regular, text_misfit
 from relay.settings.source import Faults
 
 SERVICE_ACCOUNT_FIELDS: Final = ("project_id", "client_email", "private_key", "token_uri")
@@ -41,18 +42,23 @@ class Files:
         return (self.folder / name).absolute()
 
     def read(self, key: str, path: Path, *, secret: bool, remedy: str = "") -> bytes | None:
-        """Return a file's bytes, or None if it cannot be read; report a secret file that others may read."""
+        """Return a file's bytes, or None if it cannot be read; report a secret file that others may read.
+
+        `remedy` is for a file that is missing.
+        """
         try:
-            content, mode = read_regular(path)
+            content, access = read_regular(path)
         except OSError as error:
             name = str(path.relative_to(self.folder)) if path.is_relative_to(self.folder) else str(path)
-            hidden = not path.exists() and _looks_like_a_secret(name)
+            hidden = missing(path) and _looks_like_a_secret(name)
             wrong = f"{'what it names' if hidden else path} cannot be read: {error.strerror}"
+            if isinstance(error, PermissionError) and not hidden:
+                remedy = unreadable(path, Process.present())
             self.faults.add(key, wrong, remedy or "Correct the path or its rights.")
             return None
-        if secret and mode & 0o077:
-            wrong = f"{path} is open to others than its owner (mode {mode:04o})"
-            self.faults.add(key, wrong, f"Run `chmod 600 {path}`; if others could read it, make a new key.")
+        process = Process.present()
+        if secret and (fault := access.fault(process)) is not None:
+            self.faults.add(key, f"{path} {fault}", access.remedy(path, process))
         return content
 
     def pem(self, key: str, path: Path, *, secret: bool, remedy: str = "", comments: bool = False) -> bytes | None:
@@ -140,7 +146,7 @@ class Files:
 
     def egress_keys(self, key: str, path: Path) -> Path:
         """Return the file of the egress log's keys; check it if it is there, for the push role makes it."""
-        content = self.read(key, path, secret=True) if path.exists() else None
+        content = self.read(key, path, secret=True) if not missing(path) else None
         if content is not None and not EGRESS_KEYS.fullmatch(content):
             remedy = "Put the keys back, one a line, 64 hex digits: they prove that no line of the log was removed."
             self.faults.add(key, f"{path} holds no keys of an egress log", remedy)

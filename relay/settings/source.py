@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from relay.domain.errors import SettingsInvalid
+from relay.security.secret_files import Process, unreadable
 from relay.settings.contents import read_regular, text_misfit
 from relay.settings.sections import NAMED, RETIRED, SECTIONS, ApnsAccountSection, Section, ServerSection
 
@@ -140,10 +141,10 @@ def read_sections(path: Path, environ: Mapping[str, str]) -> Sections:
     try:
         content, _ = read_regular(path)
     except OSError as error:
-        wrong = f"cannot be read: {error.strerror}"
-        raise SettingsInvalid(
-            [(str(path), wrong, "Name another file with --config, or copy config/relay.toml.")]
-        ) from error
+        remedy = "Name another file with --config, or copy config/relay.toml."
+        if isinstance(error, PermissionError):
+            remedy = unreadable(path.absolute(), Process.present())
+        raise SettingsInvalid([(str(path), f"cannot be read: {error.strerror}", remedy)]) from error
     if (misfit := text_misfit(content)) is not None:
         raise SettingsInvalid([(str(path), *misfit)])
     try:

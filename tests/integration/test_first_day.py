@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,12 +30,16 @@ from hypothesis import strategies as st
 from relay import app
 from relay.domain.errors import RelayError, SettingsInvalid
 from relay.domain.model import Role
+from relay.security.secret_files import group_name, user_name
 from relay.settings import load
 from relay.settings.sections import known_keys
 from tests.installation import Installation, explained
 
 Faults = list[tuple[str, str, str]]
 CANARY: Final = "canary7Xq2LmPz9RtVw4BnKc8Jd"
+NOBODY: Final = 65534
+SECRETS: Final = ("api.key", "apns.p8", "fcm.json", "state/sealing-private.pem")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
 BOM: Final = b"\xef\xbb\xbf"
 EC: Final = ec.generate_private_key(ec.SECP256R1())
 EC_PEM: Final = EC.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -115,11 +120,16 @@ def as_nobody() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    os.seteuid(65534)
+    groups = os.getgroups()
+    os.setgroups([NOBODY])
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
     try:
         yield
     finally:
         os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
 
 
 def pem_of(kind: str) -> bytes:
@@ -340,6 +350,67 @@ def test_a_folder_that_another_user_made_is_named(host: Host, key: str) -> None:
     (wrong, remedy) = {named: words for named, *words in raised.value.faults}[key]
     assert "cannot be written: Permission denied" in wrong
     assert "chown -R" in remedy
+
+
+@pytest.fixture
+def service(template: Path) -> Iterator[Host]:
+    """Give an installation that root made and a service without rights reads, whose own is the state folder."""
+    with tempfile.TemporaryDirectory() as open_folder:
+        host = Host(template, Path(open_folder) / "host")
+        for folder_ in (host.folder.parent, host.folder):
+            folder_.chmod(0o755)
+        host.toml.chmod(0o644)
+        os.chown(host.folder / "state", NOBODY, NOBODY)
+        yield host
+
+
+@needs_root
+def test_secrets_that_root_lends_to_a_group_of_the_relay_are_taken(service: Host) -> None:
+    """As Kubernetes mounts a Secret for a pod with an fsGroup, and as systemd passes a credential with an ACL."""
+    for name in SECRETS:
+        os.chown(service.folder / name, 0, NOBODY)
+        (service.folder / name).chmod(0o440)
+
+    with as_nobody():
+        assert service.checked() == []
+        assert service.checked(serves=True) == []
+
+
+@needs_root
+def test_secrets_that_root_keeps_are_named_with_the_command_that_lends_them(service: Host) -> None:
+    with as_nobody():
+        faults = service.checked()
+
+    lent = [
+        f"`chgrp {group_name(NOBODY)} {service.folder / name} && chmod 640 {service.folder / name}`" for name in SECRETS
+    ]
+    assert {remedy.partition("Run as root: ")[2] for _, _, remedy in faults} == {f"{each}." for each in lent}
+
+
+@needs_root
+def test_a_folder_of_secrets_that_the_relay_may_not_enter_is_named(service: Host) -> None:
+    (service.folder / "state").chmod(0o700)
+    os.chown(service.folder / "state", 0, 0)
+    for name in SECRETS:
+        os.chown(service.folder / name, NOBODY, NOBODY)
+
+    with as_nobody():
+        faults = service.checked()
+
+    found = {key: remedy for key, _, remedy in faults}
+    name = user_name(NOBODY)
+    assert found["sealing.private_key_file"] == f"Let {name} enter {service.folder / 'state'}, or move the file."
+
+
+@needs_root
+def test_settings_that_the_relay_may_not_read_are_lent_to_it(service: Host) -> None:
+    service.toml.chmod(0o600)
+
+    with as_nobody():
+        ((key, wrong, remedy),) = service.checked()
+
+    assert (key, wrong) == (str(service.toml), "cannot be read: Permission denied")
+    assert f"chmod 640 {service.toml}" in remedy
 
 
 def test_a_port_in_use_is_named_with_its_setting(host: Host) -> None:

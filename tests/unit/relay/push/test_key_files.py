@@ -87,7 +87,10 @@ async def test_a_file_that_is_only_touched_has_no_new_value(path: Path) -> None:
     [
         (lambda path: write(path, "half a"), "holds no key"),
         (lambda path: path.unlink(), "cannot be read: No such file or directory"),
-        (lambda path: write(path, "key two", 0o640), "is open to others than its owner (mode 0640)"),
+        (
+            lambda path: write(path, "key two", 0o604),
+            "is open to others than its owner: everybody on this host (mode 0604)",
+        ),
     ],
 )
 async def test_a_bad_file_leaves_the_old_key_in_use_and_is_named_until_it_is_corrected(
@@ -113,6 +116,7 @@ async def test_a_file_whose_rights_are_corrected_is_used(path: Path) -> None:
     file = KeyFile("apns.key_file", path, read)
     write(path, "key two", 0o644)
     await file.look()
+    assert file.value == "key one"
 
     close(path)
     await file.look()

@@ -383,11 +383,11 @@ def test_the_keys_of_the_egress_log_are_checked_once_they_are_made(
 
 @pytest.mark.parametrize("name", ["api.key", "apns.p8", "fcm.json", "state/sealing-private.pem"])
 def test_a_secret_file_open_to_others_is_refused(site: Installation, name: str) -> None:
-    (site.folder / name).chmod(0o640)
+    (site.folder / name).chmod(0o604)
 
     ((_, wrong),) = site.faults()
 
-    assert wrong == f"{site.folder / name} is open to others than its owner (mode 0640)"
+    assert wrong == f"{site.folder / name} is open to others than its owner: everybody on this host (mode 0604)"
 
 
 def test_a_push_certificate_may_replace_the_key(site: Installation) -> None:
