@@ -1,12 +1,16 @@
 """The audit of egress logs, for `relay audit verify`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Final
 
 from relay.push.egress.keeping import KEY_FILE, Anchor, anchor_file, read_keys, read_removal, removal_file
 from relay.push.egress.record import Fault, Seen, verify
+
+SUFFIX: Final = ".jsonl"
+"""How the names of an egress log's files end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,17 @@ class Audit:
             "role with --key to prove that none was changed"
         )
         return [text for count, text in ((seen.unkeyed, unkeyed), (seen.unverified, unverified)) if count]
+
+
+def files_of(logs: Iterable[Path]) -> list[Path]:
+    """Return the files of egress logs that are named, or in folders that are; raises OSError for a folder without."""
+    files = []
+    for log in logs:
+        found = sorted(log.glob(f"*{SUFFIX}")) if log.is_dir() else [log]
+        if not found:
+            raise OSError(0, f"there is no file of an egress log in the folder {log}")
+        files += found
+    return files
 
 
 def audit(files: Sequence[Path], key_file: Path | None = None, anchors: Path | None = None) -> Audit:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
 
 import typer
 
+from relay.cli.configuration import DEFAULT, Config, default_config
 from relay.cli.invitations import invitations
 from relay.cli.output import FAILED, FAULTY, describe, fail, failing, note, say, show_faults, show_warnings
 from relay.cli.phone import phone
@@ -46,9 +47,7 @@ cli.add_typer(sandbox, name="sandbox")
 cli.command()(deliver)
 cli.command()(phone)
 
-Config = Annotated[Path, typer.Option("--config", "-c", help="The relay.toml to read.")]
 RoleOption = Annotated[Role, typer.Option("--role", help="What this process does; all: everything.")]
-DEFAULT: Final = Path("config/relay.toml")
 MANY: Final = 10  # registrations that one note names
 
 
@@ -146,6 +145,14 @@ def vapid(
         fail(f"{file} {error}", FAULTY)
 
 
+@cli.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def probe(context: typer.Context) -> None:
+    """Look at a mail server before the relay does, without settings: `relay probe --url HOST --user USER`."""
+    from eas_watcher.tools.probe.arguments import main as run_probe
+
+    raise typer.Exit(run_probe(["probe", *context.args], program="relay"))
+
+
 @cli.command()
 def migrate(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     """Bring the database to the schema of this version; `serve` does it by itself on an embedded database."""
@@ -161,7 +168,10 @@ def migrate(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
 
 @audits.command()
 def verify(
-    files: Annotated[list[Path], typer.Argument(help="Files of the egress log, e.g. state/egress/*.jsonl.")],
+    logs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Folders or files of egress logs; none: the folder that relay.toml names."),
+    ] = None,
     key: Annotated[
         Path | None, typer.Option("--key", help="The keys of the chain; else egress.key in the folder above.")
     ] = None,
@@ -174,14 +184,18 @@ def verify(
     role: RoleOption = Role.ALL,
 ) -> None:
     """Prove that nothing but templates left: find any line that was changed, removed, moved, or is no template."""
-    from relay.cli.audit import audit
+    from relay.cli.audit import audit, files_of
 
+    if not logs and config is None:
+        config = default_config()
     settings = None if config is None else _load(config, role)
     if settings is not None:
         key, state = key or settings.egress.key_file, state or settings.state_dir
     try:
-        found = audit(files, key, state)
-    except (OSError, ValueError) as error:
+        found = audit(files_of(logs or ([] if settings is None else [settings.egress.folder])), key, state)
+    except OSError as error:
+        fail(f"cannot be read: {describe(error)}", FAULTY)
+    except ValueError as error:
         fail(f"cannot be read: {error}", FAULTY)
     for fault in found.faults:
         note(f"{fault.where}: {fault.text}")

@@ -23,12 +23,13 @@ class Ended(NamedTuple):
     err: str
 
 
-async def relay(*arguments: str, environ: Mapping[str, str] | None = None) -> Ended:
+async def relay(*arguments: str, environ: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ended:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "relay", *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "COLUMNS": "400", **(environ or {})},
+        cwd=cwd,
     )
     async with asyncio.timeout(LIMIT):
         out, err = await process.communicate()
@@ -83,6 +84,34 @@ async def test_a_missing_configuration_says_what_to_do(tmp_path: Path) -> None:
     assert ended.status == 2
     assert "none.toml" in ended.err
     assert "--config" in ended.err
+
+
+async def test_settings_are_found_without_an_option(installation: Installation, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    there = {"RELAY_CONFIG": str(installation.toml)}
+
+    named = await relay("check", environ=there, cwd=elsewhere)
+    nowhere = await relay("check", cwd=elsewhere)
+    (elsewhere / "config").symlink_to(installation.folder)
+    beside = await relay("check", cwd=elsewhere)
+
+    assert f"{installation.toml}: good" in named.out, named.err
+    assert nowhere.status == 2
+    for name in ("/etc/push-relay/relay.toml", f"{elsewhere}/config/relay.toml", "--config", "RELAY_CONFIG"):
+        assert name in nowhere.err
+    assert "config/relay.toml: good" in beside.out, beside.err
+
+
+async def test_the_probe_is_a_command_in_every_folder(tmp_path: Path) -> None:
+    helped = await relay("probe", "--help", cwd=tmp_path)
+    faulty = await relay("probe", "--url", "http://mail.example.com", "--user", "ann", cwd=tmp_path)
+
+    assert helped.status == 0, helped.err
+    assert "relay probe" in helped.out
+    assert "--password-file" in helped.out
+    assert faulty.status == 2
+    assert "--url takes an https URL" in faulty.err
 
 
 async def test_keygen_makes_keys_once(installation: Installation) -> None:
@@ -166,6 +195,9 @@ async def test_an_auditor_proves_that_only_templates_left(site: Site) -> None:
 
     untouched = await relay("audit", "verify", str(path))
     known = await relay("audit", "verify", "-c", str(site.sandbox.toml), str(path))
+    folder = await relay("audit", "verify", str(path.parent))
+    configured = await relay("audit", "verify", environ={"RELAY_CONFIG": str(site.sandbox.toml)})
+    empty = await relay("audit", "verify", str(site.sandbox.folder / "state"))
     copy = site.sandbox.folder / "copies" / "log" / path.name
     copy.parent.mkdir(parents=True)
     copy.write_bytes(path.read_bytes())
@@ -180,6 +212,12 @@ async def test_an_auditor_proves_that_only_templates_left(site: Site) -> None:
     assert "key" not in untouched.err, "the key is where the relay keeps it"
     assert known.status == 0, known.err
     assert "registrations are not in the database" not in known.err
+    for ended in (folder, configured):
+        assert ended.status == 0, ended.err
+        assert "3 lines" in ended.out
+        assert "key" not in ended.err
+    assert empty.status == 2
+    assert "there is no file of an egress log in the folder" in empty.err
     assert elsewhere.status == 0, elsewhere.err
     assert "3 lines are chained with a key that is not here" in elsewhere.err
     assert new_key.status == 0, new_key.err

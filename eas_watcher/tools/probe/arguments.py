@@ -40,6 +40,7 @@ from eas_watcher.transport.tls_probe import Handshake, shake_hands
 PASSWORD: Final = "EAS_WATCHER_PASSWORD"
 """The environment variable that may hold the password."""
 HTTPS: Final = 443
+PROGRAM: Final = "python -m eas_watcher"
 WORKS, FAILS, FAULTY = 0, 1, 2
 
 
@@ -84,10 +85,11 @@ def main(
     environ: Mapping[str, str] = os.environ,
     ask: Callable[[str], str] = getpass,
     out: TextIO | None = None,
+    program: str = PROGRAM,
 ) -> int:
-    """Run the program and return its exit status."""
+    """Run the program and return its exit status; `program` is what its help calls it."""
     try:
-        order = read_order(arguments, environ, ask)
+        order = read_order(arguments, environ, ask, program)
     except ArgumentsFaulty as fault:
         sys.stderr.write(f"{fault}\n")
         return FAULTY
@@ -133,12 +135,14 @@ def _show_tickets(order: Order, single_use: Transport, stack: AsyncExitStack) ->
     return NegotiateTransport(single_use, kerberos.tickets(None))
 
 
-def read_order(arguments: Sequence[str], environ: Mapping[str, str], ask: Callable[[str], str]) -> Order:
+def read_order(
+    arguments: Sequence[str], environ: Mapping[str, str], ask: Callable[[str], str], program: str = PROGRAM
+) -> Order:
     """Read the command line, and the password from where it says.
 
     Raises ArgumentsFaulty, and SystemExit for --help.
     """
-    given = _parser().parse_args(arguments)
+    given = _parser(program).parse_args(arguments)
     if not 0 < given.patience <= LONGEST:
         raise ArgumentsFaulty(f"--patience takes seconds, at most {LONGEST}")
     url = _read_url(given.url)
@@ -189,9 +193,13 @@ def _read_url(text: str) -> str:
 def _read_password(file: Path | None, environ: Mapping[str, str], ask: Callable[[], str]) -> str:
     if file is not None:
         try:
-            return file.read_text(encoding="utf-8").removesuffix("\n")
+            # Editors of Windows begin a file with a mark and end its line with two characters: neither is typed.
+            password = file.read_text(encoding="utf-8-sig").partition("\n")[0].removesuffix("\r")
         except (OSError, UnicodeDecodeError) as fault:
             raise ArgumentsFaulty(f"{file}: the password cannot be read") from fault
+        if not password:
+            raise ArgumentsFaulty(f"{file}: its first line is empty; the password belongs there")
+        return password
     if PASSWORD in environ:
         return environ[PASSWORD]
     try:
@@ -207,8 +215,8 @@ class _Parser(argparse.ArgumentParser):
         raise ArgumentsFaulty(f"{message}; see --help")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m eas_watcher", description="Look at an Exchange ActiveSync server.")
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = _Parser(prog=program, description="Look at an Exchange ActiveSync server.")
     commands = parser.add_subparsers(dest="command", required=True)
     probe = commands.add_parser(
         "probe",
@@ -218,7 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     probe.add_argument("--url", required=True, help="the server's host or ActiveSync URL")
     probe.add_argument("--user", required=True, help="the login name, as the server wants it")
-    probe.add_argument("--password-file", type=Path, help="a file that holds the password and nothing else")
+    probe.add_argument("--password-file", type=Path, help="a file whose first line is the password")
     probe.add_argument(
         "--kerberos", action="store_true", help="show the ticket of whoever ran `kinit`, who must be that user"
     )

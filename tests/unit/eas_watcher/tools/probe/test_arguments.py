@@ -60,6 +60,20 @@ def test_the_password_comes_from_a_file_before_the_environment_before_a_question
     assert password(read_order(NEEDED, {}, lambda prompt: f"asked: {prompt}")).startswith("asked: ")
 
 
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfpass word \r\n", b"pass word \nmore"])
+def test_the_password_is_the_first_line_as_it_is_typed(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "password").write_bytes(content)
+
+    assert password(order("--password-file", str(tmp_path / "password"))) == "pass word "
+
+
+def test_an_empty_password_is_not_tried(tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes(b"\n")
+
+    with pytest.raises(ArgumentsFaulty, match="first line is empty"):
+        order("--password-file", str(tmp_path / "password"))
+
+
 def test_with_a_ticket_no_password_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gssapi.py").touch()  # the optional library, or something of its name
     monkeypatch.syspath_prepend(tmp_path)
