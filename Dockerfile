@@ -5,6 +5,7 @@ WORKDIR /src
 COPY requirements/run.txt requirements/run.txt
 RUN /opt/push-relay/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements/run.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY config config
 COPY eas_watcher eas_watcher
 COPY relay relay
 RUN /opt/push-relay/bin/pip install --no-cache-dir --no-deps .

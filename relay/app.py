@@ -24,6 +24,7 @@ from relay.store import restoring, seals, wipes
 from relay.store.engine import Database, embedded_lock, open_database, refusals
 from relay.store.explanation import SqlExplanationStore
 from relay.store.migrate import pending, upgrade
+from relay.store.privileges import grant
 from relay.store.seals import seal_heads
 from relay.store.wipes import WipedAccount
 
@@ -98,12 +99,19 @@ def look_at_host(settings: Settings, *, serves: bool) -> None:
     prepare(settings, running=not serves and may_run(settings))
 
 
-async def migrate(settings: Settings) -> None:
-    """Migrate the database to the schema of this version; raises DatabaseInUse, StoreUnavailable."""
+async def migrate(database: DatabaseSettings, *, grants: bool = False) -> None:
+    """Migrate a database to the schema of this version; with `grants` also set the rights of each role's user.
+
+    Raises DatabaseInUse, DatabaseRefuses, StoreUnavailable.
+    """
     async with AsyncExitStack() as stack:
-        if settings.database.file is not None:
-            stack.enter_context(embedded_lock(settings.database.file))
-        await upgrade(await stack.enter_async_context(open_database(settings.database.dsn, settings.database.ca_file)))
+        if database.file is not None:
+            stack.enter_context(embedded_lock(database.file))
+        engine = await stack.enter_async_context(open_database(database.dsn, database.ca_file))
+        await upgrade(engine)
+        if grants:
+            with refusals():
+                await grant(engine)
 
 
 async def sealed_for_others(database: DatabaseSettings, keys: Collection[bytes]) -> int:

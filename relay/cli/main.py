@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
 import typer
 
 from relay.cli.configuration import DEFAULT, Config, default_config
+from relay.cli.init import init, write_shipped
 from relay.cli.invitations import invitations
 from relay.cli.output import FAILED, FAULTY, describe, fail, failing, note, say, show_faults, show_warnings
 from relay.cli.phone import phone
@@ -31,7 +32,6 @@ T = TypeVar("T")
 
 cli = typer.Typer(
     name="relay",
-    help="On-prem push notification relay: ActiveSync Pings inside, content-free pushes outside.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -46,9 +46,29 @@ cli.add_typer(invitations, name="invitations")
 cli.add_typer(sandbox, name="sandbox")
 cli.command()(deliver)
 cli.command()(phone)
+cli.command()(init)
+cli.command("files")(write_shipped)
 
 RoleOption = Annotated[Role, typer.Option("--role", help="What this process does; all: everything.")]
 MANY: Final = 10  # registrations that one note names
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        say(f"relay {version('push-relay')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """On-prem push notification relay: ActiveSync Pings inside, content-free pushes outside."""
+    del version  # its callback has answered
 
 
 @cli.command()
@@ -154,16 +174,33 @@ def probe(context: typer.Context) -> None:
 
 
 @cli.command()
-def migrate(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
-    """Bring the database to the schema of this version; `serve` does it by itself on an embedded database."""
+def migrate(
+    config: Config = DEFAULT,
+    role: RoleOption = Role.ALL,
+    *,
+    grants: Annotated[
+        bool,
+        typer.Option("--grants", help="On PostgreSQL: also give the user of each role its rights, and no others."),
+    ] = False,
+) -> None:
+    """Bring the database to the schema of this version; `serve` does it by itself on an embedded database.
+
+    It reads the table [database] alone, so any role will do.
+    """
     from relay import app
     from relay.process import log
+    from relay.settings import database_of
 
-    settings = _load(config, role)
+    try:
+        database = database_of(config, os.environ, role)
+    except SettingsInvalid as error:
+        show_faults(error)
     log.configure("warning", "text", sys.stderr)
+    if grants and database.file is not None:
+        fail("--grants is for PostgreSQL: this database is embedded, and has no users", FAULTY)
     with failing("cannot reach the database"):
-        run(app.migrate(settings))
-    say("the database has the schema of this version")
+        run(app.migrate(database, grants=grants))
+    say(f"the database has the schema of this version{', and each role has its rights' if grants else ''}")
 
 
 @audits.command()

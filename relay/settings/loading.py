@@ -16,7 +16,7 @@ from relay.settings.database import database_settings
 from relay.settings.files import Files
 from relay.settings.sections import DatabaseSection, RelaySection, SealingSection, WebPushSection
 from relay.settings.source import Faults, read_sections
-from relay.settings.values import KeyMaking, Settings
+from relay.settings.values import DatabaseSettings, KeyMaking, Settings
 
 
 def load(
@@ -51,6 +51,17 @@ def key_making(path: Path, environ: Mapping[str, str]) -> KeyMaking:
     private, public = key_files(files, state_dir, sealing)
     ids = SealingPrivateKey(former[0], former[1:]).ids if former else frozenset[bytes]()
     return KeyMaking(private, public, ids, database)
+
+
+def database_of(path: Path, environ: Mapping[str, str], role: Role) -> DatabaseSettings:
+    """Return the settings of the database alone, for the commands that need nothing else; raises SettingsInvalid."""
+    sections, faults = read_sections(path, environ), Faults()
+    files = Files(path.absolute().parent, faults, datetime.now(UTC))  # noqa: TID251 -- the process begins here
+    state_dir = state_folder(files.folder, sections.read("relay", RelaySection, faults), faults)
+    database = database_settings(sections.read("database", DatabaseSection, faults), files, role, state_dir)
+    if faults.list:
+        raise SettingsInvalid(faults.list)
+    return database
 
 
 def vapid_key_file(path: Path, environ: Mapping[str, str]) -> Path:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.util import await_only
 
 from relay.domain.model import Role
 from relay.store.engine import Database
@@ -312,6 +313,21 @@ def grants_sql() -> str:
         )
     lines += ["", _CHECK_CLOSED, "RESET client_min_messages;", "RESET search_path;"]
     return "\n".join(lines) + "\n"
+
+
+async def grant(database: Database) -> None:
+    """Run the statements of `grants_sql` on PostgreSQL, as one transaction of the owner of the tables.
+
+    Raises StoreUnavailable.
+    """
+    await database.run(_grant)
+
+
+def _grant(connection: sa.Connection) -> None:
+    # A script of many statements has no answer to read: the driver sends it as one simple query.
+    driver = connection.connection.driver_connection
+    if driver is not None:
+        await_only(driver.execute(grants_sql()))
 
 
 def _quoted(name: str) -> str:

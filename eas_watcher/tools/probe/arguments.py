@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from getpass import getpass
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
@@ -217,6 +218,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=program, description="Look at an Exchange ActiveSync server.")
+    parser.add_argument("--version", action="version", version=f"eas_watcher {version('push-relay')}")
     commands = parser.add_subparsers(dest="command", required=True)
     probe = commands.add_parser(
         "probe",

@@ -1,0 +1,30 @@
+"""The files that an installation comes with, besides its programs: samples to copy, rules for monitoring, grants."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Final
+
+from relay.store.privileges import grants_sql
+
+GRANTS: Final = "postgresql-grants.sql"
+SAMPLE: Final = "relay.toml"
+ABOUT: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        SAMPLE: "all settings, with their defaults; `relay init` writes one for your roles",
+        "relay.service": "the service for systemd",
+        "prometheus-alerts.yml": "alerts for Prometheus",
+        "grafana-dashboard.json": "a dashboard for Grafana",
+        GRANTS: "the rights of each role's user in PostgreSQL; `relay migrate --grants` sets them, too",
+        "mail-gate.cfg": "HAProxy as the only way of the watch role's container to the mail server",
+        "LICENSE": "the licence",
+    }
+)
+"""What each file is for, by name."""
+
+
+def read(name: str) -> str:
+    """Return the text of a shipped file; `name` is a key of ABOUT."""
+    if name == GRANTS:
+        return grants_sql()
+    return files("relay.installing").joinpath("sample_files", name).read_text(encoding="utf-8")
