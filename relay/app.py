@@ -21,11 +21,12 @@ from relay.security.sealing import foreign
 from relay.settings import Settings
 from relay.settings.values import DatabaseSettings
 from relay.store import restoring, seals, wipes
-from relay.store.engine import Database, embedded_lock, open_database, refusals
+from relay.store.engine import Database, connect_arguments, embedded_lock, open_database, refusals
 from relay.store.explanation import SqlExplanationStore
 from relay.store.migrate import pending, upgrade
 from relay.store.privileges import grant
 from relay.store.seals import seal_heads
+from relay.store.sessions import check_sessions
 from relay.store.wipes import WipedAccount
 
 log = logging.getLogger(__name__)
@@ -102,11 +103,13 @@ def look_at_host(settings: Settings, *, serves: bool) -> None:
 async def migrate(database: DatabaseSettings, *, grants: bool = False) -> None:
     """Migrate a database to the schema of this version; with `grants` also set the rights of each role's user.
 
-    Raises DatabaseInUse, DatabaseRefuses, StoreUnavailable.
+    Raises DatabaseInUse, DatabaseRefuses, SessionsShared, NotificationsLost, StoreUnavailable.
     """
     async with AsyncExitStack() as stack:
         if database.file is not None:
             stack.enter_context(embedded_lock(database.file))
+        else:
+            await check_sessions(connect_arguments(database.dsn, database.ca_file))
         engine = await stack.enter_async_context(open_database(database.dsn, database.ca_file))
         await upgrade(engine)
         if grants:

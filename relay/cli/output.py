@@ -14,10 +14,12 @@ from relay.domain.errors import (
     DatabaseRefuses,
     KeyLost,
     MigrationsPending,
+    NotificationsLost,
     PortTaken,
     RelayBroke,
     RowsForbidden,
     SchemaNewer,
+    SessionsShared,
     SettingsInvalid,
     StoreUnavailable,
 )
@@ -26,7 +28,8 @@ FAILED: Final = 1
 FAULTY: Final = 2
 
 ENDS: Final = (
-    *(DatabaseInUse, DatabaseRefuses, KeyLost, MigrationsPending, PortTaken, RelayBroke, RowsForbidden, SchemaNewer),
+    *(DatabaseInUse, DatabaseRefuses, KeyLost, MigrationsPending, NotificationsLost, PortTaken, RelayBroke),
+    *(RowsForbidden, SchemaNewer, SessionsShared),
 )
 """The errors that end a command; each says what to do."""
 

@@ -32,9 +32,10 @@ from relay.push.stats import PushStats
 from relay.push.webpush.services import Services
 from relay.settings import Settings
 from relay.store.clock import DatabaseClock
-from relay.store.engine import Database, embedded_lock, open_database
+from relay.store.engine import Database, connect_arguments, embedded_lock, open_database
 from relay.store.migrate import pending, upgrade
 from relay.store.privileges import excess
+from relay.store.sessions import check_sessions
 from relay.store.wakeups import LocalWakeups, PostgresWakeups
 from relay.watch.mailboxes import Mailboxes
 
@@ -90,7 +91,8 @@ class Running:
 async def open_running(settings: Settings) -> AsyncIterator[Running]:
     """Open the database and the wake-ups between roles; an embedded database is migrated first.
 
-    Raises MigrationsPending for PostgreSQL with an older schema, DatabaseInUse, StoreUnavailable.
+    Raises MigrationsPending for PostgreSQL with an older schema, SessionsShared or NotificationsLost for a pooler that
+    cannot be used, DatabaseInUse, StoreUnavailable.
     """
     random = SystemRandom()
     database = settings.database
@@ -106,6 +108,7 @@ async def open_running(settings: Settings) -> AsyncIterator[Running]:
             await upgrade(engine)
             wakeups = LocalWakeups()
         else:
+            await check_sessions(connect_arguments(database.dsn, database.ca_file))
             if await pending(engine):
                 raise MigrationsPending
             wakeups = PostgresWakeups(database.dsn, random, database.ca_file)

@@ -51,6 +51,27 @@ class DatabaseRefuses(RelayError):
         super().__init__(f"the database refuses: {detail}. Check database.url, database.password_file and its rights.")
 
 
+class SessionsShared(RelayError):
+    """A pooler gives a connection another session of the database for each transaction."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "database.url leads to a pooler that shares sessions, as PgBouncer does with pool_mode = transaction, so "
+            "wake-ups between processes would be lost: set pool_mode = session for this database, or name PostgreSQL "
+            "itself"
+        )
+
+
+class NotificationsLost(RelayError):
+    """Notifications of the database do not arrive."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "database.url leads to a pooler or proxy that passes no notifications on (LISTEN, NOTIFY), so wake-ups "
+            "between processes would be lost: name PostgreSQL itself"
+        )
+
+
 class RowsForbidden(RelayError):
     """Rows hold what the new schema does not allow."""
 

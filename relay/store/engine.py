@@ -27,6 +27,7 @@ from sqlalchemy.util import greenlet_spawn
 from eas_watcher.transport.tls import client_context
 from relay.domain.errors import DatabaseInUse, DatabaseRefuses, StoreUnavailable
 from relay.store.prepared import Prepared, execute_text, read_json
+from relay.store.sessions import open_session
 from relay.store.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -262,11 +263,11 @@ def away(error: BaseException) -> bool:
     return isinstance(error, (OSError, PoolTimeout))
 
 
-def connect_arguments(url: str, ca_file: Path | None = None) -> dict[str, Any]:
+def connect_arguments(url: str | sa.URL, ca_file: Path | None = None) -> dict[str, Any]:
     """Return the arguments of `asyncpg.connect` for a PostgreSQL URL and a file of CAs, as the engine uses them."""
     parsed = _with_driver(sa.make_url(url))
     _, arguments = parsed.get_dialect()().create_connect_args(parsed)
-    return {"timeout": CONNECT, "server_settings": {"search_path": SEARCH_PATH}, **arguments, **_tls(ca_file)}
+    return {"timeout": CONNECT, **arguments, **_tls(ca_file)}
 
 
 def _tls(ca_file: Path | None) -> dict[str, Any]:
@@ -376,10 +377,11 @@ def _postgres(url: sa.URL, ca_file: Path | None, *, reads: bool) -> AsyncEngine:
         "idle_in_transaction_session_timeout": str(IDLE * 1000),
         "jit": "off",  # our statements are small; compiling them costs more than running them
     }
-    arguments: dict[str, Any] = {"timeout": CONNECT, "command_timeout": ANSWER + 5, "server_settings": settings}
+    # Not as "server_settings": PgBouncer would refuse the connection, or ignore them.
+    arguments = connect_arguments(url, ca_file) | {"command_timeout": ANSWER + 5}
     engine = create_async_engine(
         url,
-        connect_args=arguments | _tls(ca_file),
+        async_creator=lambda: open_session(arguments, settings),
         json_deserializer=read_json,
         hide_parameters=True,  # device tokens and sealed credentials stay out of error texts, and so out of logs
         isolation_level="AUTOCOMMIT",  # the driver begins nothing: `begin` below shows whether the connection lives

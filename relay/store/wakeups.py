@@ -12,7 +12,8 @@ import asyncpg
 
 from eas_watcher import backoff
 from relay.domain.ports.wakeups import Topic
-from relay.store.engine import connect_arguments
+from relay.store.engine import SEARCH_PATH, connect_arguments
+from relay.store.sessions import open_session
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class PostgresWakeups:
         failures = 0
         while True:
             try:
-                connection = await asyncpg.connect(**self._arguments)
+                connection = await open_session(self._arguments, {"search_path": SEARCH_PATH})
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 failures += 1
                 if failures == 1:
