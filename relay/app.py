@@ -8,21 +8,23 @@ import logging
 import resource
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
+from functools import partial
 
 from relay.compose.ops import open_ops
 from relay.compose.prepare import may_run, prepare
 from relay.compose.running import Running, open_running
 from relay.domain.errors import MigrationsPending, RelayBroke
-from relay.domain.explanation import MailboxExplanation, UnreadableMailbox
+from relay.domain.explanation import Findings
 from relay.domain.model import Role
 from relay.process import gc_tuning, trimming
 from relay.process.clock import now
-from relay.security.sealing import foreign
+from relay.security.sealing import derive_account, foreign
 from relay.settings import Settings
 from relay.settings.values import DatabaseSettings
 from relay.store import restoring, seals, wipes
 from relay.store.engine import Database, connect_arguments, embedded_lock, open_database, refusals
-from relay.store.explanation import SqlExplanationStore
+from relay.store.explanation import EVENTS, SqlExplanationStore
 from relay.store.migrate import pending, upgrade
 from relay.store.privileges import grant
 from relay.store.seals import seal_heads
@@ -181,16 +183,16 @@ async def _migrated(settings: Settings) -> AsyncIterator[Database]:
             yield database
 
 
-async def explain(settings: Settings, name: str) -> list[MailboxExplanation | UnreadableMailbox]:
+async def explain(settings: Settings, name: str, most: int = EVENTS, before: datetime | None = None) -> Findings:
     """Return what the database says about the mailboxes that `name` means; the relay may run or not.
 
-    Raises MigrationsPending, StoreUnavailable.
+    The last events come with them, `most` of each, and none that came after `before`. Raises MigrationsPending,
+    DatabaseRefuses, StoreUnavailable.
     """
-    async with open_database(settings.database.dsn, settings.database.ca_file) as engine:
-        if await pending(engine):
-            raise MigrationsPending
-        with refusals():
-            return await SqlExplanationStore(engine, now).find(name)
+    key = settings.sealing.public
+    account_of = (lambda _: "") if key is None else partial(derive_account, key)
+    async with _migrated(settings) as database:
+        return await SqlExplanationStore(database, now).find(name, account_of, most, before)
 
 
 async def unknown_registrations(settings: Settings, registrations: Collection[str]) -> set[str]:

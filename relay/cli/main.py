@@ -22,6 +22,7 @@ from relay.cli.phone import phone
 from relay.cli.running import run
 from relay.cli.sandbox import deliver, sandbox
 from relay.domain.errors import KeyLost, RelayError, SettingsInvalid
+from relay.domain.explanation import Findings
 from relay.domain.model import Role
 from relay.process import core_dumps
 
@@ -260,27 +261,40 @@ def new_key(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
 
 @cli.command()
 def explain(
-    name: Annotated[str, typer.Argument(help="Id of a registration or a mailbox, or the user of a mailbox.")],
+    name: Annotated[str, typer.Argument(help="Id of a registration or mailbox, or a user, or a part of one.")],
     config: Config = DEFAULT,
     role: RoleOption = Role.ALL,
     *,
+    at: Annotated[
+        str | None, typer.Option("--at", help="Explain this moment: 14:05, the last one, or 2026-11-29T14:05; local.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
 ) -> None:
-    """Explain a mailbox: its last Ping, change and push, what the provider said, and what to do now."""
+    """Explain a mailbox: its last Ping, change and push, what the provider said, what happened, and what to do now."""
     from relay import app
-    from relay.ops.explain import document, text
+    from relay.ops.explain import document, strangers, text
+    from relay.ops.timeline import AROUND, read_moment
     from relay.process import log
     from relay.process.clock import now
 
-    settings = _load_database(config, role)
+    settings, moment = _load_database(config, role), None
+    if at is not None:
+        try:
+            moment = read_moment(at, now())
+        except ValueError as error:
+            fail(f"--at: {error}", FAULTY)
     log.configure("error", "text", sys.stderr)
     with failing("cannot reach the database"):
-        mailboxes = run(app.explain(settings, name)) or []
+        before = None if moment is None else moment + AROUND
+        found = run(app.explain(settings, name, settings.retention.events_of_one, before)) or Findings()
     if as_json:
-        say(json.dumps([document(mailbox, now()) for mailbox in mailboxes], indent=2))
+        say(json.dumps(document(found, now(), moment), indent=2))
     else:
-        typer.echo("\n".join(text(mailbox, now()) for mailbox in mailboxes), nl=False)
-    if not mailboxes:
+        typer.echo("\n".join(text(mailbox, now(), at=moment) for mailbox in found.mailboxes), nl=False)
+        typer.echo(strangers(found, name, now(), at=moment), nl=False)
+    if len(found.similar) > 1:
+        fail(f"{len(found.similar)} mailboxes have {name!r} in their user: name one of them", FAILED)
+    if not found.mailboxes and not found.events:
         fail(f"no mailbox, registration or user {name!r} is known", FAILED)
 
 

@@ -59,6 +59,7 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
         invitations=api.invitations,
         proving=api.proving,
         accounts={name: server.accounts for name, server in settings.servers.items()},
+        timeline=running.timeline,
     )
     limits = Limits(
         registrations_per_minute=api.registrations_per_minute,

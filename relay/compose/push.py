@@ -72,6 +72,7 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
             slots=slots,
             capacities=partial(_capacities, egress, capacities.get(platform, unbounded)),
             pacing=pacing,
+            timeline=running.timeline,
         )
         running.handovers.add(dispatcher)
         running.pushes[platform] = dispatcher.stats

@@ -19,6 +19,7 @@ from relay.domain.clock import Clock
 from relay.domain.errors import MigrationsPending
 from relay.domain.model import Platform, Role
 from relay.domain.ports.wakeups import Wakeups
+from relay.domain.timeline import Timeline
 from relay.domain.unreadable import UnreadableRows
 from relay.http.admission import Admission
 from relay.ops.checks import CLOSE
@@ -30,12 +31,14 @@ from relay.push.egress.log import EgressLog
 from relay.push.key_files import KeyFile
 from relay.push.stats import PushStats
 from relay.push.webpush.services import Services
+from relay.security.sealing import derive_account
 from relay.settings import Settings
 from relay.store.clock import DatabaseClock
 from relay.store.engine import Database, connect_arguments, embedded_lock, open_database
 from relay.store.migrate import pending, upgrade
 from relay.store.privileges import excess
 from relay.store.sessions import check_sessions
+from relay.store.timeline import TimelineWriter
 from relay.store.wakeups import LocalWakeups, PostgresWakeups
 from relay.watch.mailboxes import Mailboxes
 
@@ -84,6 +87,8 @@ class Running:
     refused_requests: Counter[str] = field(default_factory=Counter)
     """Requests to the API that were refused because too many came, by the code of the problem."""
     egress: EgressLog | None = None
+    timeline: Timeline = field(default_factory=Timeline.off)
+    """The last events of mailboxes and registrations."""
     jobs: list[Job] = field(default_factory=list)
 
 
@@ -120,6 +125,12 @@ async def open_running(settings: Settings) -> AsyncIterator[Running]:
             await clock.look()
             running.now = clock.now
             jobs.append(("database clock", clock.run))
+        key = settings.sealing.public
+        account_of = (lambda _: "") if key is None else partial(derive_account, key)
+        running.timeline = Timeline(running.now, on=bool(settings.retention.events), account_of=account_of)
+        writer = TimelineWriter(engine, running.timeline)
+        stack.push_async_callback(writer.close)
+        jobs.append(("timeline", writer.run))
         yield running
 
 

@@ -63,10 +63,10 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     guard = None if embedded else DeadManTimer()
     leases = Leases(shards, running.wakeups, running.node, guard, take_over=embedded)
     held = HeldMailboxes(leases)
-    committer = GroupCommitter(store, now)
+    committer = GroupCommitter(store, now, running.timeline)
     journal = StoreJournal(committer, store, held.lease_of, now, random)
     context = WatchContext(journal, random, admissions, running.fleet, tries=journal)
-    mailboxes = Mailboxes(store, running.wakeups, accounts, held, leases, context)
+    mailboxes = Mailboxes(store, running.wakeups, accounts, held, leases, context, running.timeline)
     grants.listen(mailboxes.resealed)
     running.looks += [store.look_again, paths.look_again]
     running.admissions = admissions

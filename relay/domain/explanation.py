@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from relay.domain.model import Mailbox, Mark, Registration
+from relay.domain.timeline import Happening
 from relay.domain.unreadable import Unreadable
 
 
@@ -43,6 +44,8 @@ class MailboxExplanation:
     registrations: tuple[KnownRegistration, ...]
     unreadable: tuple[Unreadable, ...] = ()
     """The rows that belong to it and cannot be read."""
+    events: tuple[Happening, ...] = ()
+    """What happened lately, the oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +54,14 @@ class UnreadableMailbox:
 
     id: str
     unreadable: tuple[Unreadable, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a name stands for."""
+
+    mailboxes: tuple[MailboxExplanation | UnreadableMailbox, ...] = ()
+    similar: tuple[Mailbox, ...] = ()
+    """Several mailboxes whose users have the name as a part; then nothing is explained."""
+    events: tuple[Happening, ...] = ()
+    """What happened to an account of that name which has no mailbox, e.g. tries to register that were refused."""

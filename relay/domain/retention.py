@@ -23,6 +23,10 @@ class Retention:
     """For those whose credential the mail server does not take any more."""
     untouched: timedelta | None = timedelta(days=180)
     """For those whose app was not seen, and to which nothing was delivered."""
+    events: timedelta = timedelta(hours=72)
+    """For events of the timeline; zero: none is written."""
+    events_of_one: int = 300
+    """Events of one mailbox that are kept, the newest."""
 
     def of_tombstone(self, *, proved: bool) -> timedelta:
         """Return how long a tombstone is kept; strangers, whom no mail server ever accepted, leave nothing for long."""

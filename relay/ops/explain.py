@@ -5,20 +5,40 @@ Neither has a device token, secret or credential.
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Final
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import DEVICE_TYPE
-from relay.domain.explanation import KnownRegistration, MailboxExplanation, UnreadableMailbox, WaitingMark
+from relay.domain.explanation import Findings, KnownRegistration, MailboxExplanation, UnreadableMailbox, WaitingMark
 from relay.domain.model import Mailbox, Quarantine, Registration
 from relay.domain.reasons import write_reason
+from relay.domain.timeline import Happening
+from relay.ops import timeline
 from relay.ops.advice import advise_on_mailbox, advise_on_registration
 from relay.ops.unreadable import REMEDY
 
 
-def document(explanation: MailboxExplanation | UnreadableMailbox, now: datetime) -> dict[str, object]:
-    """Return an explanation as JSON values; moments as ISO 8601 in UTC, null where there is none."""
+def document(found: Findings, now: datetime, at: datetime | None = None) -> list[dict[str, object]]:
+    """Return what was found as JSON values; moments as ISO 8601 in UTC, null where there is none.
+
+    Several mailboxes of which the name is a part have no registrations and events. Events of an account without a
+    mailbox stand in an element whose mailbox is null.
+    """
+    documents = [_document(each, now, at) for each in found.mailboxes]
+    documents += [{"mailbox": _names(each), "registrations": None} for each in found.similar]
+    if found.events:
+        documents.append({"mailbox": None, "registrations": [], "events": timeline.document(found.events)})
+    return documents
+
+
+def _names(mailbox: Mailbox) -> dict[str, object]:
+    return {"id": mailbox.id, "server": mailbox.server, "user": mailbox.user, "state": mailbox.state.value}
+
+
+def _document(
+    explanation: MailboxExplanation | UnreadableMailbox, now: datetime, at: datetime | None
+) -> dict[str, object]:
     unreadable = [asdict(row) for row in explanation.unreadable]
     if isinstance(explanation, UnreadableMailbox):
         return {"mailbox": {"id": explanation.id, "to_do": REMEDY}, "registrations": [], "unreadable": unreadable}
@@ -44,11 +64,21 @@ def document(explanation: MailboxExplanation | UnreadableMailbox, now: datetime)
         },
         "registrations": [_registration(known, mailbox, now) for known in explanation.registrations],
         "unreadable": unreadable,
+        "events": timeline.document(explanation.events if at is None else timeline.around(explanation.events, at)),
+        **({} if at is None else {"at": _moment(at), "verdict": timeline.verdict(explanation.events, at, UTC)}),
     }
 
 
-def text(explanation: MailboxExplanation | UnreadableMailbox, now: datetime) -> str:
-    """Return an explanation as lines for people."""
+def text(
+    explanation: MailboxExplanation | UnreadableMailbox,
+    now: datetime,
+    zone: tzinfo | None = None,
+    at: datetime | None = None,
+) -> str:
+    """Return an explanation as lines for people, with the last events, or with those around a moment.
+
+    Events are in `zone`; None: the zone of this host.
+    """
     if isinstance(explanation, UnreadableMailbox):
         lines = [f"mailbox {explanation.id}: its row cannot be read, so nothing is known of it", *_aside(explanation)]
         return "\n".join(lines) + "\n"
@@ -77,7 +107,31 @@ def text(explanation: MailboxExplanation | UnreadableMailbox, now: datetime) -> 
             *(f"  waiting      {_waiting(mark, now)}" for mark in known.marks),
             f"  to do        {advise_on_registration(known, mailbox.reason, now)}",
         ]
-    return "\n".join(lines + _aside(explanation)) + "\n"
+    lines += _aside(explanation) + _happened(explanation.events, now, zone, at)
+    return "\n".join(lines) + "\n"
+
+
+def strangers(found: Findings, name: str, now: datetime, zone: tzinfo | None = None, at: datetime | None = None) -> str:
+    """Return lines about mailboxes with a similar name, and about users without a mailbox; empty: there are none."""
+    lines = [f"{each.user}\t{each.server}\t{each.state.value}\t{each.id}" for each in found.similar]
+    if found.events:
+        lines.append(f"{name} has no mailbox here. Of users with this name, in any spelling and domain:")
+        lines += _happened(found.events, now, zone, at, judged=False)
+    return "\n".join([*lines, ""]) if lines else ""
+
+
+def _happened(
+    events: Sequence[Happening], now: datetime, zone: tzinfo | None, at: datetime | None, *, judged: bool = True
+) -> list[str]:
+    """Return the lines about events: the last ones, or those around a moment with what they show of it."""
+    named = timeline.zone_of(at or now, zone)
+    if at is None:
+        shown = events[-timeline.SHOWN :]
+        return [f"happened last, times in {named}", *timeline.lines(shown, zone)] if shown else []
+    shown = timeline.around(events, at)
+    heading = f"around {timeline.clock_time(at, zone)}, times in {named}"
+    verdict = [f"  {timeline.verdict(events, at, zone)}"] if judged else []
+    return [heading, *verdict, *(timeline.lines(shown, zone) or ["  no event is kept from then"])]
 
 
 def _aside(explanation: MailboxExplanation | UnreadableMailbox) -> list[str]:

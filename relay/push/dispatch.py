@@ -21,6 +21,7 @@ from relay.domain.outcome import Delivered, Outcome, OutcomeKind
 from relay.domain.pacing import AT_ONCE, Pacing
 from relay.domain.ports.outbox import Capacities, OutboxStore, PushSender, Settlement
 from relay.domain.ports.wakeups import Topic, Wakeups
+from relay.domain.timeline import Timeline
 from relay.push import backoff
 from relay.push.breaker import ProviderBreakers, unbounded
 from relay.push.outcomes import BROKEN, PARKED, OutcomeHandler
@@ -71,11 +72,12 @@ class Dispatcher:
         lease: float = LEASE,
         capacities: Capacities = unbounded,
         pacing: Pacing = AT_ONCE,
+        timeline: Timeline | None = None,
     ) -> None:
         """Send the marks of `store` through `sender`; `owner` names this process among all that share the store.
 
         `capacities` lists the lanes where the sender takes few pushes or none, so that nothing is claimed in vain.
-        `pacing` is the store's: what it would delay is not taken over either.
+        `pacing` is the store's: what it would delay is not taken over either. The answers go into the `timeline`.
         """
         self.stats = PushStats()
         self.platform = platform
@@ -88,6 +90,7 @@ class Dispatcher:
         self._slots = slots
         self._lease = timedelta(seconds=lease)
         self._pacing = pacing
+        self._timeline = timeline or Timeline.off()
         self._breakers = ProviderBreakers(slots, random, capacities)
         self._outcomes = OutcomeHandler(
             platform, self._breakers, self.stats, clock, random, lambda: asyncio.get_running_loop().time()
@@ -260,6 +263,7 @@ class Dispatcher:
             log.error("push sender broke", extra=fields, exc_info=error)
             outcome = BROKEN
         self._settlements.add(Ended(self._outcomes.handle(push, outcome), wakes))
+        self._timeline.pushed(push, outcome)
         if isinstance(outcome, Delivered):
             self.stats.on_accepted(push)
 

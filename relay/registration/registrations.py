@@ -6,7 +6,8 @@ server, and this role waits until the verdict is in the store.
 
 import hmac
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from types import MappingProxyType
@@ -17,7 +18,7 @@ from eas_watcher.auth.negotiate import KerberosCredential
 from eas_watcher.names import MailboxId
 from relay.domain.clock import Clock
 from relay.domain.devices import normalise_token
-from relay.domain.errors import MailboxExists, RegistrationExists, RelayError, StoreUnavailable
+from relay.domain.errors import MailboxExists, MailboxFull, RegistrationExists, RelayError, StoreUnavailable
 from relay.domain.model import (
     Ending,
     Mark,
@@ -33,6 +34,7 @@ from relay.domain.model import (
     shard_of,
 )
 from relay.domain.ports.registration import RegistrationStore
+from relay.domain.timeline import Denial, EventKind, Timeline
 from relay.domain.tries import DEFAULT, TryLimits, account_key
 from relay.domain.users import Accounts
 from relay.registration.credentials import Logins
@@ -75,6 +77,8 @@ SEEN: Final = timedelta(days=1)
 """Between two notes that an app was seen."""
 CHALLENGE_PAUSE: Final = timedelta(seconds=30)
 """Between two challenges that an app asks for."""
+RENEWAL: Final = "new credential"
+"""What the timeline calls a credential that an app sends for a registration."""
 RACES: Final = 3  # tries while other requests register the same mailbox
 
 
@@ -115,14 +119,16 @@ class Registrations:
         invitations: Invitations | None = None,
         proving: frozenset[Platform] = frozenset(),
         accounts: Mapping[str, Accounts] = MappingProxyType({}),
+        timeline: Timeline | None = None,
     ) -> None:
         """Set up with the parts that registrations need; `limits` has what the directory of each server bears.
 
         `apps` are those that the relay may push to, `services` the push services of WebPush that it may use; `tokens`
         returns URL-safe text of that many random bytes. With `invitations`, only users whom the operator
         invited may register. Apps of the platforms in `proving` must prove that they are on their device. `accounts`
-        says which logins of each server mean one user.
+        says which logins of each server mean one user. What apps do goes into the `timeline`.
         """
+        self._timeline = timeline or Timeline.off()
         self._proving = proving
         self._accounts = accounts
         self._invitations = invitations
@@ -187,19 +193,24 @@ class Registrations:
         request, server, user = checked.request, checked.server, checked.user
         self._check_invitation(request, server, user)
         credential = await self._logins.credential(server, user, request.login)
-        await self._check_tries(server, user, owner=False)
-        await self._create(request, server, credential, access)
+        account = self._timeline.account_of(user)
+        with self._denying(account):
+            await self._check_tries(server, user, owner=False)
+            await self._create(request, server, credential, access)
         verdict, view = await self._verdicts.wait(access.registration_id)
         if verdict is Verdict.REFUSED:
+            self._denied(account, Denial.CREDENTIAL, view)
             await self._withdraw(access.registration_id)
             raise CredentialRefused(
                 "the server of the mailbox refused user or password; no registration was made", "credential"
             )
         if verdict is Verdict.WIPED:
+            self._denied(account, Denial.WIPED, view)
             await self._withdraw(access.registration_id)
             raise MailboxWiped(FORBIDDEN)
         fields = {"registration": access.registration_id, "mailbox": view.mailbox.id, "verdict": verdict.name}
         log.info("registered", extra=fields)
+        self._timeline.registered(view, verdict.name.lower(), account)
         return Registered(view, access.secret)
 
     async def _renew(self, view: RegistrationView, access: Access, checked: _Checked) -> RegistrationView:
@@ -278,6 +289,7 @@ class Registrations:
         if login is not None:
             return await self._change_login(view, change, login, proof(access.secret, login))
         await self._store.change(access.registration_id, change, self._clock())
+        self._timeline.changed(view.registration, change)
         return await self.view(access)
 
     async def _change_login(
@@ -291,12 +303,15 @@ class Registrations:
         credential = await self._logins.credential(mailbox.server, mailbox.user, login)
         sealed = self._key.seal(mailbox, credential)
         owner = view.registration.state is RegistrationState.ACTIVE
-        await self._check_tries(mailbox.server, mailbox.user, owner=owner)
-        await self._store.change(
-            id_, RegistrationChange(sealed_candidate=sealed, credential_proof=shown), self._clock()
-        )
+        account = self._timeline.account_of(mailbox.user)
+        with self._denying(account, view, RENEWAL):
+            await self._check_tries(mailbox.server, mailbox.user, owner=owner)
+        renewal = RegistrationChange(sealed_candidate=sealed, credential_proof=shown)
+        await self._store.change(id_, renewal, self._clock())
+        self._timeline.changed(view.registration, renewal)
         verdict, view = await self._verdicts.wait(id_)
         if verdict is Verdict.REFUSED:
+            self._denied(account, Denial.CREDENTIAL, view, RENEWAL)
             raise CredentialRefused(
                 "the server of the mailbox refused user or password; nothing was changed", "credential"
             )
@@ -305,6 +320,7 @@ class Registrations:
         if change == RegistrationChange():
             return view
         await self._store.change(id_, change, self._clock())
+        self._timeline.changed(view.registration, change)
         changed = await self._store.view(id_)
         if changed is None:
             raise Replaced("it was removed, or the same app on the same device registered again")
@@ -329,6 +345,7 @@ class Registrations:
             raise TooManyTests(TEST_PAUSE.total_seconds())
         test = PushTest(self._tokens(12), PushTestState.QUEUED, now)
         await self._store.mark(access.registration_id, Mark.TEST, now, test.id)
+        self._asked(view, Mark.TEST)
         return view, test
 
     async def challenge(self, access: Access) -> RegistrationView:
@@ -349,6 +366,7 @@ class Registrations:
         if not await self._store.may_test(access.registration_id, now, CHALLENGE_PAUSE):
             raise TooManyChallenges(CHALLENGE_PAUSE.total_seconds())
         await self._store.mark(access.registration_id, Mark.CHALLENGE, now)
+        self._asked(view, Mark.CHALLENGE)
         return view
 
     async def prove(self, access: Access, nonce: str) -> RegistrationView:
@@ -365,6 +383,7 @@ class Registrations:
         if not await self._store.prove(access.registration_id, nonce, self._clock()):
             raise WrongProof("the nonce is not that of the last challenge, or is older than an hour")
         log.info("device proved", extra={"registration": access.registration_id})
+        self._timeline.of_registration(EventKind.PROVED, view.mailbox.id, access.registration_id)
         return await self.view(access)
 
     async def push_test(self, access: Access, test: str) -> PushTest:
@@ -402,6 +421,28 @@ class Registrations:
             else:
                 return
         raise StoreUnavailable("the mailbox is made and forgotten at the same time, again and again")
+
+    @contextmanager
+    def _denying(self, account: str, view: RegistrationView | None = None, what: str = "") -> Iterator[None]:
+        """Note a try that the relay refuses before it shows the credential to anybody."""
+        try:
+            yield
+        except TooManyRefusals:
+            self._denied(account, Denial.TOO_MANY, view, what)
+            raise
+        except MailboxFull:
+            self._denied(account, Denial.FULL, view, what)
+            raise
+
+    def _denied(self, account: str, why: Denial, view: RegistrationView | None = None, what: str = "") -> None:
+        """Note for the help desk that a try was refused: `relay explain USER` finds it by the hash of the user."""
+        fields = {"account": account, "reason": why.value, "mailbox": None if view is None else view.mailbox.id}
+        log.info("credential of an app not taken", extra=fields)
+        self._timeline.denied(account, why, view, what)
+
+    def _asked(self, view: RegistrationView, mark: Mark) -> None:
+        """Note that an app asked for a push."""
+        self._timeline.of_registration(EventKind.ASKED, view.mailbox.id, view.registration.id, mark.value)
 
     async def _withdraw(self, id_: RegistrationId) -> None:
         try:

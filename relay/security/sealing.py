@@ -13,6 +13,7 @@ versions, were bound to the mailbox alone: `renewed` takes them once, at the upg
 
 import base64
 import hashlib
+import hmac
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -32,6 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
 from eas_watcher.errors import EasError
 from eas_watcher.names import DeviceId, MailboxId
 from relay.domain.errors import SealBroken
+from relay.domain.tries import account_key
 from relay.security import credentials
 from relay.security.credentials import StoredCredential
 
@@ -201,6 +203,14 @@ def derive_device_id(key: SealingPublicKey, server: str, user: str) -> DeviceId:
     """Return the EAS device id of a mailbox: 32 letters and digits, always the same, different per installation."""
     digest = hashlib.sha256(b"\0".join((b"relay device", key.raw, server.encode(), user.encode()))).digest()
     return DeviceId(base64.b32encode(digest).decode("ascii")[:32])
+
+
+def derive_account(key: SealingPublicKey, user: str) -> str:
+    """Return the keyed hash that stands for a user, in any spelling, where the name itself must not be kept.
+
+    Only who has the public key can compare it with a name: it is neither in the database nor in a log.
+    """
+    return hmac.digest(b"relay account\0" + key.raw, account_key(user).encode(), "sha256").hex()[:32]
 
 
 def _info(header: bytes, owner: Owner) -> bytes:

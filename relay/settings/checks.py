@@ -33,6 +33,7 @@ from relay.settings.sections import (
     RelaySection,
     SealingSection,
     ServerSection,
+    TimelineSection,
 )
 from relay.settings.servers import KNOWS_PASSWORDS, ServerChecks
 from relay.settings.source import Faults, Sections
@@ -96,6 +97,7 @@ class Checks:
         push = read("push", PushSection, faults)
         webpush = WebPushChecks(self._sections, self._files, self._role, self._network).settings()
         registrations = read("registrations", RegistrationsSection, faults)
+        timeline = read("timeline", TimelineSection, faults)
         egress, log = read("egress", EgressSection, faults), read("log", LogSection, faults)
         return Settings(
             role=self._role,
@@ -123,6 +125,8 @@ class Checks:
                 token_gone=_days(registrations.retain_token_gone_days),
                 refused=_days(registrations.retain_refused_days),
                 untouched=_days(registrations.retain_untouched_days),
+                events=timedelta(hours=timeline.keep_hours),
+                events_of_one=timeline.per_mailbox,
             ),
             egress=EgressSettings(
                 self._files.path(egress.folder) if egress.folder else state_dir / EGRESS,

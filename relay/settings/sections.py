@@ -496,6 +496,17 @@ class EgressSection(Section):
     )
 
 
+class TimelineSection(Section):
+    """[timeline]: the last events of each mailbox, which `relay explain` shows; they have no content."""
+
+    keep_hours: float = Field(
+        default=72.0, ge=0, le=8760, description="hours for which events are kept, up to 8760; 0: none is noted"
+    )
+    per_mailbox: int = Field(
+        default=300, ge=10, le=100_000, description="events of one mailbox that are kept, the newest, 10 to 100000"
+    )
+
+
 class LogSection(Section):
     """[log]: which log records are written, and in which format."""
 
@@ -530,6 +541,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "push": PushSection,
     "registrations": RegistrationsSection,
     "egress": EgressSection,
+    "timeline": TimelineSection,
     "log": LogSection,
 }
 """The tables of relay.toml; `servers` holds one such table per server."""

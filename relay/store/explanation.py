@@ -1,22 +1,24 @@
 """How `relay explain` finds a mailbox, and reads it with everything that explains its state."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from eas_watcher.names import MailboxId
 from relay.domain.clock import Clock
-from relay.domain.explanation import KnownRegistration, MailboxExplanation, UnreadableMailbox, WaitingMark
+from relay.domain.explanation import Findings, KnownRegistration, MailboxExplanation, UnreadableMailbox, WaitingMark
 from relay.domain.model import Mailbox, Mark
+from relay.domain.timeline import Happening
 from relay.domain.unreadable import UnreadableRows
 from relay.store.engine import Database
 from relay.store.reading import Bad, Reader, faults
 from relay.store.rows import MAILBOX, REGISTRATION, AnyRow, read_mailbox, read_registration
 from relay.store.tables import candidate, mailbox, node, outbox, registration, shard
+from relay.store.timeline import events_of, mailboxes_of
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 
@@ -24,6 +26,16 @@ FORBIDDEN: Final = "42501"
 """The SQLSTATE of a statement that its user may not run."""
 MOST: Final = 20
 """Mailboxes of one user; there is one per server."""
+SIMILAR: Final = 50
+"""Mailboxes that are listed if a part of a name fits several."""
+EVENTS: Final = 100
+"""Events of one mailbox that are read."""
+AccountOf: TypeAlias = Callable[[str], str]
+"""Returns the keyed hash of a user; empty: unknown."""
+
+
+def _nobody(_user: str) -> str:
+    return ""
 
 
 class SqlExplanationStore:
@@ -34,17 +46,29 @@ class SqlExplanationStore:
         self._database = database
         self._clock = clock
 
-    async def find(self, name: str) -> list[MailboxExplanation | UnreadableMailbox]:
-        """Find a mailbox by its id, the id of one of its registrations, or its user."""
+    async def find(
+        self, name: str, account_of: AccountOf = _nobody, most: int = EVENTS, before: datetime | None = None
+    ) -> Findings:
+        """Find a mailbox by its id, the id of one of its registrations, its user, or a part of its user.
+
+        `account_of` returns the hash under which the timeline has what users did that have no mailbox. At `most` so
+        many events are returned, none that came after `before`.
+        """
         unreadable = UnreadableRows()
-        found, bad = await self._database.run(_find, name, self._clock(), unreadable)
-        for known, _, _, _ in found:
+        found, bad, similar = await self._database.run(_find, name, self._clock(), unreadable)
+        if len(similar) > 1:
+            return Findings(similar=tuple(similar))
+        explained: list[MailboxExplanation | UnreadableMailbox] = []
+        for known, owner, until, own in found:
             await self._look_as_the_watch(known.id, unreadable)
-        explained: list[MailboxExplanation | UnreadableMailbox] = [
-            MailboxExplanation(known, owner, until, own, tuple(unreadable.of(known.id)))
-            for known, owner, until, own in found
-        ]
-        return [*explained, *(UnreadableMailbox(each.name, tuple(unreadable.of(each.name))) for each in bad)]
+            account = account_of(known.user)
+            events = await self._database.run(events_of, [known.id], account, most, before)
+            rows = tuple(unreadable.of(known.id))
+            explained.append(MailboxExplanation(known, owner, until, own, rows, tuple(events)))
+        explained += [UnreadableMailbox(each.name, tuple(unreadable.of(each.name))) for each in bad]
+        if explained:
+            return Findings(tuple(explained))
+        return Findings(events=tuple(await self._database.run(_events_of_stranger, account_of(name), most, before)))
 
     async def _look_as_the_watch(self, id_: MailboxId, unreadable: UnreadableRows) -> None:
         """Note what the watch role cannot read of a mailbox, if our database user may read it."""
@@ -95,17 +119,42 @@ _MARKS: Final = Reader(
 )
 
 
+_Found: TypeAlias = "tuple[Mailbox, str | None, datetime | None, tuple[KnownRegistration, ...]]"
+
+
 def _find(
     connection: sa.Connection, name: str, now: datetime, unreadable: UnreadableRows
-) -> tuple[list[tuple[Mailbox, str | None, datetime | None, tuple[KnownRegistration, ...]]], list[Bad]]:
-    """Return mailboxes, each with its shard's owner, until when that has it, and the mailbox's registrations."""
+) -> tuple[list[_Found], list[Bad], list[Mailbox]]:
+    """Return mailboxes, each with its shard's owner, until when that has it, and the mailbox's registrations.
+
+    If no name is the whole one, the mailboxes with that part of a name; several of them come last, unexplained.
+    """
     owner = sa.select(registration.c.mailbox_id).where(registration.c.id == name)
     wanted = (mailbox.c.id == name) | mailbox.c.id.in_(owner) | (sa.func.lower(mailbox.c.user) == name.lower())
-    query = _MAILBOXES.query.where(wanted).order_by(mailbox.c.server, mailbox.c.user).limit(MOST)
+    found, bad = _some(connection, wanted, MOST, unreadable)
+    if not found and not bad and name:
+        part = sa.func.lower(mailbox.c.user).contains(name.lower(), autoescape=True)
+        found, bad = _some(connection, part, SIMILAR, unreadable)
+        if len(found) > 1:
+            return [], [], [known for known, _, _ in found]
+    return [(*one, _registrations(connection, one[0].id, now, unreadable)) for one in found], bad, []
+
+
+def _some(
+    connection: sa.Connection, wanted: sa.ColumnElement[bool], most: int, unreadable: UnreadableRows
+) -> tuple[list[tuple[Mailbox, str | None, datetime | None]], list[Bad]]:
+    query = _MAILBOXES.query.where(wanted).order_by(mailbox.c.server, mailbox.c.user).limit(most)
     found, bad = _MAILBOXES.all(connection, query)
     for each in bad:
         unreadable.looked("mailbox", each.name, {each.name: each.fault})
-    return [(*one, _registrations(connection, one[0].id, now, unreadable)) for one in found], bad
+    return found, bad
+
+
+def _events_of_stranger(connection: sa.Connection, account: str, most: int, before: datetime | None) -> list[Happening]:
+    """Return the events of an account, and of mailboxes for which it once registered."""
+    if not account:
+        return []
+    return events_of(connection, mailboxes_of(connection, account), account, most, before)
 
 
 def _registration_ids(connection: sa.Connection) -> set[str]:

@@ -13,6 +13,7 @@ from relay.store.tables import (
     candidate,
     challenged,
     collection,
+    event,
     hierarchy,
     mailbox,
     metadata,
@@ -110,6 +111,7 @@ GRANTS: Final = (
     Grant(API, "push_test", "INSERT", ("id", "registration_id", "asked_at")),
     Grant(API, "push_test", "UPDATE", ("state", "ended_at")),
     *_whole(API, tombstone, "SELECT", "INSERT", "DELETE"),
+    *_whole(API, event, "SELECT", "DELETE"),
     # The watch role opens credentials; it may not read device tokens and registration secrets.
     *_whole(WATCH, mailbox, "SELECT", "DELETE"),
     Grant(WATCH, "mailbox", "UPDATE", _without(mailbox, "id", "server", "user", "user_key", "device_id", "shard")),
@@ -162,6 +164,7 @@ GRANTS: Final = (
     ),
     Grant(PUSH, "push_test", "SELECT", ("registration_id", "state")),
     Grant(PUSH, "push_test", "UPDATE", ("state", "reason", "channel", "ended_at")),
+    *(Grant(user, "event", "INSERT", _without(event, "id")) for user in ROLES),
     *(grant for user in ROLES for table in (shard, node) for grant in _whole(user, table, "SELECT")),
     *(Grant(user, "alembic_version", "SELECT") for user in ROLES),
 )

@@ -38,7 +38,7 @@ from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.retention import Retention
 from relay.domain.tries import Load, account_key
 from relay.domain.unreadable import UnreadableRows
-from relay.store import tombstones, tries
+from relay.store import timeline, tombstones, tries
 from relay.store.bulk import Among, in_order
 from relay.store.challenges import prove
 from relay.store.engine import Database, scrub
@@ -206,7 +206,9 @@ class SqlRegistrationStore:
                 self._wakeups.wake(Topic.MAILBOXES)
                 await scrub(self._database)
             if looked < at_once or not some.total():  # mailboxes alone wait for the watch role
-                return ended
+                break
+        await timeline.shorten(self._database, self._reads, now, self._retention)
+        return ended
 
     async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime, test: str = "") -> None:
         """Set a dirty mark for a test push, and note the test; does nothing for a registration that is gone."""

@@ -1,4 +1,4 @@
-"""The schema: fifteen tables, the same on SQLite and PostgreSQL."""
+"""The schema: sixteen tables, the same on SQLite and PostgreSQL."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -310,3 +310,28 @@ sealed_anew = sa.Table(
 )
 """The shards whose seals of the old form were sealed anew, so that the watch role takes none of that form any more. The
 watch role's database user may only add rows: who has that user cannot bring the old form back."""
+
+event = sa.Table(
+    "event",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), sa.Identity(), primary_key=True),
+    sa.Column("at", Moment, nullable=False),
+    sa.Column("mailbox_id", sa.Text, nullable=False, server_default=""),
+    sa.Column("registration_id", sa.Text, nullable=False, server_default=""),
+    sa.Column("account", sa.Text, nullable=False, server_default=""),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("what", sa.Text, nullable=False, server_default=""),
+    sa.Column("through", sa.Text, nullable=False, server_default=""),
+    sa.Column("result", sa.Text, nullable=False, server_default=""),
+    sa.Column("code", sa.Text, nullable=False, server_default=""),
+    sa.Column("count", sa.Integer, nullable=False, server_default="1"),
+    sa.Index("ix_event_mailbox_id_id", "mailbox_id", "id"),
+)
+sa.Index(
+    "ix_event_account",
+    event.c.account,
+    sqlite_where=event.c.account != "",
+    postgresql_where=event.c.account != "",
+)
+"""The timeline (`relay/domain/timeline.py`), for as long as `timeline.keep_hours` says. Without foreign keys: an event
+locks no other row, and those of a mailbox that is forgotten still say why."""

@@ -11,6 +11,7 @@ from relay.domain.retention import Retention
 from relay.store.bulk import Among
 from relay.store.prepared import Prepared
 from relay.store.tables import Moment, registration, tombstone
+from relay.store.timeline import note_ended
 
 _THESE: Final = Among("ids", registration.c.id)
 _CLEAR: Final = sa.delete(tombstone).where(Among("ids", tombstone.c.registration_id))
@@ -37,6 +38,7 @@ def end(connection: sa.Connection, ids: Collection[str], ending: Ending, now: da
     if not ids:
         return
     these = {"ids": sorted(ids)}
+    note_ended(connection, ids, ending, now, retention)
     connection.execute(_CLEAR, these)
     connection.execute(
         _BURY,

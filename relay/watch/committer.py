@@ -21,6 +21,7 @@ from relay.domain.clock import Clock
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import CommitEntry
 from relay.domain.ports.watch import WatchStore
+from relay.domain.timeline import Timeline
 from relay.watch.leases import Lease
 
 log = logging.getLogger(__name__)
@@ -130,8 +131,9 @@ class _Waiting:
 class GroupCommitter:
     """Commits entries of many watches in groups while `run` runs."""
 
-    def __init__(self, store: WatchStore, clock: Clock) -> None:
-        """Commit to `store`."""
+    def __init__(self, store: WatchStore, clock: Clock, timeline: Timeline | None = None) -> None:
+        """Commit to `store`, and note in the timeline what is durable."""
+        self._timeline = timeline or Timeline.off()
         self._store = store
         self._clock = clock
         self._queue: deque[_Waiting] = deque()
@@ -203,6 +205,10 @@ class GroupCommitter:
             raise
         except BaseException as error:  # noqa: BLE001  # the waiters raise it; a task for each group would cost more
             return error
+        if self._timeline.on:
+            for entry in batch:
+                if entry.mailbox_id not in fenced:
+                    self._timeline.progressed(entry.mailbox_id, entry.progress)
         for waiting in group:
             if waiting.done.done():
                 continue

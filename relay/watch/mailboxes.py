@@ -20,6 +20,7 @@ from relay.domain.errors import StoreUnavailable
 from relay.domain.model import WatchRecord
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.ports.watch import WatchStore
+from relay.domain.timeline import Timeline
 from relay.security.sealing import is_old
 from relay.watch.accounts import Accounts, Connection
 from relay.watch.leases import Lease, Leases
@@ -112,6 +113,7 @@ class Mailboxes:
         held: HeldMailboxes,
         leases: Leases,
         context: WatchContext,
+        timeline: Timeline | None = None,
     ) -> None:
         """Watch nothing yet; `context` is what the watches share, its journal commits under the leases of `held`."""
         self._store = store
@@ -120,6 +122,7 @@ class Mailboxes:
         self._held = held
         self._leases = leases
         self._context = context
+        self._timeline = timeline or Timeline.off()
         self._fleet = Fleet(context, self.broken)
         self._verification = Verification(
             store,
@@ -129,6 +132,7 @@ class Mailboxes:
             self.broken,
             context.admissions,
             context.random,
+            self._timeline,
         )
         self._broken: asyncio.Queue[MailboxId] = asyncio.Queue()
         self._turn = asyncio.Lock()
@@ -183,6 +187,7 @@ class Mailboxes:
         await asyncio.gather(*map(self._fleet.stop, mailboxes))
         for mailbox in mailboxes:
             self._held.drop(mailbox)
+            self._timeline.left(mailbox)
 
     async def ran_out(self) -> None:
         """Stop all watches: the leases ran out."""
@@ -197,6 +202,7 @@ class Mailboxes:
             self._leases.gave(shard)
             for mailbox in mailboxes:
                 self._held.drop(mailbox)
+                self._timeline.left(mailbox)
         if self._reads:
             await asyncio.wait(set(self._reads))
 
@@ -340,17 +346,19 @@ class Mailboxes:
 
     async def _apply_one(self, record: WatchRecord) -> None:
         if record.registrations == 0:
-            await self._forget(record.mailbox.id)
+            await self._forget(record.mailbox.id, record.mailbox.user)
             return
         for candidate in record.candidates:
             self._verification.start(candidate, record)
         await self._follow(record)
 
-    async def _forget(self, mailbox: MailboxId) -> None:
+    async def _forget(self, mailbox: MailboxId, user: str) -> None:
         await self._fleet.stop(mailbox)
         self._held.drop(mailbox)
+        self._timeline.left(mailbox)
         if await self._store.forget(mailbox):
             log.info("mailbox forgotten: no registration names it", extra={"mailbox": mailbox})
+            self._timeline.forgotten(mailbox, user)
         else:
             self._broken.put_nowait(mailbox)  # an app registered it meanwhile: read it again
 

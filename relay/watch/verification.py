@@ -18,6 +18,7 @@ from eas_watcher.server.admissions import Admissions
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Candidate, RegistrationId, WatchRecord
 from relay.domain.ports.watch import WatchStore
+from relay.domain.timeline import EventKind, Timeline
 from relay.domain.tries import TryLimits, Wait
 from relay.watch.accounts import Accounts, Connection
 from relay.watch.credential_check import CheckResult, Finding, OptionsGuards, check_credential, reason_of
@@ -41,11 +42,13 @@ class Verification:
         broken: Callable[[MailboxId], None],
         admissions: Admissions,
         random: Random,
+        timeline: Timeline | None = None,
     ) -> None:
         """Take where results are stored; `watched` says whether this process still has a mailbox's shard.
 
         `show` records why a mailbox waits; `broken` has its candidates started again after a fault of ours.
         """
+        self._timeline = timeline or Timeline.off()
         self._broken = broken
         self._store = store
         self._accounts = accounts
@@ -167,6 +170,7 @@ class Verification:
         if left is not None and left <= 0:
             log.info("candidate not checked in time", extra={"mailbox": candidate.mailbox_id})
             await self._store.expire(self._present(candidate))
+            self._note(EventKind.UNCHECKED, candidate)
             raise _Withdrawn
         return record
 
@@ -204,6 +208,7 @@ class Verification:
         log.error("candidate cannot be proved", extra={"mailbox": record.mailbox.id, "reason": why.reason})
         if why.state is WatchState.CREDENTIAL_REFUSED:
             await self._store.refuse(candidate, self._clock())
+            self._note(EventKind.REFUSED, candidate)
         elif record.sealed_credential is None:
             await self._show(record.mailbox.id, why)
 
@@ -292,11 +297,17 @@ class Verification:
                 await self._store.accept(
                     candidate, self._clock(), url, replaces=finding.replaces, succeeded=finding.succeeded
                 )
+                self._note(EventKind.ACCEPTED, candidate)
             case CheckResult.REFUSED:
                 await self._store.refuse(candidate, self._clock())
+                self._note(EventKind.REFUSED, candidate)
             case CheckResult.UNKNOWN:
                 return False
         return True
+
+    def _note(self, kind: EventKind, candidate: Candidate) -> None:
+        """Note what became of a candidate."""
+        self._timeline.of_registration(kind, candidate.mailbox_id, candidate.registration_id)
 
     async def _newest(self, candidate: Candidate, record: WatchRecord) -> Candidate:
         """Return a candidate with the newest seal of its grant: the app's is spent once the grant was rotated."""

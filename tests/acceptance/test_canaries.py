@@ -11,6 +11,7 @@ from relay.cli.audit import audit
 from relay.sandbox.eas.failures import AnswerHttp, FailurePlan, Garble
 from relay.sandbox.installation import APP
 from relay.sandbox.scripts import Received
+from tests.acceptance.test_cli import relay as relay_command
 from tests.site import ANN, IPHONE, Site
 from tests.waiting import SOON, until
 
@@ -45,6 +46,25 @@ def test_the_search_finds_words_in_plain_text_and_in_base64() -> None:
     assert leaks((PASSWORD,), b"... " + credentials) == [PASSWORD]
     assert leaks((SUBJECT,), f"<{SUBJECT}>".encode()) == [SUBJECT]
     assert leaks((SUBJECT, PASSWORD), b"nothing here") == []
+
+
+async def explained(site: Site) -> Any:
+    """Return what the help desk reads, once it has the last of the events that the test makes."""
+
+    async def whole() -> list[Any]:
+        told = await relay_command("explain", ANN, "--json", "--config", str(site.sandbox.toml))
+        ann = json.loads(told.out)
+        kinds = {each["kind"] for each in ann[0]["events"]}
+        return ann if {"registered", "denied", "noticed", "pushed", "state"} <= kinds else []
+
+    found: list[Any] = []
+
+    async def complete() -> bool:
+        found[:] = await whole()
+        return bool(found)
+
+    await until(complete)
+    return found
 
 
 async def test_no_canary_leaves_the_house(site: Site) -> None:
@@ -95,6 +115,7 @@ async def test_no_canary_leaves_the_house(site: Site) -> None:
         site.deliver(subject=SUBJECT, sender=SENDER, body=BODY)
         await until(lambda: len(apns.received) > before)
         answers += [await relay.health(), await relay.metrics()]
+        answers.append(await explained(site))
         log = relay.log.read_bytes()
         database = b"".join(
             path.read_bytes() for path in (site.sandbox.folder / "state").iterdir() if "sqlite" in path.name

@@ -20,12 +20,14 @@ from tests.contract.samples import LATER, NEW_MAIL, NOW, activate, entry, overwr
 
 
 async def find(engine: Database, name: str) -> list[MailboxExplanation]:
-    found = await SqlExplanationStore(engine, lambda: LATER).find(name)
+    found = (await SqlExplanationStore(engine, lambda: LATER).find(name)).mailboxes
     assert all(isinstance(each, MailboxExplanation) for each in found)
     return [each for each in found if isinstance(each, MailboxExplanation)]
 
 
-@pytest.mark.parametrize("name", ["mb-ann", "reg-ann-phone", "reg-ann-tablet", "ann@example.com", "ANN@example.com"])
+@pytest.mark.parametrize(
+    "name", ["mb-ann", "reg-ann-phone", "reg-ann-tablet", "ann@example.com", "ANN@example.com", "NN@ex"]
+)
 async def test_a_mailbox_is_found_by_every_name_of_it(
     engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore, name: str
 ) -> None:
@@ -39,13 +41,25 @@ async def test_a_mailbox_is_found_by_every_name_of_it(
     assert [known.registration.id for known in case.registrations] == ["reg-ann-phone", "reg-ann-tablet"]
 
 
-@pytest.mark.parametrize("name", ["", "eve", "%", "ann", "reg-ann"])
+@pytest.mark.parametrize("name", ["", "eve", "%", "reg-ann", "a_n"])
 async def test_nothing_else_is_found(
     engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore, name: str
 ) -> None:
     await activate(registrations, watches)
 
     assert await find(engine, name) == []
+
+
+async def test_several_users_with_a_part_of_a_name_are_listed(
+    engine: Database, registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    await activate(registrations, watches)
+    await activate(registrations, watches, "joanna")
+
+    found = await SqlExplanationStore(engine, lambda: LATER).find("ann")
+
+    assert [each.user for each in found.similar] == ["ann@example.com", "joanna@example.com"]
+    assert found.mailboxes == ()
 
 
 async def test_a_case_holds_what_happened_last_and_what_waits(

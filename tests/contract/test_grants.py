@@ -258,7 +258,7 @@ async def test_explain_with_the_user_of_any_role_explains_or_says_what_it_lacks(
     for engine in (api, watch, push):
         try:
             with refusals():
-                (found,) = await SqlExplanationStore(engine, lambda: NOW).find("ann@example.com")
+                (found,) = (await SqlExplanationStore(engine, lambda: NOW).find("ann@example.com")).mailboxes
         except DatabaseRefuses as error:
             said.append(str(error).partition(" for ")[0])
         else:

@@ -75,6 +75,11 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
         WATCH: {"SELECT": ALL, "UPDATE": "sealed account", "DELETE": ALL},
     },
     "wipe": {WATCH: {"SELECT": ALL, "INSERT": ALL, "DELETE": ALL}},
+    "event": {
+        API: {"SELECT": ALL, "INSERT": "but id", "DELETE": ALL},
+        WATCH: {"INSERT": "but id"},
+        PUSH: {"INSERT": "but id"},
+    },
     "tombstone": {API: {"SELECT": ALL, "INSERT": ALL, "DELETE": ALL}},
     "tries": {API: {"SELECT": ALL}, WATCH: {"SELECT": ALL, "INSERT": ALL, "UPDATE": ALL, "DELETE": ALL}},
     "outbox": {

@@ -11,7 +11,7 @@ from eas_watcher.machine.memory import Progress
 from eas_watcher.names import CollectionClass
 from eas_watcher.server.idle_timeout import Lesson
 from relay.domain.errors import RowUnreadable
-from relay.domain.explanation import MailboxExplanation, UnreadableMailbox
+from relay.domain.explanation import Findings, MailboxExplanation, UnreadableMailbox
 from relay.domain.model import Platform, RegistrationId
 from relay.domain.unreadable import Unreadable, UnreadableRows
 from relay.ops.explain import document, text
@@ -356,7 +356,7 @@ async def test_explain_names_what_cannot_be_read(relay: Relay) -> None:
     await relay.write("UPDATE mailbox SET state = 'hibernating' WHERE id = 'mb-ben'")
     store = SqlExplanationStore(relay.engine, lambda: NOW)
 
-    (ann,), (ben,) = await store.find("mb-ann"), await store.find("ben@example.com")
+    (ann,), (ben,) = [(await store.find(name)).mailboxes for name in ("mb-ann", "ben@example.com")]
 
     assert isinstance(ann, MailboxExplanation)
     assert isinstance(ben, UnreadableMailbox)
@@ -364,7 +364,7 @@ async def test_explain_names_what_cannot_be_read(relay: Relay) -> None:
     assert "registration reg-ann-phone: cannot be read, so set aside: 'paused' is not a valid" in text(ann, NOW)
     assert "collection 5: cannot be read" in text(ann, NOW)
     assert "mailbox mb-ben: cannot be read, so set aside: 'hibernating' is not a valid" in text(ben, NOW)
-    assert document(ben, NOW)["unreadable"]
+    assert document(Findings((ben,)), NOW)[0]["unreadable"]
 
 
 async def test_health_names_rows_and_what_to_do(relay: Relay) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass
-from relay.domain.explanation import KnownRegistration, MailboxExplanation
+from relay.domain.explanation import Findings, KnownRegistration, MailboxExplanation
 from relay.domain.model import Mode, Quarantine
 from relay.domain.outcome import LastOutcome, OutcomeKind
 from relay.ops.explain import document, text
@@ -73,7 +73,7 @@ def test_moments_in_the_future_are_shown_too() -> None:
 
 
 def test_programs_read_the_same() -> None:
-    told = json.loads(json.dumps(document(CASE, NOW)))
+    told = json.loads(json.dumps(document(Findings((CASE,)), NOW)[0]))
 
     assert told["mailbox"]["last_ping_at"] == "2026-11-24T11:58:30Z"
     assert (told["mailbox"]["device_id"], told["mailbox"]["device_type"]) == ("DEVICE", "PushRelay")
@@ -103,7 +103,7 @@ def test_a_quarantine_and_a_parked_push_are_shown() -> None:
         "the first change after 2026-11-24T14:00:00Z (in 2 hours) tries it again\n"
     ) in text(case, NOW)
     assert ", set aside: internal-error\n" in text(case, NOW)
-    (own,) = json.loads(json.dumps(document(case, NOW)))["registrations"]
+    (own,) = json.loads(json.dumps(document(Findings((case,)), NOW)[0]))["registrations"]
     assert own["quarantine"] == {
         "since": "2026-11-24T09:00:00Z",
         "reason": "BadDeviceToken",
@@ -111,6 +111,6 @@ def test_a_quarantine_and_a_parked_push_are_shown() -> None:
     }
 
 
-@pytest.mark.parametrize("told", [text(CASE, NOW), json.dumps(document(CASE, NOW))])
+@pytest.mark.parametrize("told", [text(CASE, NOW), json.dumps(document(Findings((CASE,)), NOW)[0])])
 def test_neither_shows_a_device_token_or_a_secret(told: str) -> None:
     assert CANARY not in told

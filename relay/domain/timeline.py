@@ -1,0 +1,261 @@
+"""The timeline: what happened lately to a mailbox and its registrations, without content, gathered in memory.
+
+It is for people who ask why a push is missing. A process that is killed loses the events of its last second.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from eas_watcher.machine.memory import Progress, WatchState
+from eas_watcher.names import MailboxId
+from relay.domain.clock import Clock
+from relay.domain.model import DuePush, Registration, RegistrationChange, RegistrationId, RegistrationView
+from relay.domain.outcome import Delivered, Outcome, OutcomeKind, Reach, Refused, RetryLater
+from relay.domain.reasons import write_reason
+
+HELD: Final = 10_000
+"""Events that wait in memory to be written; more of them are dropped and counted."""
+PER_HOUR: Final = 120
+"""Events of one mailbox, registration or account that one process keeps within an hour."""
+STRANGERS: Final = 5_000
+"""Events of accounts without a mailbox that one process keeps within an hour."""
+LONGEST: Final = 80
+"""Characters of a code; a provider's may be longer."""
+HOUR: Final = timedelta(hours=1)
+
+_STRANGE: Final = re.compile(r"[^A-Za-z0-9_.,:/ -]")
+
+
+def _nobody(_user: str) -> str:
+    return ""
+
+
+class EventKind(StrEnum):
+    """What happened; a name that this version does not know is shown as it is."""
+
+    NOTICED = "noticed"
+    """The mail server reported new items: `what` is their class, `count` their number; `result` is `uncertain` if they
+    are inferred."""
+    STATE = "state"
+    """The watch came into another state: `what` is the state, `code` its reason."""
+    PUSHED = "pushed"
+    """The provider answered a push: `what` is its mark, `through` the platform, `result` the kind of the answer, or
+    CHANNEL if it concerns all phones of the app; `code` is its reason, `count` the number of items."""
+    REGISTERED = "registered"
+    """An app registered: `through` is its platform, `result` the mail server's verdict."""
+    DENIED = "denied"
+    """A try to register, or to change the credential (`what`), was refused: `code` is a Denial."""
+    ACCEPTED = "accepted"
+    """The mail server accepted a credential."""
+    REFUSED = "refused"
+    """The mail server refused a credential of an app."""
+    UNCHECKED = "unchecked"
+    """A credential was dropped since the mail server could not be asked in time."""
+    CHANGED = "changed"
+    """An app changed its registration: `what` names the properties."""
+    PROVED = "proved"
+    """An app proved that it is on its device."""
+    ASKED = "asked"
+    """An app asked for a push: `what` is its mark, `test` or `challenge`."""
+    ENDED = "ended"
+    """A registration ended: `result` says how."""
+    FORGOTTEN = "forgotten"
+    """The mailbox was deleted: it has no registration any more."""
+    OMITTED = "omitted"
+    """More events came within the hour than are kept."""
+
+
+class Denial(StrEnum):
+    """Why a try to register was refused."""
+
+    CREDENTIAL = "credential"
+    """The mail server refused user or password."""
+    WIPED = "wiped"
+    """An administrator wiped the device of the account."""
+    TOO_MANY = "too-many-refusals"
+    """So many credentials of the account, or at its server, were refused that none is shown now."""
+    FULL = "mailbox-full"
+
+
+CHANNEL: Final = "channel-refused"
+"""The result of a push that the provider refused because of the app's key, topic or project."""
+UNCERTAIN: Final = "uncertain"
+
+
+class Event(NamedTuple):
+    """What happened to a mailbox, a registration or an account; no field can hold content of a mail or a credential."""
+
+    kind: str
+    mailbox_id: str = ""
+    """Empty: that of the registration, or of none that is left."""
+    registration_id: str = ""
+    account: str = ""
+    """The keyed hash of the user who tried to register; empty: the mailbox says who it is."""
+    what: str = ""
+    through: str = ""
+    result: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """An event with its moment; of events that came together, how many items or times it stands for."""
+
+    at: datetime
+    event: Event
+    count: int = 1
+
+
+class Timeline:
+    """Gathers events until they are written; equal ones add up meanwhile."""
+
+    def __init__(self, clock: Clock, *, on: bool = True, account_of: Callable[[str], str] = _nobody) -> None:
+        """Gather with the moments of a clock, or drop everything if it is not `on`.
+
+        `account_of` returns the keyed hash that stands for a user; empty: this process has no key for it.
+        """
+        self.account_of = account_of
+        self._clock = clock
+        self.on = on
+        self._waiting: dict[Event, tuple[datetime, int]] = {}
+        self._spent: Counter[str] = Counter()
+        self._hour_ends: datetime | None = None
+        self._states: dict[str, tuple[WatchState, str]] = {}
+        """The last state of each mailbox that is not plainly watched."""
+        self.dropped = 0
+        """Events that were dropped because too many waited."""
+
+    @classmethod
+    def off(cls) -> "Timeline":
+        """Return one that drops everything."""
+        return cls(_no_clock, on=False)
+
+    def note(self, event: Event, count: int = 1) -> None:
+        """Add an event."""
+        if not self.on:
+            return
+        known = self._waiting.get(event)
+        if known is not None:
+            self._waiting[event] = (known[0], known[1] + count)
+            return
+        if len(self._waiting) >= HELD:
+            self.dropped += 1
+            return
+        now = self._clock()
+        if self._may_keep(event, now):
+            self._waiting[event] = (now, count)
+
+    def take(self) -> list[Happening]:
+        """Return what was gathered, and forget it."""
+        waiting, self._waiting = self._waiting, {}
+        return [Happening(at, event, count) for event, (at, count) in waiting.items()]
+
+    def _may_keep(self, event: Event, now: datetime) -> bool:
+        """Return True if its mailbox has room for an event in this hour; the first one without is noted as such."""
+        if self._hour_ends is None or not now < self._hour_ends <= now + HOUR:
+            self._spent.clear()
+            self._hour_ends = now + HOUR
+        stranger = event.account if not event.mailbox_id else ""
+        if stranger and not self._spend("", STRANGERS):
+            return False
+        subject = event.registration_id or event.mailbox_id or stranger
+        if self._spend(subject, PER_HOUR):
+            return True
+        if self._spent[subject] == PER_HOUR + 1:
+            whose = Event(EventKind.OMITTED, event.mailbox_id, event.registration_id, event.account)
+            self._waiting[whose] = (now, 1)
+        return False
+
+    def _spend(self, subject: str, most: int) -> bool:
+        self._spent[subject] += 1
+        return self._spent[subject] <= most
+
+    # --- what the roles note
+
+    def progressed(self, mailbox: MailboxId, progress: Progress) -> None:
+        """Note what was committed of a watch: new items, and another state."""
+        if not self.on:
+            return
+        for change in progress.changes:
+            result = "" if change.certain else UNCERTAIN
+            self.note(Event(EventKind.NOTICED, mailbox, what=change.cls.value, result=result), change.count)
+        condition = progress.condition
+        if condition is None:
+            return
+        now = condition.state, write_reason(condition.reason)
+        if self._states.get(mailbox) == now:
+            return
+        if now == (WatchState.WATCHING, ""):
+            self._states.pop(mailbox, None)
+        else:
+            self._states[mailbox] = now
+        self.note(Event(EventKind.STATE, mailbox, what=now[0].value, code=now[1]))
+
+    def forgotten(self, mailbox: MailboxId, user: str) -> None:
+        """Note that a mailbox was deleted; by its user's hash the help desk still finds its events."""
+        self.note(Event(EventKind.FORGOTTEN, mailbox, account=self.account_of(user)))
+
+    def left(self, mailbox: MailboxId) -> None:
+        """Forget the state of a mailbox that this process does not watch any more."""
+        self._states.pop(mailbox, None)
+
+    def pushed(self, push: DuePush, outcome: Outcome) -> None:
+        """Note a provider's answer; a push that was not sent has none."""
+        if not self.on:
+            return
+        if isinstance(outcome, (RetryLater, Refused)) and outcome.reach is Reach.HERE:
+            return
+        reason = "" if isinstance(outcome, Delivered) else clean(outcome.reason)
+        result = OutcomeKind.of(outcome).value
+        if isinstance(outcome, Refused) and outcome.channel:
+            result = CHANNEL
+        event = Event(
+            EventKind.PUSHED,
+            registration_id=push.registration_id,
+            what=push.mark.value,
+            through=push.platform.value,
+            result=result,
+            code=reason,
+        )
+        self.note(event, push.count)
+
+    def registered(self, view: RegistrationView, verdict: str, account: str) -> None:
+        """Note that an app registered."""
+        own = view.registration
+        event = Event(EventKind.REGISTERED, view.mailbox.id, own.id, account, through=own.platform.value)
+        self.note(event._replace(result=verdict))
+
+    def denied(self, account: str, why: Denial, view: RegistrationView | None = None, what: str = "") -> None:
+        """Note that a try was refused; `what` is what the app sent: a registration, or something for one."""
+        mailbox, own = ("", "") if view is None else (view.mailbox.id, view.registration.id)
+        self.note(Event(EventKind.DENIED, mailbox, own, account, what=what, code=why.value))
+
+    def changed(self, own: Registration, change: RegistrationChange) -> None:
+        """Note which properties an app changed, not their values."""
+        names = [name for name in PROPERTIES if getattr(change, name) is not None]
+        if names:
+            self.note(Event(EventKind.CHANGED, own.mailbox_id, own.id, what=",".join(names)))
+
+    def of_registration(
+        self, kind: EventKind, mailbox: MailboxId, registration: RegistrationId, what: str = ""
+    ) -> None:
+        """Note an event of a registration that has no more properties."""
+        self.note(Event(kind, mailbox, registration, what=what))
+
+
+def _no_clock() -> datetime:  # pragma: no cover -- nothing is noted
+    raise AssertionError("a timeline that is off asks for the time")
+
+
+PROPERTIES: Final = ("device_token", "environment", "classes", "subfolders", "mode", "locale", "sealed_candidate")
+"""The properties of a change that the timeline names."""
+
+
+def clean(code: str) -> str:
+    """Return a provider's code as the timeline keeps it: short, and without characters that no code has."""
+    return _STRANGE.sub("?", code)[:LONGEST]
