@@ -10,6 +10,8 @@ from relay.registration.errors import Busy
 from relay.registration.requests import CertificateLogin
 from tests.waiting import until
 
+LEAST_FAVOURED = 19  # the greatest niceness that there is [nice(2)]
+
 LOGIN = CertificateLogin(pem="no certificate")
 
 
@@ -77,7 +79,7 @@ async def test_the_process_lets_pushes_and_pings_come_first(monkeypatch: pytest.
         return int(stat.rpartition(")")[2].split()[16])
 
     try:
-        await until(lambda: bool(made) and niceness() == niceness_here() + NICE, 20)
+        await until(lambda: bool(made) and niceness() == min(niceness_here() + NICE, LEAST_FAVOURED), 20)
     finally:
         held.set()
         with pytest.raises(UnusableCredential):  # "no certificate" is none; a slow machine may give up first
