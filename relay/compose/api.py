@@ -86,7 +86,7 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
     running.listeners["api"] = door
     pace = Pace(CONNECTIONS_PER_SECOND, CONNECTIONS_AT_ONCE)
     port = await stack.enter_async_context(
-        open_listener(app, api.host, api.port, tls, admission=door, pace=pace, largest=LARGEST)
+        open_listener(app, api.hosts, api.port, tls, admission=door, pace=pace, largest=LARGEST)
     )
     running.jobs.append(("expiry", partial(sweep_forever, store, now, settings.retention.period)))
-    log.info("registration API listens", extra={"host": api.host, "port": port, "tls": tls is not None})
+    log.info("registration API listens", extra={"hosts": list(api.hosts), "port": port, "tls": tls is not None})

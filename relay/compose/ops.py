@@ -96,8 +96,8 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
     )
     await stack.enter_async_context(
         open_listener(
-            create_ops_app(health, metrics, {settings.ops.host, *settings.ops.hosts}),
-            settings.ops.host,
+            create_ops_app(health, metrics, {*settings.ops.hosts, *settings.ops.names}),
+            settings.ops.hosts,
             settings.ops.port,
             admission=door,
             pace=Pace(CONNECTIONS_PER_SECOND, CONNECTIONS_PER_SECOND),

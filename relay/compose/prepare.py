@@ -6,7 +6,6 @@
 import errno
 import os
 import pwd
-import socket
 import ssl
 import tempfile
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from relay.domain.errors import PortTaken, SettingsInvalid
+from relay.http.hosts import CannotListen, bind
 from relay.http.listeners import server_tls
 from relay.push.apns.config import ApnsToken
 from relay.settings import Settings
@@ -91,40 +91,26 @@ def _owner(path: Path) -> str:
 
 def _listeners(settings: Settings) -> tuple[list[Fault], list[tuple[str, int]]]:
     """Return the listeners whose address this host cannot offer, and those whose port is in use: setting and port."""
-    wanted = [("ops", settings.ops.host, settings.ops.port)]
+    wanted = [("ops", settings.ops.hosts, settings.ops.port)]
     if settings.api is not None:
-        wanted.insert(0, ("api", settings.api.host, settings.api.port))
+        wanted.insert(0, ("api", settings.api.hosts, settings.api.port))
     faults: list[Fault] = []
     taken = []
-    for table, host, port in wanted:
-        error = _bind(host, port)
-        if error is None:
-            continue
-        if error.errno == errno.EADDRINUSE:
-            taken.append((f"{table}.port", port))
-        elif error.errno == errno.EACCES:
-            remedy = "Choose a port from 1024 on, or give the relay CAP_NET_BIND_SERVICE."
-            faults.append((f"{table}.port", f"is {port}, which this user may not use", remedy))
-        else:
-            faults.append((f"{table}.host", "is no address of this host", "Write one of its addresses, or 0.0.0.0."))
+    for table, hosts, port in wanted:
+        try:
+            for each in bind(hosts, port):
+                each.close()
+        except CannotListen as error:
+            if error.errno == errno.EADDRINUSE:
+                taken.append((f"{table}.port", port))
+            elif error.errno == errno.EACCES:
+                remedy = "Choose a port from 1024 on, or give the relay CAP_NET_BIND_SERVICE."
+                faults.append((f"{table}.port", f"is {port}, which this user may not use", remedy))
+            else:
+                wrong = f"{'is' if len(hosts) == 1 else f'names {error.host}, which is'} no address of this host"
+                remedy = 'Write its addresses, or "*" for all of them.'
+                faults.append((f"{table}.host", wrong, remedy))
     return faults, taken
-
-
-def _bind(host: str, port: int) -> OSError | None:
-    """Bind all addresses of a host name and close them again; return why that fails."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, protocol, _, address in found:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind(address)
-    except OSError as error:
-        return error
-    except UnicodeError:
-        return OSError(errno.EADDRNOTAVAIL, "no host name")
-    return None
 
 
 def _keys(settings: Settings) -> list[Fault]:

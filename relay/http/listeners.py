@@ -6,14 +6,13 @@ uses a file descriptor that a Ping may need.
 """
 
 import asyncio
-import errno
 import logging
 import socket
 import ssl
 import traceback
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +24,7 @@ from aiohttp.typedefs import Handler, Middleware
 from relay.http import kinds, problems
 from relay.http.acceptor import BACKLOG, Acceptor
 from relay.http.admission import Admission, Pace, Refused
+from relay.http.hosts import bind
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ UNPACED: Final = 10_000.0  # connections per second
 @asynccontextmanager
 async def open_listener(
     app: web.Application,
-    host: str,
+    hosts: str | Sequence[str],
     port: int,
     tls: ssl.SSLContext | None = None,
     *,
@@ -53,7 +53,9 @@ async def open_listener(
     first: float = FIRST,
     largest: int | None = None,
 ) -> AsyncIterator[int]:
-    """Serve an application until the block ends; yield the port, which matters when `port` is 0. Raises OSError.
+    """Serve an application until the block ends; yield the port, which matters when `port` is 0. Raises CannotListen.
+
+    `hosts` is one host or several, as `relay.http.hosts.bind` takes them.
 
     `admission` decides which connections the listener takes, `pace` how fast, by default as fast as they come. The
     listener keeps `spare` files for them, and cuts a connection that brings no request within `first` seconds. It reads
@@ -82,39 +84,14 @@ async def open_listener(
             )
 
         common = Pace(UNPACED, UNPACED) if pace is None else pace
-        listening = await _listen(host, port)
+        listening = await asyncio.to_thread(bind, (hosts,) if isinstance(hosts, str) else hosts, port)
         for each in listening:
+            stack.callback(each.close)
+        for each in listening:
+            each.listen(BACKLOG)
             acceptor = Acceptor(each, serve, door, pace=common, cost=PLAIN if tls is None else 1.0, spare=spare)
             stack.push_async_callback(acceptor.close)
         yield int(listening[0].getsockname()[1])
-
-
-async def _listen(host: str, port: int) -> list[socket.socket]:
-    """Return a listening socket for each address of a host that this machine has, all with one port; raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    listening: list[socket.socket] = []
-    missing: OSError | None = None
-    with ExitStack() as opened:
-        for family, _, _, _, address in dict.fromkeys(found):
-            try:
-                each = opened.enter_context(socket.socket(family, socket.SOCK_STREAM))
-                each.settimeout(0)
-                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                each.bind((address[0], port, *address[2:]))
-                each.listen(BACKLOG)
-            except OSError as error:
-                missing = OSError(error.errno, f"{address[0]} port {port}: {(error.strerror or str(error)).lower()}")
-                if error.errno not in {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}:
-                    raise missing from error
-                continue  # e.g. localhost on a host without IPv6
-            port = each.getsockname()[1]
-            listening.append(each)
-        if not listening:
-            raise missing or OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
-        opened.pop_all()
-    return listening
 
 
 def server_tls(certificate: Path, key: Path, client_ca: Path | None = None) -> ssl.SSLContext:

@@ -10,6 +10,7 @@ from typing import Final
 from relay.domain.model import Platform, Role
 from relay.domain.retention import Retention
 from relay.http.addresses import Proxies
+from relay.http.hosts import overlap
 from relay.network.urls import is_loopback, secure_url
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
@@ -61,7 +62,6 @@ STATE: Final = (PRIVATE_KEY, DATABASE)
 """Files by which a state folder is known."""
 ETC: Final = Path("/etc")
 STATES: Final = Path("/var/lib")
-ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::", "0"})  # noqa: S104 -- compared with, not bound to
 SERVES_PHONES: Final = frozenset({Role.ALL, Role.API})
 
 
@@ -171,7 +171,7 @@ class Checks:
         listener = OpsSettings(ops.host, ops.port, ops.hosts)
         if self._role not in SERVES_PHONES:
             return None, listener
-        if api.port == ops.port and (api.host == ops.host or ANY_ADDRESS & {api.host, ops.host}):
+        if api.port == ops.port and overlap(api.host, ops.host):
             self._faults.add(
                 "ops.port", f"is {ops.port}, which api.port is too", "Give the two listeners different ports."
             )
@@ -183,14 +183,14 @@ class Checks:
             if certificate and key:
                 paths = self._files.path(certificate), self._files.path(key)
                 self._files.certificate("api.certificate_file", paths[0], "api.key_file", paths[1])
-        elif not api.proxies and not is_loopback(api.host):
+        elif not api.proxies and not all(map(is_loopback, api.host)):
             remedy = (
                 "Set api.certificate_file and api.key_file; or, behind a TLS reverse proxy, api.proxies; "
                 'or api.host = "127.0.0.1".'
             )
             self._faults.require("api.certificate_file", None, remedy)
         return ApiSettings(
-            host=api.host,
+            hosts=api.host,
             port=api.port,
             certificate_file=None if certificate is None else self._files.path(certificate),
             key_file=None if key is None else self._files.path(key),

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from eas_watcher.heartbeat import MAXIMUM, MINIMUM, START
 from eas_watcher.machine.state import RATE
 from relay.domain.pacing import COALESCE_MOST, JITTER_MOST
+from relay.http.hosts import EVERYWHERE, overlap
 from relay.push.fcm.budget import PER_HOUR
 
 
@@ -40,6 +41,21 @@ def bare_host(value: str) -> str:
     if not _HOST.fullmatch(value):
         raise ValueError("is no host name or IP address")
     return value
+
+
+def listening_host(value: str) -> str:
+    """Return what a listener may be told to listen on: `*`, or what `bare_host` takes."""
+    return value if value == EVERYWHERE else bare_host(value)
+
+
+def some_hosts(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the addresses of a listener, each once; raises ValueError for none, or for one that is part of another."""
+    hosts = tuple(dict.fromkeys(value))
+    if not hosts:
+        raise ValueError('is empty: write "*" for all addresses of this host, IPv4 and IPv6')
+    if any(overlap(hosts[:place], [host]) for place, host in enumerate(hosts)):
+        raise ValueError("names an address twice: 0.0.0.0 and :: are all addresses of IPv4 and of IPv6, and * is both")
+    return hosts
 
 
 def mail_domain(value: str) -> str:
@@ -73,6 +89,9 @@ def printable(value: str) -> str:
 _HOST: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
 Text = Annotated[str, Field(min_length=1), AfterValidator(printable)]
 Host = Annotated[Text, AfterValidator(bare_host)]
+Listen = Annotated[
+    tuple[Annotated[Text, AfterValidator(listening_host)], ...], BeforeValidator(split), AfterValidator(some_hosts)
+]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(split)]
 Apps = Annotated[tuple[Annotated[Text, AfterValidator(app_name)], ...], BeforeValidator(split)]
@@ -142,9 +161,9 @@ class SealingSection(Section):
 class ApiSection(Section):
     """[api]: the listener of the registration API."""
 
-    host: Host = Field(
-        default="0.0.0.0",  # noqa: S104 -- phones come from outside; TLS is demanded unless it is a loopback address
-        description="address the registration API listens on",
+    host: Listen = Field(
+        default=("0.0.0.0",),  # noqa: S104 -- phones come from outside; TLS is demanded unless it is a loopback address
+        description="addresses of this host the registration API listens on; * is all, IPv4 and IPv6",
     )
     port: Port = Field(default=8443, description="port of the registration API, 1 to 65535")
     certificate_file: Text | None = Field(
@@ -195,7 +214,10 @@ class ApiSection(Section):
 class OpsSection(Section):
     """[ops]: the listener of health and metrics."""
 
-    host: Host = Field(default="127.0.0.1", description="address that health and metrics listen on (plain HTTP)")
+    host: Listen = Field(
+        default=("127.0.0.1",),
+        description="addresses of this host that health and metrics listen on (plain HTTP); * is all, IPv4 and IPv6",
+    )
     port: Port = Field(default=9090, description="port of health and metrics, 1 to 65535")
     hosts: Texts = Field(
         default=(), description="names and addresses that monitoring reaches it by, besides localhost and ops.host"

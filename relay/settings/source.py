@@ -126,6 +126,7 @@ class Sections:
             # The text never repeats the value: an operator may have put a secret there by mistake.
             wrong = problem["msg"].removeprefix("Value error, ")
             wrong = wrong.replace("Input should be", "must be").replace("String should", "must", 1)
+            wrong = wrong.replace("a valid tuple", "a text or a list")
             wrong = wrong[:1].lower() + wrong[1:]
             remedy = f"Set it to: {model.model_fields[key].description}."
         return wrong + self._from(name), remedy

@@ -80,7 +80,7 @@ class KeyMaking:
 class ApiSettings:
     """The listener of the registration API."""
 
-    host: str
+    hosts: tuple[str, ...]
     port: int
     certificate_file: Path | None
     key_file: Path | None
@@ -107,9 +107,9 @@ class ApiSettings:
 class OpsSettings:
     """The listener of health and metrics."""
 
-    host: str
+    hosts: tuple[str, ...]
     port: int
-    hosts: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     """Further names and addresses that requests may be for."""
 
 

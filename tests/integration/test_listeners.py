@@ -16,6 +16,7 @@ from aiohttp import ClientSession, web
 
 from relay.http import listeners
 from relay.http.admission import Admission, Pace, Refused
+from relay.http.hosts import CannotListen, bind
 from relay.http.listeners import Turns, open_listener
 from tests.waiting import until
 
@@ -348,6 +349,30 @@ async def test_an_address_of_another_host_is_named() -> None:
     with pytest.raises(OSError, match=r"192\.0\.2\.1 port 0: cannot assign requested address"):
         async with open_listener(application(), "192.0.2.1", 0):
             pass
+
+
+@pytest.mark.parametrize("hosts", ["*", ["127.0.0.1", "::1"], ["0.0.0.0", "::"], ["localhost", "127.0.0.1", "::1"]])
+async def test_a_listener_answers_at_all_its_addresses_on_one_port(hosts: str | list[str]) -> None:
+    async with open_listener(application(), hosts, 0) as port, ClientSession() as client:
+        for host in ("127.0.0.1", "[::1]"):
+            async with client.get(f"http://{host}:{port}/") as answer:
+                assert answer.status == 200, host
+
+
+async def test_one_address_of_several_that_is_missing_is_named() -> None:
+    with pytest.raises(OSError, match=r"192\.0\.2\.1 port \d+: cannot assign requested address"):
+        async with open_listener(application(), ["127.0.0.1", "192.0.2.1"], 0):
+            pass
+
+
+async def test_a_listener_on_ipv6_leaves_ipv4_to_others() -> None:
+    async with open_listener(application(), "::", 0) as port, open_listener(application(), "0.0.0.0", port) as same:
+        assert same == port
+
+
+async def test_a_name_without_an_address_is_named() -> None:
+    with pytest.raises(CannotListen, match=r"nowhere\.invalid: "):
+        bind(["nowhere.invalid"], 0)
 
 
 async def test_a_name_is_listened_to_at_each_of_its_addresses() -> None:

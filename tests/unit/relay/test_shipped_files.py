@@ -44,12 +44,19 @@ def test_relay_toml_names_every_key_and_no_other() -> None:
     assert shipped_keys().keys() == known_keys().keys()
 
 
+def shown_as(key: str, default: Any) -> Any:
+    """Return how relay.toml shows a default; the one address of a listener needs no list."""
+    if key in ("api.host", "ops.host"):
+        return ", ".join(default)
+    return list(default) if isinstance(default, tuple) else default
+
+
 def test_relay_toml_shows_the_defaults() -> None:
     shown = shipped_keys()
 
     for key, (default, _) in known_keys().items():
         if default not in (None, ()):
-            assert shown[key] == (list(default) if isinstance(default, tuple) else default), key
+            assert shown[key] == shown_as(key, default), key
 
 
 def test_a_key_with_a_default_is_commented_out_in_relay_toml() -> None:

@@ -36,7 +36,7 @@ def test_a_good_file_becomes_settings(site: Installation) -> None:
     assert settings.database.file == site.folder / "state/relay.sqlite3"
     assert settings.api is not None
     assert (settings.api.port, settings.api.certificate_file) == (8443, site.folder / "api.pem")
-    assert (settings.ops.host, settings.ops.port) == ("127.0.0.1", 9090)
+    assert (settings.ops.hosts, settings.ops.port) == (("127.0.0.1",), 9090)
     main = settings.servers["main"]
     assert main.url == "https://mail.example.com/Microsoft-Server-ActiveSync"
     assert main.domains == {"example.com"}
