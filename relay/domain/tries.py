@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
@@ -65,6 +66,13 @@ class Wait:
     seconds: float
     of_server: bool = False
     """True if the budget of the whole server is used up, and not the tries of one account."""
+
+
+class Withdrawn(Enum):
+    """Why a candidate is not to be shown, though a try is left."""
+
+    CANDIDATE = "candidate"
+    """It has its result, or another one took its place, or its registration is gone."""
 
 
 @dataclass(frozen=True, slots=True)

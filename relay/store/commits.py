@@ -45,7 +45,9 @@ _MUTABLE: Final = (
     mailbox.c.refusals,
     mailbox.c.last_change_at,
 )
-_UPDATE: Final = sa.update(mailbox).where(mailbox.c.id == sa.bindparam("_id"))
+_UPDATE: Final = Prepared(
+    sa.update(mailbox).where(mailbox.c.id == sa.bindparam("_id")), [column.name for column in _MUTABLE]
+)
 _DROP: Final = sa.delete(collection).where(
     collection.c.mailbox_id == sa.bindparam("_mailbox"), collection.c.collection_id == sa.bindparam("_collection")
 )
@@ -178,7 +180,7 @@ def _update_mailboxes(connection: sa.Connection, entries: Sequence[CommitEntry],
             row["refusals"] = progress.refusals
     for id_ in moved & rows.keys():
         rows[id_]["last_change_at"] = now
-    connection.execute(_UPDATE, [{"_id": id_} | rows[id_] for id_ in sorted(rows)])
+    _UPDATE.many(connection, [{"_id": id_} | rows[id_] for id_ in sorted(rows)])
     return refused
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection as Several
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum, auto
-from typing import Final
+from typing import Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -17,7 +17,7 @@ from eas_watcher.names import MailboxId
 from eas_watcher.reasons import Reason
 from relay.domain.model import Candidate, RegistrationState
 from relay.domain.ports.wakeups import Topic
-from relay.domain.tries import DEFAULT, TryLimits, Wait
+from relay.domain.tries import DEFAULT, TryLimits, Wait, Withdrawn
 from relay.store import tries, wipes
 from relay.store.marks import challenge_mark, set_marks
 from relay.store.prepared import Prepared
@@ -28,10 +28,16 @@ _THIS: Final = mailbox.c.id == sa.bindparam("_id")
 _HAS_ITS_TRY: Final = Prepared(
     sa.update(candidate).where(candidate.c.registration_id == sa.bindparam("_registration")).values(account=sa.null())
 )
-_HAS_CREDENTIAL: Final = Prepared(sa.select(mailbox.c.sealed_credential.is_not(None).label("has")).where(_THIS))
-_LOGIN: Final = Prepared(sa.select(mailbox.c.server, mailbox.c.user).where(_THIS).with_for_update(key_share=True))
-_LOCK: Final = Prepared(sa.select(mailbox.c.id).where(_THIS).with_for_update(key_share=True))
-_STATE: Final = Prepared(sa.select(registration.c.state).where(registration.c.id == sa.bindparam("_registration")))
+_LOCK: Final = Prepared(
+    sa.select(mailbox.c.server, mailbox.c.user, mailbox.c.sealed_credential.is_not(None).label("has_credential"))
+    .where(_THIS)
+    .with_for_update(key_share=True)
+)
+_WAITS: Final = Prepared(
+    sa.select(registration.c.state)
+    .join_from(candidate, registration)
+    .where(candidate.c.registration_id == sa.bindparam("_registration"), candidate.c.sealed == sa.bindparam("_sealed"))
+)
 _DROP: Final = Prepared(
     sa.delete(candidate)
     .where(candidate.c.registration_id == sa.bindparam("_registration"), candidate.c.sealed == sa.bindparam("_sealed"))
@@ -67,7 +73,7 @@ def seal_anew(
 
 def reseal(connection: sa.Connection, mailbox_id: MailboxId, seals: Mapping[bytes, bytes]) -> None:
     """Replace seals, before -> after, where the mailbox has them."""
-    if not _lock(connection, mailbox_id):
+    if _lock(connection, mailbox_id) is None:
         return
     own = sa.select(registration.c.id).where(registration.c.mailbox_id == mailbox_id)
     for before, after in seals.items():
@@ -81,6 +87,19 @@ def reseal(connection: sa.Connection, mailbox_id: MailboxId, seals: Mapping[byte
             .where(candidate.c.registration_id.in_(own), candidate.c.sealed == before)
             .values(sealed=after)
         )
+
+
+class _Locked(NamedTuple):
+    """What is known of a mailbox whose row is locked."""
+
+    server: str
+    user: str
+    has_credential: bool
+
+    def login(self, by_server: Mapping[str, TryLimits]) -> tuple[TryLimits, tries.Login]:
+        """Return its user, whom the mailbox's row names and nothing that a client sent, with the limits."""
+        limits = by_server.get(self.server, DEFAULT)
+        return limits, tries.Login(limits.place(self.server), self.user)
 
 
 class Acceptance(Enum):
@@ -99,12 +118,17 @@ def spend(
     now: datetime,
     candidate: Candidate | None,
     by_server: Mapping[str, TryLimits],
-) -> Wait | None:
-    """Count a try of an account before its credential, or a candidate, is shown; return a wait instead."""
-    limits, login = _login(connection, mailbox_id, by_server)
-    if login is None:
+) -> Wait | Withdrawn | None:
+    """Count a try of an account before its credential, or a candidate, is shown; return why it may not be, instead."""
+    locked = _lock(connection, mailbox_id)
+    state = None if candidate is None else _waits(connection, candidate)
+    if candidate is not None and state is None:
+        return Withdrawn.CANDIDATE
+    if locked is None:
         return None
-    owner = candidate is not None and _active(connection, candidate)
+    limits, login = locked.login(by_server)
+    # A candidate that came with the secret of an active registration.
+    owner = state == RegistrationState.ACTIVE.value
     wait = tries.spend(connection, login, limits, now, candidate=candidate is not None, owner=owner)
     if wait is None and candidate is not None:
         _HAS_ITS_TRY.execute(connection, {"_registration": candidate.registration_id})
@@ -113,21 +137,9 @@ def spend(
 
 def forget_tries(connection: sa.Connection, mailbox_id: MailboxId, by_server: Mapping[str, TryLimits]) -> None:
     """Forget the tries of the user of a mailbox."""
-    _, login = _login(connection, mailbox_id, by_server)
-    if login is not None:
-        tries.clear(connection, login)
-
-
-def _login(
-    connection: sa.Connection, mailbox_id: MailboxId, by_server: Mapping[str, TryLimits]
-) -> tuple[TryLimits, tries.Login | None]:
-    """Lock a mailbox and return its user, whom the mailbox's row names and nothing that a client sent."""
-    rows = _LOGIN.rows(connection, {"_id": mailbox_id})
-    if not rows:
-        return DEFAULT, None
-    (row,) = rows
-    limits = by_server.get(row.server, DEFAULT)
-    return limits, tries.Login(limits.place(row.server), row.user)
+    locked = _lock(connection, mailbox_id)
+    if locked is not None:
+        tries.clear(connection, locked.login(by_server)[1])
 
 
 def accept(
@@ -147,16 +159,14 @@ def accept(
 
     `succeeded`: forget the tries of the mailbox's user.
     """
-    if not _lock(connection, accepted.mailbox_id):
+    locked = _lock(connection, accepted.mailbox_id)
+    if locked is None or not _drop(connection, accepted):
         return None
-    had_one = any(row.has for row in _HAS_CREDENTIAL.rows(connection, {"_id": accepted.mailbox_id}))
-    if not _drop(connection, accepted):
-        return None
-    if _forbidden(connection, accepted, limits, guards_wipes=guards_wipes):
+    if _forbidden(connection, accepted, locked, limits, guards_wipes=guards_wipes):
         refused = sa.update(registration).where(registration.c.id == accepted.registration_id)
         connection.execute(refused.values(state=RegistrationState.WIPED.value))
         if succeeded:
-            forget_tries(connection, accepted.mailbox_id, limits)
+            tries.clear(connection, locked.login(limits)[1])
         return Acceptance.FORBIDDEN, []
     _set_credential(connection, accepted, now, url)
     if replaces:  # in the order of their ids, as settlements lock them
@@ -169,8 +179,8 @@ def accept(
     if replaces:
         _doubt_others(connection, accepted)
     if succeeded:
-        forget_tries(connection, accepted.mailbox_id, limits)
-    return (Acceptance.REPLACED if had_one or twins > 0 else Acceptance.FIRST), topics
+        tries.clear(connection, locked.login(limits)[1])
+    return (Acceptance.REPLACED if locked.has_credential or twins > 0 else Acceptance.FIRST), topics
 
 
 _NEVER_PROVED: Final = Prepared(
@@ -179,30 +189,35 @@ _NEVER_PROVED: Final = Prepared(
 
 
 def _forbidden(
-    connection: sa.Connection, accepted: Candidate, limits: Mapping[str, TryLimits], *, guards_wipes: bool
+    connection: sa.Connection,
+    accepted: Candidate,
+    locked: _Locked,
+    limits: Mapping[str, TryLimits],
+    *,
+    guards_wipes: bool,
 ) -> bool:
     """Return whether a candidate is that of a new registration for an account that was wiped.
 
     An active registration of another spelling goes on: its device was not wiped.
     """
-    if not wipes.stands(connection, accepted.mailbox_id, limits):
+    if not wipes.stands(connection, locked.server, locked.user, limits):
         return False
     if not _NEVER_PROVED.rows(connection, {"id": accepted.registration_id}):
         return False
     if not guards_wipes:
-        wipes.lift(connection, accepted.mailbox_id, limits)
+        wipes.lift(connection, locked.server, locked.user, limits)
     return guards_wipes
 
 
 def refuse(connection: sa.Connection, refused: Candidate, now: datetime) -> None:
     """Drop a refused candidate, unless another one is in its place."""
-    if _lock(connection, refused.mailbox_id) and _drop(connection, refused):
+    if _lock(connection, refused.mailbox_id) is not None and _drop(connection, refused):
         _set_refused(connection, refused, now)
 
 
 def expire(connection: sa.Connection, expired: Candidate) -> bool:
     """Drop a candidate; return False when another one is in its place, or none."""
-    if not _lock(connection, expired.mailbox_id) or not _drop(connection, expired):
+    if _lock(connection, expired.mailbox_id) is None or not _drop(connection, expired):
         return False
     # For an active registration the older credential stays in use; a verifying one stays so.
     unproved = registration.c.state == RegistrationState.VERIFYING.value
@@ -212,15 +227,16 @@ def expire(connection: sa.Connection, expired: Candidate) -> bool:
     return True
 
 
-def _lock(connection: sa.Connection, mailbox_id: MailboxId) -> bool:
-    """Lock the mailbox's row before anything else of it; return whether it exists."""
-    return bool(_LOCK.rows(connection, {"_id": mailbox_id}))
+def _lock(connection: sa.Connection, mailbox_id: MailboxId) -> _Locked | None:
+    """Lock the mailbox's row before anything else of it; return what it is, None if it does not exist."""
+    rows = _LOCK.rows(connection, {"_id": mailbox_id})
+    return _Locked(rows[0].server, rows[0].user, bool(rows[0].has_credential)) if rows else None
 
 
-def _active(connection: sa.Connection, shown: Candidate) -> bool:
-    """Return whether a candidate came with the secret of an active registration."""
-    states = _STATE.rows(connection, {"_registration": shown.registration_id})
-    return [row.state for row in states] == [RegistrationState.ACTIVE.value]
+def _waits(connection: sa.Connection, shown: Candidate) -> str | None:
+    """Return the state of the registration of a candidate; None: the candidate is not in its place any more."""
+    rows = _WAITS.rows(connection, {"_registration": shown.registration_id, "_sealed": shown.sealed})
+    return rows[0].state if rows else None
 
 
 def _drop(connection: sa.Connection, tried: Candidate) -> bool:

@@ -87,6 +87,15 @@ def _read_bare_collection(row: AnyRow) -> tuple[MailboxId, Collection]:
 
 _OWNED: Final = Reader(_MAILBOXES, [mailbox.c.id], _read_owned)
 _ONE: Final = Prepared(_OWNED.query.where(_THIS))
+_LEASED: Final = (
+    _OWNED.query.where(Among("shards", mailbox.c.shard))
+    .order_by(*in_order(mailbox.c.id))
+    .with_for_update(of=mailbox, key_share=True)
+)
+_ALL_OWNED: Final = Prepared(_LEASED)
+_DIRTY_OWNED: Final = Prepared(_LEASED.where(mailbox.c.dirty))
+_DIRTY_SHARDS: Final = Prepared(sa.select(mailbox.c.shard).where(mailbox.c.dirty).distinct())
+_CLEAR_DIRTY: Final = Prepared(sa.update(mailbox).where(Among("ids", mailbox.c.id)).values(dirty=sa.false()))
 _WISHES: Final = Reader(
     sa.select(
         registration.c.mailbox_id,
@@ -160,17 +169,19 @@ def take_records(
 
     Those that cannot be read stay as they are, dirty or not.
     """
-    query = _OWNED.query.where(mailbox.c.shard.in_(still_leased(connection, leases))).order_by(*in_order(mailbox.c.id))
-    query = query.with_for_update(of=mailbox, key_share=True)
     if only_dirty:
-        query = query.where(mailbox.c.dirty)
-    owned, bad = _OWNED.all(connection, query)
+        # One that becomes dirty after this look wakes this process again.
+        leases = {row.shard: leases[row.shard] for row in _DIRTY_SHARDS.rows(connection) if row.shard in leases}
+        if not leases:
+            return []
+    shards = still_leased(connection, leases)
+    owned, bad = _OWNED.all(connection, _DIRTY_OWNED if only_dirty else _ALL_OWNED, {"shards": shards})
     _note_mailboxes(unreadable, owned, bad)
     records: list[WatchRecord] = []
     for some in _slices(owned, at_once):
         ids = [each.mailbox.id for each in some]
         # By id: a mailbox that became dirty since the statement above keeps its flag.
-        connection.execute(sa.update(mailbox).where(mailbox.c.id.in_(ids)).values(dirty=False))
+        _CLEAR_DIRTY.execute(connection, {"ids": ids})
         if not only_dirty:
             # After the lock on their mailboxes: `commit` and `forget` take the locks in that order, too.
             tried = sa.update(collection).where(collection.c.mailbox_id.in_(ids))

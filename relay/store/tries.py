@@ -62,7 +62,7 @@ def spend(
         wait = (budget(connection, login.server, limits, now)).wait(limits, now, owner=owner)
     if wait is not None:
         return wait
-    if not known.present(limits, now).spent:
+    if known.last_at is not None and not known.present(limits, now).spent:
         _forget(connection, login.server, account)
     _add(connection, login, account, now, strangers=int(candidate and not owner), owners=int(candidate and owner))
     return None

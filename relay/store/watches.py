@@ -20,7 +20,7 @@ from relay.domain.handover import NOBODY, Offer
 from relay.domain.model import Candidate, CommitEntry, DuePush, Platform, WatchRecord
 from relay.domain.ports.outbox import Handover
 from relay.domain.ports.wakeups import Topic, Wakeups
-from relay.domain.tries import TryLimits, Wait
+from relay.domain.tries import TryLimits, Wait, Withdrawn
 from relay.domain.unreadable import UnreadableRows
 from relay.store import credentials, records
 from relay.store.commits import Committed, commit
@@ -224,8 +224,10 @@ class SqlWatchStore:
 
     # --- tries
 
-    async def spend(self, mailbox_id: MailboxId, now: datetime, candidate: Candidate | None = None) -> Wait | None:
-        """Count a try of a mailbox's account before its credential, or a candidate, is shown; return a wait instead."""
+    async def spend(
+        self, mailbox_id: MailboxId, now: datetime, candidate: Candidate | None = None
+    ) -> Wait | Withdrawn | None:
+        """Count a try of an account before its credential, or a candidate, is shown; return why not, instead."""
         return await self._database.run(credentials.spend, mailbox_id, now, candidate, self._limits)
 
     async def succeeded(self, mailbox_id: MailboxId) -> None:

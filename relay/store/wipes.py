@@ -20,7 +20,6 @@ from relay.store.engine import Database
 from relay.store.prepared import Prepared
 from relay.store.tables import mailbox, wipe
 
-_ACCOUNT: Final = Prepared(sa.select(mailbox.c.server, mailbox.c.user).where(mailbox.c.id == sa.bindparam("id")))
 _MINE: Final = (Among("servers", wipe.c.server), wipe.c.account == sa.bindparam("account"))
 _STANDS: Final = Prepared(sa.select(wipe.c.user).where(*_MINE).limit(1))
 _LIFT: Final = Prepared(sa.delete(wipe).where(*_MINE))
@@ -51,14 +50,14 @@ def note(connection: sa.Connection, mailboxes: Collection[MailboxId], now: datet
         connection.execute(insert(wipe).on_conflict_do_nothing(), values)
 
 
-def stands(connection: sa.Connection, mailbox_id: MailboxId, limits: Mapping[str, TryLimits]) -> bool:
-    """Return whether the account of a mailbox was wiped, and not allowed again; `limits` name the directories."""
-    return bool(_STANDS.rows(connection, _of(connection, mailbox_id, limits)))
+def stands(connection: sa.Connection, server: str, user: str, limits: Mapping[str, TryLimits]) -> bool:
+    """Return whether the account of a user was wiped, and not allowed again; `limits` name the directories."""
+    return bool(_STANDS.rows(connection, _of(server, user, limits)))
 
 
-def lift(connection: sa.Connection, mailbox_id: MailboxId, limits: Mapping[str, TryLimits]) -> None:
-    """Allow the account of a mailbox again."""
-    _LIFT.execute(connection, _of(connection, mailbox_id, limits))
+def lift(connection: sa.Connection, server: str, user: str, limits: Mapping[str, TryLimits]) -> None:
+    """Allow the account of a user again."""
+    _LIFT.execute(connection, _of(server, user, limits))
 
 
 async def wiped_accounts(database: Database) -> Sequence[WipedAccount]:
@@ -82,7 +81,6 @@ def _allow(connection: sa.Connection, account: str, server: str | None) -> list[
     return sorted((WipedAccount(*row) for row in connection.execute(gone)), key=lambda each: each.server)
 
 
-def _of(connection: sa.Connection, mailbox_id: MailboxId, limits: Mapping[str, TryLimits]) -> Mapping[str, object]:
-    """Return the parameters that name the wipe of the account of a mailbox, which must be locked."""
-    [(server, user)] = _ACCOUNT.rows(connection, {"id": mailbox_id})
+def _of(server: str, user: str, limits: Mapping[str, TryLimits]) -> Mapping[str, object]:
+    """Return the parameters that name the wipe of the account of a user."""
     return {"servers": sorted(servers_alike(limits, server)), "account": account_key(user)}

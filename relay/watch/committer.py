@@ -22,6 +22,7 @@ from relay.domain.errors import StoreUnavailable
 from relay.domain.model import CommitEntry
 from relay.domain.ports.watch import WatchStore
 from relay.domain.timeline import Timeline
+from relay.domain.tries import Wait
 from relay.watch.leases import Lease
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class StoreJournal:
             wait = await self._store.spend(mailbox, self._clock())
         except StoreUnavailable:
             return STORE_CEILING
-        return None if wait is None else wait.seconds
+        return wait.seconds if isinstance(wait, Wait) else None
 
     def pinged(self, mailbox: MailboxId, heartbeat: float) -> None:
         """Note that a Ping is held from now on."""

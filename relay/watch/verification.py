@@ -9,6 +9,8 @@ from functools import partial
 from random import Random
 
 from eas_watcher import backoff
+from eas_watcher.auth.bearer import OAuthCredential
+from eas_watcher.auth.credential import Credential
 from eas_watcher.errors import EasError, Unauthorized, in_doubt
 from eas_watcher.machine.memory import Condition, WatchState
 from eas_watcher.names import MailboxId
@@ -19,7 +21,7 @@ from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Candidate, RegistrationId, WatchRecord
 from relay.domain.ports.watch import WatchStore
 from relay.domain.timeline import EventKind, Timeline
-from relay.domain.tries import TryLimits, Wait
+from relay.domain.tries import TryLimits, Wait, Withdrawn
 from relay.watch.accounts import Accounts, Connection
 from relay.watch.credential_check import CheckResult, Finding, OptionsGuards, check_credential, reason_of
 from relay.watch.discovery import Searches
@@ -117,26 +119,22 @@ class Verification:
     async def _check_until_known(self, candidate: Candidate, record: WatchRecord, opened: Connection) -> None:
         """Check a candidate until its result is stored; raises _Withdrawn."""
         still_wanted = partial(self._still_wanted, candidate, opened.server.tries)
-        turn = _Turn(still_wanted, partial(self._spend, candidate))
+        turn = _Turn(still_wanted, partial(self._spend, candidate, opened.server.tries))
         discovery = opened.server.discovery
         searches = None if discovery is None else discovery.for_candidate(turn)
         finding = Finding(CheckResult.UNKNOWN)
-        failures, compared = 0, False
+        failures, compared, first = 0, False, True
         while True:
             try:
-                # Before the first check, too: `record` may be from before an earlier check of the candidate ended.
-                record = await still_wanted()
+                if not first:
+                    record = await still_wanted()
+                first = False  # the turn looks whether the first one is still wanted: `record` was read just now
                 if finding.result is CheckResult.UNKNOWN:
                     async with turn.until(self._seconds_left(candidate, opened.server.tries)):
                         finding = await self._check(candidate, record, opened, searches, turn, finding)
                     turn.ended(finding)
                 if finding.url is not None and finding.result is CheckResult.ACCEPTED and not compared:
-                    if self._may_replace(candidate, record):
-                        await self._store.succeeded(candidate.mailbox_id)
-                        finding = replace(finding, replaces=await self._replaces(record, finding.url))
-                    else:
-                        finding = replace(finding, succeeded=True)
-                    compared = True
+                    finding, compared = await self._compared(candidate, record, finding, finding.url), True
                 if await self._settled(self._present(candidate), finding, opened, record):
                     return
                 waits = finding
@@ -180,8 +178,15 @@ class Verification:
             return None
         return max(0.0, (candidate.created_at + limits.window - self._clock()).total_seconds())
 
-    async def _spend(self, candidate: Candidate) -> Wait | None:
-        return await self._store.spend(candidate.mailbox_id, self._clock(), candidate)
+    async def _spend(self, candidate: Candidate, limits: TryLimits) -> Wait | None:
+        """Count a try, and return None, or how long the candidate must wait for one; raises _Withdrawn."""
+        left = self._seconds_left(candidate, limits)
+        if not self._watched(candidate.mailbox_id) or (left is not None and left <= 0):
+            await self._still_wanted(candidate, limits)
+        spent = await self._store.spend(candidate.mailbox_id, self._clock(), self._present(candidate))
+        if spent is Withdrawn.CANDIDATE:
+            raise _Withdrawn
+        return spent
 
     def _warn(self, server: str, wait: Wait) -> None:
         """Log once per window that a server's budget of refused candidates is used up."""
@@ -254,6 +259,8 @@ class Verification:
             admitted=admitted,
         )
         if not before.queues and (obstacle := client.admission.obstacle):
+            # `record` may be from before an earlier check of the candidate ended.
+            record = await self._still_wanted(candidate, server.tries)
             why = Reason.UNREACHABLE if client.admission.state == "away" else Reason.HTTP_401_MANY
             await self._show_waiting(record, why, obstacle, client.admission.expected_wait())
         return await check_credential(opened, client, self._guards, seeker)
@@ -264,6 +271,13 @@ class Verification:
         if record.registrations == 1 or before is None:
             return False
         return not self._accounts.alike(record.mailbox, before, self._present(accepted).sealed)
+
+    async def _compared(self, accepted: Candidate, record: WatchRecord, finding: Finding, url: str) -> Finding:
+        """Return the finding of an accepted candidate with what it means for the credential before it and the tries."""
+        if not self._may_replace(accepted, record):
+            return replace(finding, succeeded=True)
+        await self._store.succeeded(accepted.mailbox_id)
+        return replace(finding, replaces=await self._replaces(record, url))
 
     async def _replaces(self, record: WatchRecord, url: str) -> bool:
         """Return True if the credential that the mailbox had is void now; in doubt it is.
@@ -292,7 +306,7 @@ class Verification:
         """
         match finding.result:
             case CheckResult.ACCEPTED:
-                candidate = await self._newest(candidate, record)
+                candidate = await self._newest(candidate, opened.account.credential, record)
                 url = None if opened.server.discovery is None else finding.url
                 await self._store.accept(
                     candidate, self._clock(), url, replaces=finding.replaces, succeeded=finding.succeeded
@@ -309,8 +323,13 @@ class Verification:
         """Note what became of a candidate."""
         self._timeline.of_registration(kind, candidate.mailbox_id, candidate.registration_id)
 
-    async def _newest(self, candidate: Candidate, record: WatchRecord) -> Candidate:
-        """Return a candidate with the newest seal of its grant: the app's is spent once the grant was rotated."""
+    async def _newest(self, candidate: Candidate, shown: Credential, record: WatchRecord) -> Candidate:
+        """Return a candidate, which is a credential that was shown, with the newest seal if that is a grant.
+
+        The app's seal is spent once the grant was rotated.
+        """
+        if not isinstance(shown, OAuthCredential):
+            return candidate
         newest = self._accounts.newest(record.mailbox, candidate.sealed, record.sealed_credential)
         if newest == candidate.sealed:
             return candidate
@@ -336,6 +355,7 @@ class _Turn:
     """
 
     def __init__(self, wanted: Admitted, spend: Callable[[], Awaitable[Wait | None]]) -> None:
+        """Take what raises _Withdrawn for a candidate that is not to be shown, and what does so and spends a try."""
         self._wanted = wanted
         self._spend = spend
         self._spent = False
@@ -348,8 +368,9 @@ class _Turn:
 
     async def __call__(self) -> None:
         """Return when the candidate may be shown; raises _Withdrawn, NoTryLeft, StoreUnavailable."""
-        await self._wanted()
-        if not self._spent:
+        if self._spent:
+            await self._wanted()
+        else:
             wait = await self._spend()
             if wait is not None:
                 raise NoTryLeft(wait)

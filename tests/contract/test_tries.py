@@ -11,7 +11,7 @@ from eas_watcher.names import DeviceId, MailboxId
 from eas_watcher.reasons import Reason
 from relay.domain.model import Candidate, NewMailbox, RegistrationChange, RegistrationState
 from relay.domain.ports.ops import RefusedLogins
-from relay.domain.tries import Tries, TryLimits, Wait
+from relay.domain.tries import Tries, TryLimits, Wait, Withdrawn
 from relay.store.engine import Database
 from relay.store.ops import SqlOpsStore
 from relay.store.registrations import SqlRegistrationStore
@@ -127,12 +127,13 @@ async def test_the_budget_of_a_server_holds_over_all_accounts(
 ) -> None:
     watches = SqlWatchStore(engine, wakeups, {"office": TryLimits(WINDOW, 8)})
     phone = await activate(registrations, watches, "eve")
+    await registrations.change(phone.id, RegistrationChange(sealed_candidate=b"new"), NOW)
     candidates = [await strangers(registrations, f"user{number}", number) for number in range(8)]
 
     waits = [await watches.spend(each.mailbox_id, NOW, each) for each in candidates]
 
     assert waits == [None] * 6 + [Wait(1800.0, of_server=True)] * 2
-    assert await watches.spend(phone.mailbox_id, NOW, candidate_of(phone)) is None
+    assert await watches.spend(phone.mailbox_id, NOW, candidate_of(phone, b"new")) is None
     counts = SqlOpsStore(engine, None, {"office": TryLimits(WINDOW, 8), "other": TryLimits()})
     assert await counts.refused_logins(NOW) == {
         "office": RefusedLogins(7, 8, 30, wait=True),
@@ -192,7 +193,22 @@ async def test_a_candidate_that_nobody_could_check_in_time_leaves_its_registrati
 
 async def test_nothing_is_counted_for_a_mailbox_that_is_gone(watches: SqlWatchStore) -> None:
     assert await watches.spend(ANN, NOW) is None
+    assert await watches.spend(ANN, NOW, candidate_of(new_registration("ann", "gone"))) is Withdrawn.CANDIDATE
     await watches.succeeded(ANN)
+
+
+async def test_a_candidate_that_is_not_in_its_place_any_more_is_not_to_be_shown_and_counts_nothing(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    accepted, replaced = [await register(registrations, device=f"phone-{number}") for number in range(2)]
+    await watches.accept(candidate_of(accepted), NOW)
+    await registrations.change(replaced.id, RegistrationChange(sealed_candidate=b"new"), NOW)
+
+    for phone in (accepted, replaced):
+        assert await watches.spend(ANN, NOW, candidate_of(phone)) is Withdrawn.CANDIDATE
+
+    assert (await registrations.load_of("office", "ann")).tries == Tries()
+    assert await watches.spend(ANN, NOW, candidate_of(replaced, b"new")) is None
 
 
 async def test_tries_that_cannot_be_read_are_all_spent(

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from eas_watcher.names import MailboxId
 from relay.domain.model import Candidate, CommitEntry, WatchRecord
-from relay.domain.tries import Wait
+from relay.domain.tries import Wait, Withdrawn
 
 
 class NoWatches:
@@ -46,7 +46,9 @@ class NoWatches:
     async def expire(self, candidate: Candidate) -> None:
         raise NotImplementedError
 
-    async def spend(self, mailbox_id: MailboxId, now: datetime, candidate: Candidate | None = None) -> Wait | None:
+    async def spend(
+        self, mailbox_id: MailboxId, now: datetime, candidate: Candidate | None = None
+    ) -> Wait | Withdrawn | None:
         raise NotImplementedError
 
     async def succeeded(self, mailbox_id: MailboxId) -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 from eas_watcher.names import MailboxId
 from eas_watcher.server.idle_timeout import Lesson
 from relay.domain.model import Candidate, CommitEntry, WatchRecord
-from relay.domain.tries import Wait
+from relay.domain.tries import Wait, Withdrawn
 
 
 class WatchStore(Protocol):
@@ -79,8 +79,12 @@ class WatchStore(Protocol):
     async def expire(self, candidate: Candidate) -> None:
         """Drop a candidate that could not be checked in time; its app must send the credential again."""
 
-    async def spend(self, mailbox_id: MailboxId, now: datetime, candidate: Candidate | None = None) -> Wait | None:
+    async def spend(
+        self, mailbox_id: MailboxId, now: datetime, candidate: Candidate | None = None
+    ) -> Wait | Withdrawn | None:
         """Count a try of a mailbox's account, before a candidate of it is shown to the server.
+
+        Returns Withdrawn for a candidate that is not to be shown any more; then nothing was counted.
 
         Without a candidate: before the mailbox's own credential is shown again after the server refused it; the first
         refusal, which nobody could foresee, is counted with the commit that records it. Returns how long the try must

@@ -23,7 +23,7 @@ from eas_watcher.server.mass_refusals import LEAST
 from eas_watcher.transport.holding import HoldsInTask
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Candidate, RegistrationId, WatchRecord
-from relay.domain.tries import Wait
+from relay.domain.tries import Wait, Withdrawn
 from relay.security.sealing import SealingPrivateKey, generate
 from relay.watch.accounts import Accounts, EasServer
 from relay.watch.verification import Verification
@@ -101,8 +101,12 @@ class Results(NoWatches):
         self._check()
         return self.present if mailbox_id == self.present.mailbox.id else None
 
-    async def spend(self, mailbox_id: MailboxId, now: datetime, candidate: Candidate | None = None) -> Wait | None:
+    async def spend(
+        self, mailbox_id: MailboxId, now: datetime, candidate: Candidate | None = None
+    ) -> Wait | Withdrawn | None:
         self._check()
+        if candidate is not None and candidate not in self.present.candidates:
+            return Withdrawn.CANDIDATE
         if self.waits and (wait := self.waits.pop(0)) is not None:
             return wait
         self.spent += 1
