@@ -85,23 +85,26 @@ class VerdictWaiter:
             self._looking = None
 
     async def _look_once(self, requests: Sequence[_Waiting]) -> None:
-        views: Mapping[RegistrationId, RegistrationView] = {}
+        found: Mapping[RegistrationId, RegistrationView | None] = {}
         trouble: StoreUnavailable | None = None
+        seen = [waiting.id for waiting in requests if waiting.seen is not None]
         try:
-            views = await self._store.view_many([waiting.id for waiting in requests])
+            found = await self._store.look_at([waiting.id for waiting in requests], seen)
         except StoreUnavailable as error:
             trouble = error
+        clock = asyncio.get_running_loop().time
         for waiting in requests:
-            if waiting.id in views:
-                waiting.seen = views[waiting.id]
+            view = found.get(waiting.id)
+            if view is not None:
+                waiting.seen = view
                 self._answer(waiting, None)
-            elif trouble is None:
-                await self._look_for(waiting)
-            else:
+            elif trouble is not None:
                 self._answer(waiting, trouble)
+            elif waiting.id not in found or clock() >= waiting.until:
+                await self._look_for(waiting)
 
     async def _look_for(self, waiting: _Waiting) -> None:
-        """Look for a registration that was not among the others: it is gone, or its row cannot be read."""
+        """Look for one registration: it is gone, its row cannot be read, or there was no verdict on it in time."""
         try:
             view = await self._store.view(waiting.id)
         except StoreUnavailable as error:

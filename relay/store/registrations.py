@@ -99,9 +99,7 @@ class SqlRegistrationStore:
 
     async def mailbox_of(self, server: str, user: str, keys: Collection[str] = ()) -> Mailbox | None:
         """Find a mailbox by its exact server name and user, else one that has any of some keys of the user."""
-        found, bad = await self._reads.run(_MAILBOXES.all, _MAILBOX_OF, {"server": server, "user": user})
-        if keys and not found and not bad:
-            found, bad = await self._reads.run(_MAILBOXES.all, _ALIKE, {"server": server, "keys": list(keys)})
+        found, bad = await self._reads.run(_mailbox_of, server, user, keys)
         self._refuse(bad)
         return found[0] if found else None
 
@@ -128,10 +126,14 @@ class SqlRegistrationStore:
         self._refuse(bad)
         return found[0] if found else None
 
-    async def view_many(self, ids: Collection[RegistrationId]) -> Mapping[RegistrationId, RegistrationView]:
-        """Read many registrations with their mailboxes; those that are gone or cannot be read are not among them."""
-        found, _ = await self._reads.run(_VIEWS.all, _VIEWS_OF, {"ids": list(ids)})
-        return {view.registration.id: view for view in found}
+    async def look_at(
+        self, ids: Collection[RegistrationId], seen: Collection[RegistrationId]
+    ) -> Mapping[RegistrationId, RegistrationView | None]:
+        """Read some registrations; None for one that was `seen` and whose candidate still waits.
+
+        Those that are gone or cannot be read are not among them.
+        """
+        return await self._reads.run(_look_at, ids, seen)
 
     async def look_again(self, _now: datetime) -> None:
         """Look at the rows set aside; those that are readable are served again."""
@@ -267,11 +269,23 @@ _ALIKE: Final = Prepared(
     )
 )
 _VIEWS_OF: Final = Prepared(_VIEWS.query.where(Among("ids", registration.c.id)))
+_CANDIDATES_OF: Final = Prepared(
+    sa.select(candidate.c.registration_id).where(Among("ids", candidate.c.registration_id))
+)
 _WAITING: Final = Prepared(
     sa.select(sa.func.count().label("number"))
     .select_from(candidate)
     .where(candidate.c.account == sa.bindparam("account"))
 )
+
+
+def _mailbox_of(
+    connection: sa.Connection, server: str, user: str, keys: Collection[str]
+) -> tuple[list[Mailbox], list[Bad]]:
+    found, bad = _MAILBOXES.all(connection, _MAILBOX_OF, {"server": server, "user": user})
+    if keys and not found and not bad:
+        return _MAILBOXES.all(connection, _ALIKE, {"server": server, "keys": list(keys)})
+    return found, bad
 
 
 def _load(connection: sa.Connection, server: str, account: str) -> Load:
@@ -282,16 +296,32 @@ def _load(connection: sa.Connection, server: str, account: str) -> Load:
         return Load(waiting=number)
 
 
+def _look_at(
+    connection: sa.Connection, ids: Collection[RegistrationId], seen: Collection[RegistrationId]
+) -> Mapping[RegistrationId, RegistrationView | None]:
+    looked: dict[RegistrationId, RegistrationView | None] = {}
+    if seen:
+        rows = _CANDIDATES_OF.rows(connection, {"ids": list(seen)})
+        looked = {RegistrationId(row.registration_id): None for row in rows}
+    if left := [id_ for id_ in ids if id_ not in looked]:
+        found, _ = _VIEWS.all(connection, _VIEWS_OF, {"ids": left})
+        looked |= {view.registration.id: view for view in found}
+    return looked
+
+
 def _create(
     connection: sa.Connection, owner: NewMailbox, new: Registration, sealed: bytes, retention: Retention
 ) -> int:
     """Insert a registration; return how many others ended, perhaps with their candidates."""
     _insert_mailbox(connection, owner, new.created_at)
-    if _REGISTRATION.rows(connection, {"_id": new.id}):
+    others = _BESIDE.rows(connection, {"_id": new.id, "_mailbox": new.mailbox_id})
+    if any(other.id == new.id for other in others):
         raise RegistrationExists(new.id)
-    mend(connection, new.mailbox_id, new.platform, new.device_token)
-    ended = _end_unchecked(connection, new, retention)
-    _make_room(connection, new, retention)
+    ended = 0
+    if others:
+        mend(connection, new.mailbox_id, new.platform, new.device_token)
+        ended = _end_unchecked(connection, new, retention)
+        _make_room(connection, new, retention)
     _insert_registration(connection, new)
     waits = {"sealed": sealed, "created_at": new.created_at, "account": account_key(owner.user)}
     _INSERT_CANDIDATE.execute(connection, {"registration_id": new.id, **waits})
@@ -607,6 +637,11 @@ _INSERT_REGISTRATION: Final = Prepared(
     ),
 )
 _REGISTRATION: Final = Prepared(sa.select(*REGISTRATION).where(registration.c.id == sa.bindparam("_id")))
+_BESIDE: Final = Prepared(
+    sa.select(registration.c.id).where(
+        sa.or_(registration.c.id == sa.bindparam("_id"), registration.c.mailbox_id == sa.bindparam("_mailbox"))
+    )
+)
 _INSERT_CANDIDATE: Final = Prepared(sa.insert(candidate), ("registration_id", "sealed", "created_at", "account"))
 
 

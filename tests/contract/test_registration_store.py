@@ -254,13 +254,19 @@ async def test_a_mark_by_hand_is_due_now_and_wakes_the_push_role(
     assert waiter.woken
 
 
-async def test_many_registrations_are_read_at_once(registrations: SqlRegistrationStore) -> None:
-    made = [await register(registrations, device=f"phone{number}") for number in range(3)]
-    ids = [each.id for each in made]
+async def test_many_registrations_are_read_at_once_but_not_again_while_their_candidate_waits(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    first, second, waits = [await register(registrations, device=f"phone{number}") for number in range(3)]
+    await watches.accept(candidate_of(first), NOW)
+    await watches.refuse(candidate_of(second), NOW)
 
-    found = await registrations.view_many([*ids, RegistrationId("nobody")])
+    ids = [first.id, second.id, waits.id, RegistrationId("nobody")]
+    views = {id_: await viewed(registrations, id_) for id_ in ids[:3]}
 
-    assert found == {id_: await viewed(registrations, id_) for id_ in ids}
+    assert await registrations.look_at(ids, []) == views
+    assert await registrations.look_at(ids, ids) == {**views, waits.id: None}
+    assert await registrations.look_at([waits.id], [waits.id]) == {waits.id: None}
 
 
 async def test_a_registration_replaces_unchecked_ones_of_the_same_device(

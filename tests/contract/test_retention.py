@@ -118,7 +118,7 @@ async def test_a_new_credential_for_a_mailbox_that_was_refused_for_long_has_its_
     await watches.accept(candidate_of(phone, b"new"), late + DAY / 2)
     assert await registrations.sweep(late + DAY / 2) == {}
 
-    kept = await registrations.view_many([phone.id, other.id, new.id])
+    kept = await registrations.look_at([phone.id, other.id, new.id], [])
     assert kept.keys() == {phone.id, new.id}
 
 

@@ -130,9 +130,15 @@ class MemoryRegistrationStore:
             seen_at=self.seen.get(registration_id),
         )
 
-    async def view_many(self, ids: Collection[RegistrationId]) -> Mapping[RegistrationId, RegistrationView]:
+    async def look_at(
+        self, ids: Collection[RegistrationId], seen: Collection[RegistrationId]
+    ) -> Mapping[RegistrationId, RegistrationView | None]:
         found = {id_: await self.view(id_) for id_ in ids}
-        return {id_: view for id_, view in found.items() if view is not None}
+        return {
+            id_: None if view.candidate_pending and id_ in seen else view
+            for id_, view in found.items()
+            if view is not None
+        }
 
     async def change(self, registration_id: RegistrationId, change: RegistrationChange, now: datetime) -> None:
         self._reach("change")

@@ -43,8 +43,13 @@ class RegistrationStore(Protocol):
     async def view(self, registration_id: RegistrationId) -> RegistrationView | None:
         """Read one registration with its mailbox."""
 
-    async def view_many(self, ids: Collection[RegistrationId]) -> Mapping[RegistrationId, RegistrationView]:
-        """Read many registrations with their mailboxes; those that are gone or cannot be read are not among them."""
+    async def look_at(
+        self, ids: Collection[RegistrationId], seen: Collection[RegistrationId]
+    ) -> Mapping[RegistrationId, RegistrationView | None]:
+        """Read some registrations; None for one that was `seen` and whose candidate still waits.
+
+        Those that are gone or cannot be read are not among them.
+        """
 
     async def change(self, registration_id: RegistrationId, change: RegistrationChange, now: datetime) -> None:
         """Apply a change and mark the mailbox dirty.

@@ -28,11 +28,13 @@ class Looks(MemoryRegistrationStore):
         self.fault: Exception | None = None
         self.unreadable: set[RegistrationId] = set()
 
-    async def view_many(self, ids: Collection[RegistrationId]) -> Mapping[RegistrationId, RegistrationView]:
+    async def look_at(
+        self, ids: Collection[RegistrationId], seen: Collection[RegistrationId]
+    ) -> Mapping[RegistrationId, RegistrationView | None]:
         self.looks += 1
         if self.fault is not None:
             raise self.fault
-        return await super().view_many([id_ for id_ in ids if id_ not in self.unreadable])
+        return await super().look_at([id_ for id_ in ids if id_ not in self.unreadable], seen)
 
     async def view(self, registration_id: RegistrationId) -> RegistrationView | None:
         if registration_id in self.unreadable:
