@@ -28,7 +28,7 @@ from eas_watcher.transport.tls import client_context
 from relay.domain.errors import DatabaseInUse, DatabaseRefuses, StoreUnavailable
 from relay.store.prepared import Prepared, execute_text, read_json
 from relay.store.sessions import open_session
-from relay.store.workers import Workers
+from relay.store.workers import Job, Jobs, Workers
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +66,11 @@ class _Runner(Protocol):
 
     engine: sa.Engine
 
-    async def run(self, transaction: Callable[[sa.Connection], T], *, alone: bool = False) -> T:
+    async def run(self, transaction: Callable[[sa.Connection], T], *, alone: bool = False, joins: bool = False) -> T:
         """Run a function over a connection, commit what it did; raises what the driver raises.
 
-        Of a function with one statement only it may be said that this is `alone`.
+        Of a function with one statement only it may be said that this is `alone`. One that `joins` may be committed
+        together with others.
         """
         ...
 
@@ -102,7 +103,15 @@ class Database:
         our SQL or values are raised unchanged. A caller that is cancelled may leave a transaction that is committed all
         the same, but none half done, and no connection in use.
         """
-        return await self._run(lambda connection: work(connection, *args, **kwargs), alone=False)
+        return await self._run(lambda connection: work(connection, *args, **kwargs))
+
+    async def join(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do what `run` does, for work that takes little time and often comes at the same time as other such work.
+
+        SQLite commits what waits with one sync of the disk. Each still succeeds or fails by itself, unless the database
+        is away.
+        """
+        return await self._run(lambda connection: work(connection, *args, **kwargs), joins=True)
 
     async def rows(self, statement: Prepared, values: Mapping[str, Any]) -> list[Any]:
         """Execute one statement as a transaction of its own, and return its rows; raises what `run` raises.
@@ -112,9 +121,9 @@ class Database:
         """
         return await self._run(lambda connection: statement.rows(connection, values), alone=True)
 
-    async def _run(self, transaction: Callable[[sa.Connection], T], *, alone: bool) -> T:
+    async def _run(self, transaction: Callable[[sa.Connection], T], *, alone: bool = False, joins: bool = False) -> T:
         try:
-            return await self._runner.run(transaction, alone=alone)
+            return await self._runner.run(transaction, alone=alone, joins=joins)
         except (DBAPIError, PoolTimeout, OSError, sqlite3.OperationalError) as error:
             if away(error):
                 raise StoreUnavailable(str(error.orig) if isinstance(error, DBAPIError) else str(error)) from error
@@ -154,31 +163,39 @@ class _InThreads:
     """SQLite: a thread runs each transaction from its beginning to its end.
 
     Each thread keeps its connection: to take one from the pool for each transaction would cost more than its BEGIN and
-    COMMIT.
+    COMMIT. Transactions that join one another are savepoints of one, whose COMMIT syncs the disk for all of them.
     """
 
     def __init__(self, engine: sa.Engine, threads: int) -> None:
         self.engine = engine
-        self._workers = Workers("sqlite", threads, ANSWER)
+        self._workers = Workers("sqlite", threads, ANSWER, self._transact)
         self._kept: dict[int, sa.Connection] = {}
         """By thread."""
 
-    async def run(self, transaction: Callable[[sa.Connection], T], *, alone: bool = False) -> T:  # noqa: ARG002  # a transaction is cheap here
-        return await self._workers.run(lambda: self._transact(transaction))
+    async def run(self, transaction: Callable[[sa.Connection], T], *, alone: bool = False, joins: bool = False) -> T:  # noqa: ARG002  # a transaction is cheap here
+        return await self._workers.run(transaction, joins=joins)
 
-    def _transact(self, transaction: Callable[[sa.Connection], T]) -> T:
+    def _transact(self, jobs: Jobs) -> list[Job[Any]]:
+        """Commit the first job, and those that join it; an error of the first rolls it back before others come."""
+        done: list[Job[Any]] = []
         thread = threading.get_ident()
         connection = self._kept.get(thread)
-        if connection is None:
-            connection = self._kept[thread] = self.engine.connect()
         try:
+            if connection is None:
+                connection = self._kept[thread] = self.engine.connect()
             with connection.begin():
-                return transaction(connection)
-        except BaseException:
+                for job in jobs:
+                    done.append(job)
+                    _run_within(connection, job, joined=len(done) > 1)
+        except BaseException as error:  # noqa: BLE001  # it is raised where the functions were asked for
             # After an error the next transaction looks whether the connection is of use.
             self._kept.pop(thread, None)
-            connection.close()
-            raise
+            if connection is not None:
+                connection.close()
+            done = done or [next(jobs)]
+            for job in done:
+                job.error = job.error or _with_others(error, alone=len(done) == 1)
+        return done
 
     async def close(self) -> None:
         await self._workers.close()
@@ -190,6 +207,38 @@ class _InThreads:
         self.engine.dispose()  # the last connection moves the log into the database
 
 
+def _run_within(connection: sa.Connection, job: Job[Any], *, joined: bool) -> None:
+    """Run a job in a transaction; raise what ends the transaction as a whole.
+
+    A job that joined others is rolled back by itself, unless SQLite rolled all of them back, as it does when the disk
+    is full [SQLite: Transaction, "Response To Errors Within A Transaction"].
+    """
+    if joined:
+        execute_text(connection, "SAVEPOINT joined")
+    job.run(connection)
+    if job.error is not None:
+        if not joined or not _in_transaction(connection):
+            raise job.error
+        execute_text(connection, "ROLLBACK TO joined")
+    if joined:
+        execute_text(connection, "RELEASE joined")
+
+
+def _in_transaction(connection: sa.Connection) -> bool:
+    driver: Any = None if connection.invalidated else connection.connection.dbapi_connection
+    return driver is not None and bool(driver.in_transaction)
+
+
+def _with_others(error: BaseException, *, alone: bool) -> BaseException:
+    """Return what a job raises whose transaction failed: for several, each its own error."""
+    if alone:
+        return error
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    unavailable = StoreUnavailable(f"not committed, as all that was to be committed with it: {cause}")
+    unavailable.__cause__ = error
+    return unavailable
+
+
 class _OnLoop:
     """PostgreSQL: a transaction awaits its answers on the event loop, where others run meanwhile."""
 
@@ -197,7 +246,7 @@ class _OnLoop:
         self._engine = engine
         self.engine = engine.sync_engine
 
-    async def run(self, transaction: Callable[[sa.Connection], T], *, alone: bool = False) -> T:
+    async def run(self, transaction: Callable[[sa.Connection], T], *, alone: bool = False, joins: bool = False) -> T:  # noqa: ARG002  # others run at the same time here
         if alone:
             try:
                 return await greenlet_spawn(self._execute, transaction)

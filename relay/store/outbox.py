@@ -116,7 +116,7 @@ class SqlOutboxStore:
     ) -> Claims:
         """Claim due marks of one platform's active registrations, longest due first, for `owner` until `until`."""
         lanes = Lanes(platform, only, without)
-        claims, parked = await self._database.run(claim_marks, lanes, limit, owner, until, now, self._pacing)
+        claims, parked = await self._database.join(claim_marks, lanes, limit, owner, until, now, self._pacing)
         for each in parked:
             log.error(
                 "push set aside", extra={"registration": each.key[0], "mark": each.key[1], "reason": aside(each.fault)}
@@ -137,7 +137,7 @@ class SqlOutboxStore:
         """Record outcomes in one transaction; a mark that was settled by another process stays as it is."""
         if not settlements:
             return
-        settled, dirty = await self._database.run(settle_marks, settlements, now, self._pacing)
+        settled, dirty = await self._database.join(settle_marks, settlements, now, self._pacing)
         for topic in outbox_topics(settled.wake):
             self._wakeups.wake(topic)
         if dirty:

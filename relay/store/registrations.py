@@ -97,6 +97,11 @@ class SqlRegistrationStore:
         async with self._turn:
             return await self._database.run(work, *args, **kwargs)
 
+    async def _join(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do what `_write` does, for work that takes little time."""
+        async with self._turn:
+            return await self._database.join(work, *args, **kwargs)
+
     async def mailbox_of(self, server: str, user: str, keys: Collection[str] = ()) -> Mailbox | None:
         """Find a mailbox by its exact server name and user, else one that has any of some keys of the user."""
         found, bad = await self._reads.run(_mailbox_of, server, user, keys)
@@ -114,7 +119,7 @@ class SqlRegistrationStore:
         Raises MailboxExists when (server, user) has another id already, RegistrationExists when its id is taken,
         MailboxFull when there is no room.
         """
-        ended = await self._write(_create, mailbox, registration, sealed_candidate, self._retention)
+        ended = await self._join(_create, mailbox, registration, sealed_candidate, self._retention)
         self._wakeups.wake(Topic.MAILBOXES)
         if ended > 0:
             await scrub(self._database)
@@ -154,7 +159,7 @@ class SqlRegistrationStore:
         turns a `credential-refused` registration into a `verifying` one. A wiped registration stays as it is. If the
         registration is active then, the mailbox's other ones of the same app on the same device are deleted.
         """
-        changed = await self._write(_change, registration_id, change, now, self._retention)
+        changed = await self._join(_change, registration_id, change, now, self._retention)
         if changed is None:
             return
         platforms, twins = changed
@@ -175,7 +180,7 @@ class SqlRegistrationStore:
         await self._delete(registration_id, None)
 
     async def _delete(self, registration_id: RegistrationId, buried_at: datetime | None) -> None:
-        if not await self._write(_remove, registration_id, buried_at, self._retention):
+        if not await self._join(_remove, registration_id, buried_at, self._retention):
             return
         self._wakeups.wake(Topic.MAILBOXES)
         await scrub(self._database)
@@ -186,7 +191,7 @@ class SqlRegistrationStore:
 
     async def saw(self, registration_id: RegistrationId, now: datetime) -> None:
         """Note that the app of a registration showed its secret."""
-        await self._write(_saw, registration_id, now)
+        await self._join(_saw, registration_id, now)
 
     async def may_test(self, registration_id: RegistrationId, now: datetime, pause: timedelta) -> bool:
         """Note a test push and return True, unless one was noted within `pause`."""
@@ -214,12 +219,12 @@ class SqlRegistrationStore:
 
     async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime, test: str = "") -> None:
         """Set a dirty mark for a test push, and note the test; does nothing for a registration that is gone."""
-        for topic in await self._write(_mark, registration_id, mark, now, test):
+        for topic in await self._join(_mark, registration_id, mark, now, test):
             self._wakeups.wake(topic)
 
     async def prove(self, registration_id: RegistrationId, nonce: str, now: datetime) -> bool:
         """Make a proving registration active if the nonce is that of its challenge; return whether it is."""
-        twins = await self._write(_prove, registration_id, nonce, now, self._retention)
+        twins = await self._join(_prove, registration_id, nonce, now, self._retention)
         if twins is None:
             return False
         self._wakeups.wake(Topic.MAILBOXES)

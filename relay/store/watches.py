@@ -96,7 +96,7 @@ class SqlWatchStore:
             taken.extend(records.take_records(connection, leases, now, self._unreadable, only_dirty=True))
 
         try:
-            await self._database.run(take)
+            await self._database.join(take)
         except StoreUnavailable:
             if not taken:
                 raise
@@ -104,7 +104,7 @@ class SqlWatchStore:
 
     async def record(self, mailbox_id: MailboxId, now: datetime) -> WatchRecord | None:
         """Read one mailbox as it is now, whether dirty or not."""
-        return await self._database.run(records.read_record, mailbox_id, now, self._unreadable)
+        return await self._database.join(records.read_record, mailbox_id, now, self._unreadable)
 
     async def look_again(self, now: datetime) -> None:
         """Look at the rows set aside; mark their mailboxes dirty once they are readable, so that they are taken up."""
@@ -137,7 +137,7 @@ class SqlWatchStore:
     async def _commit(self, batch: Sequence[CommitEntry], now: datetime, offers: Mapping[Platform, Offer]) -> Committed:
         """Commit progress: news that no dispatcher here takes over in one statement, where the database has it."""
         if offers or self._database.dialect.name != "postgresql" or not are_news(batch):
-            return await self._database.run(commit, batch, now, self._limits, offers)
+            return await self._database.join(commit, batch, now, self._limits, offers)
         kept, platforms = read_news(await self._database.rows(COMMIT_NEWS, news(batch, now)))
         topics, fenced = outbox_topics(platforms), frozenset[MailboxId]()
         if left := [entry for entry in batch if entry.mailbox_id not in kept]:
@@ -186,7 +186,7 @@ class SqlWatchStore:
         the mailbox starts from nothing with it, once an administrator has allowed that. Until then the registration
         becomes `wiped`.
         """
-        accepted = await self._database.run(
+        accepted = await self._database.join(
             credentials.accept,
             candidate,
             now,
@@ -211,7 +211,7 @@ class SqlWatchStore:
 
     async def refuse(self, candidate: Candidate, now: datetime) -> None:
         """Drop a refused candidate; nothing happens if it was replaced meanwhile."""
-        await self._database.run(credentials.refuse, candidate, now)
+        await self._database.join(credentials.refuse, candidate, now)
         self._wakeups.wake(Topic.VERDICTS)
         await scrub(self._database)
 
@@ -228,11 +228,11 @@ class SqlWatchStore:
         self, mailbox_id: MailboxId, now: datetime, candidate: Candidate | None = None
     ) -> Wait | Withdrawn | None:
         """Count a try of an account before its credential, or a candidate, is shown; return why not, instead."""
-        return await self._database.run(credentials.spend, mailbox_id, now, candidate, self._limits)
+        return await self._database.join(credentials.spend, mailbox_id, now, candidate, self._limits)
 
     async def succeeded(self, mailbox_id: MailboxId) -> None:
         """Forget the tries of a mailbox's user: its server has accepted a credential that was shown."""
-        await self._database.run(credentials.forget_tries, mailbox_id, self._limits)
+        await self._database.join(credentials.forget_tries, mailbox_id, self._limits)
 
     async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> None:
         """Replace one sealed credential by another where the mailbox has it: as its credential, or as a candidate."""

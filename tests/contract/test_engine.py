@@ -1,17 +1,20 @@
 """Test how databases are opened, and which errors mean that one does not answer."""
 
 import asyncio
+import sqlite3
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import asyncpg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.exc import IntegrityError
 
 from relay.domain.errors import DatabaseInUse, StoreUnavailable
 from relay.domain.model import RegistrationId
@@ -120,6 +123,132 @@ async def test_transactions_run_whole_and_in_the_order_in_which_they_were_asked_
 
     assert counts == list(range(1, 21)) if one else await number_of_rows(engine) == 20
     assert seen == list(range(20)) if one else len(seen) == 20
+
+
+@pytest.fixture
+async def one_writer(sqlite_url: str) -> AsyncIterator[Database]:
+    async with open_database(sqlite_url) as opened:
+        yield opened
+
+
+async def joined(engine: Database, *works: Callable[[sa.Connection], object]) -> list[object]:
+    """Let work wait together behind a transaction; return what came of each."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(_: sa.Connection) -> None:
+        begun.set()
+        assert go_on.wait(10)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(engine.run(wait))
+        assert await asyncio.to_thread(begun.wait, 10)
+        waiting = asyncio.gather(*(engine.join(work) for work in works), return_exceptions=True)
+        await asyncio.sleep(0)
+        go_on.set()
+        return await waiting
+
+
+def commits_of(engine: Database) -> list[sa.Connection]:
+    """Return a list that grows with each commit."""
+    commits: list[sa.Connection] = []
+    event.listen(engine.engine, "commit", commits.append)
+    return commits
+
+
+def fail(connection: sa.Connection) -> None:
+    insert(connection, "failed")
+    raise ZeroDivisionError
+
+
+async def urls(engine: Database) -> list[str]:
+    return await engine.run(lambda connection: list(connection.scalars(sa.select(lessons.c.url).order_by("url"))))
+
+
+async def test_work_that_waits_is_committed_together_and_each_fails_by_itself(one_writer: Database) -> None:
+    commits = commits_of(one_writer)
+    works: list[Callable[[sa.Connection], None]] = [
+        partial(insert, url="first"),
+        fail,
+        partial(insert, url="first"),
+        partial(insert, url="second"),
+    ]
+
+    first, failed, double, second = await joined(one_writer, *works)
+
+    assert (first, second) == (None, None)
+    assert isinstance(failed, ZeroDivisionError)
+    assert isinstance(double, IntegrityError)
+    assert len(commits) == 2  # the one that they waited for, and theirs
+    assert await urls(one_writer) == ["first", "second"]
+
+
+async def test_the_first_that_fails_leaves_the_others_their_own_transaction(one_writer: Database) -> None:
+    failed, second = await joined(one_writer, fail, partial(insert, url="second"))
+
+    assert isinstance(failed, ZeroDivisionError)
+    assert second is None
+    assert await urls(one_writer) == ["second"]
+
+
+async def test_work_that_does_not_join_is_committed_alone(one_writer: Database) -> None:
+    commits = commits_of(one_writer)
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(3):
+            tasks.create_task(one_writer.run(insert, f"{number}"))
+        tasks.create_task(one_writer.join(insert, "joins"))
+        tasks.create_task(one_writer.run(insert, "last"))
+
+    assert len(commits) == 5
+    assert len(await urls(one_writer)) == 5
+
+
+async def test_what_cannot_be_committed_is_unavailable_to_all_that_joined_and_the_next_is_committed(
+    one_writer: Database,
+) -> None:
+    broken = [True]
+
+    def break_down(_: sa.Connection) -> None:
+        if broken and broken.pop():
+            raise sqlite3.OperationalError("disk I/O error")
+
+    def insert_and_break(connection: sa.Connection) -> None:
+        insert(connection, "first")
+        event.listen(one_writer.engine, "commit", break_down)
+
+    outcomes = await joined(one_writer, insert_and_break, partial(insert, url="second"))
+
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 2
+    assert await urls(one_writer) == []
+    await one_writer.join(insert, "third")
+    assert await urls(one_writer) == ["third"]
+
+
+async def test_work_that_ends_the_transaction_of_all_makes_it_unavailable_to_the_others(one_writer: Database) -> None:
+    def roll_back(connection: sa.Connection) -> None:  # as SQLite does when the disk is full
+        connection.exec_driver_sql("ROLLBACK")
+        raise ZeroDivisionError
+
+    first, ended = await joined(one_writer, partial(insert, url="first"), roll_back)
+
+    assert isinstance(first, StoreUnavailable)
+    assert isinstance(ended, ZeroDivisionError)
+    assert await urls(one_writer) == []
+    await one_writer.join(insert, "next")
+    assert await urls(one_writer) == ["next"]
+
+
+async def test_a_caller_cancelled_before_its_turn_joins_nothing(one_writer: Database) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        async with transaction(one_writer):
+            kept = tasks.create_task(one_writer.join(insert, "kept"))
+            waiting = tasks.create_task(one_writer.join(insert, "cancelled"))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait({waiting})
+        await kept
+
+    assert await urls(one_writer) == ["kept"]
 
 
 @pytest.mark.parametrize("turns", range(0, 40, 3))

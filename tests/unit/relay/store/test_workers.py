@@ -2,13 +2,27 @@
 
 import asyncio
 import threading
+from functools import partial
+from typing import Any
 
 import pytest
 
 from relay.domain.errors import StoreUnavailable
-from relay.store.workers import Workers
+from relay.store import workers
+from relay.store.workers import Job, Jobs
 
 LONG = 10.0  # seconds; a limit, never a wait
+
+
+def run(jobs: Jobs) -> list[Job[Any]]:
+    done = []
+    for job in jobs:
+        job.run()
+        done.append(job)
+    return done
+
+
+Workers = partial(workers.Workers, run=run)
 
 
 class Gate:
