@@ -101,6 +101,8 @@ def server_tls(certificate: Path, key: Path, client_ca: Path | None = None) -> s
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
+    # Set whole, as for mail servers (ADR 0014): from Python 3.13 on the default refuses CAs of an older form.
+    context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_PARTIAL_CHAIN
     if client_ca is not None:
         context.load_verify_locations(client_ca)
         context.verify_mode = ssl.CERT_OPTIONAL

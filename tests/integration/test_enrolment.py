@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import trustme
 from aiohttp import ClientConnectionError, ClientSession, TCPConnector
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from eas_watcher.transport.tls import client_context
 from relay.api.app import LARGEST, create_app
 from relay.http.listeners import open_listener, server_tls
 from relay.registration.enrolment import Enrolment, EnrolmentMode
+from tests.fakes.chains import Authority, shake
 from tests.fakes.relay_api import ApiWorld, judging
 from tests.integration.test_api import MANY, Api, serving, wish
 
@@ -91,6 +94,22 @@ async def test_a_certificate_of_another_ca_ends_the_handshake(site: Site) -> Non
         with pytest.raises(ClientConnectionError):
             await api.call("POST", "/v1/registrations", wish())
         assert not api.world.store.registrations
+
+
+@pytest.mark.parametrize("flaw", [{"critical": False}, {"subject_id": False}, {"key_usage": False}], ids=str)
+def test_a_ca_of_devices_of_an_older_form_is_taken_alike_with_every_python(
+    site: Site, tmp_path: Path, flaw: dict[str, bool]
+) -> None:
+    devices = Authority("Devices", **flaw)  # type: ignore[arg-type]  # one property each
+    (tmp_path / "devices.pem").write_bytes(devices.pem)
+    (tmp_path / "device.pem").write_bytes(devices.server(["ann"], purpose=ExtendedKeyUsageOID.CLIENT_AUTH))
+    serving = server_tls(site.certificate, site.key, tmp_path / "devices.pem")
+    device = client_context(site.ca_file)
+    device.load_cert_chain(tmp_path / "device.pem")
+
+    assert shake(serving, device, "127.0.0.1") == "TLSv1.3"
+    # Python 3.13 would add VERIFY_X509_STRICT, which refuses this CA.
+    assert serving.verify_flags == ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_PARTIAL_CHAIN
 
 
 async def test_a_key_is_demanded_before_the_body_is_read_and_another_may_follow_it(
