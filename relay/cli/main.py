@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
 import typer
 
 from relay.cli.configuration import DEFAULT, Config, default_config
+from relay.cli.doctor import doctor
 from relay.cli.init import init, write_shipped
 from relay.cli.invitations import invitations
 from relay.cli.output import FAILED, FAULTY, describe, fail, failing, note, say, show_faults, show_warnings
@@ -46,6 +47,7 @@ cli.add_typer(wipes, name="wipes")
 cli.add_typer(invitations, name="invitations")
 cli.add_typer(sandbox, name="sandbox")
 cli.command()(deliver)
+cli.command()(doctor)
 cli.command()(phone)
 cli.command()(init)
 cli.command("files")(write_shipped)

@@ -1,6 +1,6 @@
 """What a role needs of its host before it serves: folders that it can write, addresses, keys that its libraries take.
 
-`relay check` and `relay serve` both come through here, so that what one calls good, the other can start with.
+`relay check`, `relay serve` and `relay doctor` come through here: what one calls good, the other can start with.
 """
 
 import errno
@@ -29,8 +29,8 @@ def prepare(settings: Settings, *, running: bool) -> None:
 
     If the relay is `running` already, or may be, its ports may be in use.
     """
-    faults, taken = _listeners(settings)
-    faults += _folders(settings) + _keys(settings)
+    faults, taken = listener_faults(settings)
+    faults += folder_faults(settings) + key_faults(settings)
     if faults:
         raise SettingsInvalid(faults)
     if taken and not running:
@@ -43,7 +43,7 @@ def may_run(settings: Settings) -> bool:
     return file is None or embedded_in_use(file)
 
 
-def _folders(settings: Settings) -> list[Fault]:
+def folder_faults(settings: Settings) -> list[Fault]:
     """Return the folders and files of the role that this user cannot write."""
     folders: dict[Path, str] = {}
     if settings.database.file is not None:
@@ -89,7 +89,7 @@ def _owner(path: Path) -> str:
     return f"It belongs to {owner}, this is {user}: run the command as the user of the relay, or `chown -R` the folder."
 
 
-def _listeners(settings: Settings) -> tuple[list[Fault], list[tuple[str, int]]]:
+def listener_faults(settings: Settings) -> tuple[list[Fault], list[tuple[str, int]]]:
     """Return the listeners whose address this host cannot offer, and those whose port is in use: setting and port."""
     wanted = [("ops", settings.ops.hosts, settings.ops.port)]
     if settings.api is not None:
@@ -113,7 +113,7 @@ def _listeners(settings: Settings) -> tuple[list[Fault], list[tuple[str, int]]]:
     return faults, taken
 
 
-def _keys(settings: Settings) -> list[Fault]:
+def key_faults(settings: Settings) -> list[Fault]:
     """Return the key files that a library of the role does not take, although they look right."""
     readers: list[tuple[str, Path, Callable[[], object]]] = []
     api = settings.api

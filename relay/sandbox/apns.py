@@ -118,7 +118,12 @@ class ApnsSimulator(PushSimulator[ApnsFailure]):
         return refusal or self.check_device(request.device_token.lower(), topic) or OK
 
     def check_device(self, token: str, topic: str) -> ApnsResponse | None:
-        """Return the refusal of a device token, in lower case, for a topic; None: it is good."""
+        """Return the refusal of a device token, in lower case, for a topic; None: it is good.
+
+        No device has a token of zeros: `relay doctor` asks for it.
+        """
+        if not token.strip("0"):
+            return ApnsResponse(400, "BadDeviceToken")
         if self._devices.environments.get(token, self.environment) is not self.environment:
             return ApnsResponse(400, "BadDeviceToken")
         since = self._devices.gone.get(token)

@@ -21,6 +21,7 @@ from relay.sandbox.fcm_rules import (
     check_assertion,
     check_message,
     fcm_error,
+    only_validates,
     unauthenticated,
     unknown_project,
 )
@@ -164,7 +165,8 @@ class FcmSimulator(HttpSimulator[FcmFailure]):
             response = fcm_error(failure.reason, failure.status, failure.field)
         else:
             response = self._check(request, device_token, refusal)
-        self._record(request, body, device_token, response.status)
+        if not only_validates(body):
+            self._record(request, body, device_token, response.status)
         return await _respond(request, response, failure)
 
     def _check(self, request: web.Request, device_token: str, refusal: FcmResponse | None) -> FcmResponse:

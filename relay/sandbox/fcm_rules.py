@@ -122,6 +122,15 @@ def check_message(body: bytes) -> tuple[str, FcmResponse | None]:
     return target, _error(400, "INVALID_ARGUMENT", violations[0][1], details)
 
 
+def only_validates(body: bytes) -> bool:
+    """Return whether a body asks for a check of the message, which is not sent."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and True in (document.get("validate_only"), document.get("validateOnly"))
+
+
 def unauthenticated() -> FcmResponse:
     """Return the answer to a request without a valid access token."""
     info = {"@type": ERROR_INFO, "reason": "ACCESS_TOKEN_EXPIRED", "domain": "googleapis.com"}

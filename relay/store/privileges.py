@@ -342,10 +342,38 @@ async def excess(database: Database, role: Role) -> list[str]:
 
     Empty for the embedded database, and for a process of all roles. Raises StoreUnavailable.
     """
-    user = {Role.API: API, Role.WATCH: WATCH, Role.PUSH: PUSH}.get(role)
+    user = _USERS.get(role)
     if database.dialect.name != "postgresql" or user is None:
         return []
     return await database.run(_excess, user, role)
+
+
+async def missing(database: Database, role: Role) -> list[str]:
+    """Return what the database user of a process lacks for its role's work, each as a phrase.
+
+    Empty for the embedded database, and for a process of all roles. Raises StoreUnavailable.
+    """
+    user = _USERS.get(role)
+    if database.dialect.name != "postgresql" or user is None:
+        return []
+    return await database.run(_missing, user)
+
+
+def _missing(connection: sa.Connection, user: str) -> list[str]:
+    if not connection.scalar(sa.text("SELECT pg_catalog.has_schema_privilege('public', 'USAGE')")):
+        return ["may not use schema public"]
+    has = {tuple(row) for row in connection.execute(sa.text(_RIGHTS))}
+    needed = {
+        (grant.right, grant.table)
+        for grant in GRANTS
+        if grant.user == user
+        for column in (grant.columns or (("",) if grant.right == "DELETE" else _columns(grant.table)))
+        if (grant.table, column, grant.right) not in has
+    }
+    guards = set(connection.scalars(sa.text(_GUARDED)))
+    unguarded = sorted(guard.name for guard in GUARDS if guard.user == user and guard.name not in guards)
+    found = [f"lacks {right} on {table}" for right, table in sorted(needed, key=lambda each: (each[1], each[0]))]
+    return found + [f"is not held back by the trigger {name}" for name in unguarded]
 
 
 def _excess(connection: sa.Connection, user: str, role: Role) -> list[str]:
@@ -368,6 +396,8 @@ def _excess(connection: sa.Connection, user: str, role: Role) -> list[str]:
     return found + [f"has {right} on {table}" for right, table in more]
 
 
+_USERS: Final = {Role.API: API, Role.WATCH: WATCH, Role.PUSH: PUSH}
+_GUARDED: Final = "SELECT tgname::text FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgenabled IN ('O', 'A')"
 _SEALED: Final = (("mailbox", "sealed_credential"), ("candidate", "sealed"))
 _OWNS: Final = """\
 SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_class

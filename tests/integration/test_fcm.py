@@ -320,3 +320,12 @@ async def test_a_push_that_cannot_be_logged_is_not_sent(tmp_path: Path) -> None:
             outcome = await sender.send(due_push(platform=Platform.FCM))
         assert outcome == held(Unwritable("No space left on device"))
         assert simulator.received == []
+
+
+async def test_a_push_that_is_only_validated_is_not_sent(tmp_path: Path) -> None:
+    async with fcm(tmp_path) as (simulator, sender):
+        assert isinstance(await sender.validate(due_push(device_token=TOKEN)), Delivered)
+        simulator.gone(TOKEN)
+        assert isinstance(await sender.validate(due_push(device_token=TOKEN)), TokenGone)
+
+        assert simulator.received == []

@@ -68,11 +68,11 @@ class ServiceAccount:
     def __hash__(self) -> int:
         return hash((self._content, self.url))
 
-    def body(self, device_token: str, message: FcmMessage) -> bytes:
-        """Return the body of a push, to a registration token or a FID."""
+    def body(self, device_token: str, message: FcmMessage, *, sends: bool = True) -> bytes:
+        """Return the body of a push, to a registration token or a FID; unless it `sends`, FCM only validates it."""
         device = FcmDevice.read(device_token)
         body: bytes = self._messages.parse_payload(
-            fcm_token=device.name, data_payload=message.data, android_config=message.android
+            fcm_token=device.name, data_payload=message.data, android_config=message.android, dry_run=not sends
         )
         if device.kind == "token":
             return body

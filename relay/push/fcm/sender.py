@@ -81,6 +81,10 @@ class FcmSender:
             return replace(outcome, lowered=message.lowered)
         return outcome
 
+    async def validate(self, push: DuePush) -> Outcome:
+        """Ask FCM whether it would send a push, and send none; returns within the time limit and a second."""
+        return await self._send(push, FcmMessage(Notice.of(push)), sends=False)
+
     async def close(self) -> None:
         """Close all connections; pushes in flight end as RetryLater."""
         for identity in self._identities:
@@ -99,9 +103,9 @@ class FcmSender:
     def _identity(self, account: ServiceAccount) -> _Identity:
         return _Identity(account, AccessTokens(partial(self._mint, account), self._clock, self._random))
 
-    async def _send(self, push: DuePush, message: FcmMessage) -> Outcome:
+    async def _send(self, push: DuePush, message: FcmMessage, *, sends: bool = True) -> Outcome:
         account, tokens = self._identities[-1]
-        body = account.body(push.device_token, message)
+        body = account.body(push.device_token, message, sends=sends)
         try:
             with self._deadlines.within(self._config.time_limit):
                 token = await tokens.get()

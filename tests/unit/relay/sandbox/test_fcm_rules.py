@@ -13,6 +13,7 @@ from relay.sandbox.fcm_rules import (
     check_assertion,
     check_message,
     fcm_error,
+    only_validates,
     unauthenticated,
     unknown_project,
 )
@@ -155,3 +156,17 @@ def test_an_unknown_project_is_not_an_unregistered_token() -> None:
     assert unknown_project().status == 404
     assert "UNREGISTERED" not in json.dumps(unknown_project().document)
     assert unauthenticated().status == 401
+
+
+@pytest.mark.parametrize(
+    ("body", "only"),
+    [
+        (b'{"validate_only": true}', True),
+        (b'{"validateOnly": true}', True),
+        (b'{"validate_only": false}', False),
+        (b"[]", False),
+        (b"no json", False),
+    ],
+)
+def test_a_message_may_be_checked_and_not_sent(body: bytes, only: bool) -> None:
+    assert only_validates(body) is only

@@ -1,0 +1,147 @@
+"""Which checks a role needs: what it does not reach by design is skipped with a word."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from random import SystemRandom
+from typing import Any, Final
+
+from eas_watcher.auth.negotiate import Service
+from eas_watcher.peer_clocks import PeerClocks
+from relay.doctor import host
+from relay.doctor.database import look_at_database
+from relay.doctor.examination import Check, Once, examine, in_thread
+from relay.doctor.finding import Finding, Subject
+from relay.doctor.mail_servers import MailServers
+from relay.domain.clock import Clock
+from relay.domain.model import Role
+from relay.ops import checks
+from relay.ops.health import PartState
+from relay.settings import Settings
+from relay.settings.webpush import PUSHES
+
+Look = Callable[[], Awaitable[Sequence[Finding]]]
+WATCHES: Final = frozenset({Role.ALL, Role.WATCH})
+
+
+class Doctor:
+    """Examines one role of a relay."""
+
+    def __init__(self, settings: Settings, now: Clock) -> None:
+        """Ask nothing yet."""
+        self._settings = settings
+        self._now = now
+        self._clocks = PeerClocks(now)
+        self._random = SystemRandom()
+        self._running = host.Running(settings)
+        self._ports = Once(self._running.look)
+        self._database = Once(partial(look_at_database, settings, self._clocks, now))
+
+    async def examine(self) -> AsyncIterator[Finding]:
+        """Yield all findings; nothing is changed anywhere."""
+        for key, wrong, remedy in self._settings.warnings:
+            yield Subject("setting", key).note(wrong, remedy)
+        questions: list[Once[Any]] = [self._ports, self._database]
+        try:
+            async for finding in examine([*self._here(), *self._mail(), *self._push(questions)]):
+                yield finding
+        finally:
+            for question in questions:
+                await question.cancel()
+        # Last, since it compares the dates in all answers.
+        yield judge_clock(self._clocks)
+
+    def _here(self) -> list[Check]:
+        settings = self._settings
+        found = [
+            _check("folder", "relay.state_dir", _in_thread(partial(host.look_at_folders, settings))),
+            _check("port", "ops.port", self._ports.answer),
+            _check("database", "database.url", self._look_at_database),
+            _check("files", "open files", self._look_at_files),
+        ]
+        if settings.api is not None:
+            look = _in_thread(partial(host.look_at_certificate, settings, self._now))
+            found.append(_check("certificate", "api.certificate_file", look))
+        return found
+
+    async def _look_at_database(self) -> Sequence[Finding]:
+        return (await self._database.answer()).findings
+
+    async def _look_at_files(self) -> Sequence[Finding]:
+        known, _ = await asyncio.gather(self._database.answer(), self._ports.answer())
+        return [host.look_at_files(self._settings, known.mailboxes, self._running.files)]
+
+    def _mail(self) -> list[Check]:
+        settings = self._settings
+        if settings.role not in WATCHES:
+            return [_skip("mail servers", f"role {settings.role} does not reach them")]
+        asks = MailServers(self._now, self._random, self._clocks)
+        found = []
+        for name, server in settings.servers.items():
+            table = f"servers.{name}"
+            found.append(_check("ActiveSync", table, partial(asks.look, name, server, self._database.answer)))
+            if server.oauth is not None:
+                found.append(_check("OAuth", table, partial(asks.look_at_oauth, name, server.oauth)))
+            if server.kerberos is not None and isinstance(service := server.kerberos.service, Service):
+                found.append(_check("Kerberos", table, partial(asks.look_at_kdc, name, server.url, service)))
+        for one in sorted(settings.autodiscover.hosts):
+            look = partial(asks.look_at_autodiscover, settings.autodiscover, one)
+            found.append(_check("Autodiscover", f"autodiscover {one}", look))
+        return found
+
+    def _push(self, questions: list[Once[Any]]) -> list[Check]:
+        """Return the checks of providers; `questions` gets what several of them ask."""
+        settings = self._settings
+        if settings.role not in PUSHES:
+            return [_skip("providers", f"role {settings.role} does not reach the Internet")]
+        from relay.doctor import providers  # noqa: PLC0415 -- the libraries of the role that pushes
+
+        asks = providers.Providers(self._now, self._random, self._clocks, questions)
+        apns, fcm, webpush = settings.apns, settings.fcm, settings.webpush.sender
+        found = [
+            _check("proxy", use.proxy.setting, partial(asks.look_at_proxy, use))
+            for use in providers.proxies(apns, fcm, webpush)
+        ]
+        if apns is not None:
+            wanted = {environment for account in apns.accounts for environment in account.environments}
+            for environment in sorted(wanted):
+                look = partial(asks.look_at_apns, apns, environment)
+                found.append(_check("push", f"apns {environment.value}", look))
+        if fcm is not None:
+            found.append(_check("push", "fcm", partial(asks.look_at_fcm, fcm)))
+        if webpush is not None:
+            vapid = partial(providers.look_at_vapid, webpush, self._now)
+            found.append(_check("VAPID", "webpush.vapid_key_file", _in_thread(lambda: [vapid()])))
+            for service in sorted(webpush.services):
+                look = partial(asks.look_at_service, webpush, service)
+                found.append(_check("push service", f"webpush {service}", look))
+        return found
+
+
+def judge_clock(clocks: PeerClocks) -> Finding:
+    """Return the finding about this host's clock, by the dates in the answers that came."""
+    subject = Subject("clock", "this host")
+    found = checks.clock(clocks).check()
+    peers = len(clocks.differences())
+    if found.state is not PartState.OK:
+        agreed = clocks.difference is not None and clocks.difference.agree
+        return (subject.note if agreed else subject.bad)(found.reason, found.remedy)
+    if not peers:
+        return subject.skipped("no answer had a date to compare with")
+    return subject.good(f"agrees with {peers} other{'s' if peers > 1 else ''}, within a minute")
+
+
+def _check(check: str, name: str, look: Look) -> Check:
+    return Check(Subject(check, name), look)
+
+
+def _skip(what: str, why: str) -> Check:
+    async def look() -> Sequence[Finding]:
+        return [Subject("skipped", what).skipped(why)]
+
+    return _check("skipped", what, look)
+
+
+def _in_thread(look: Callable[[], Sequence[Finding]]) -> Look:
+    """Return a check that may wait for a disk."""
+    return partial(in_thread, look)
