@@ -134,3 +134,17 @@ async def test_the_relay_refuses_a_pooler_that_shares_sessions(
                 assert status == 1
                 assert "database.url leads to a pooler that shares sessions" in said
                 assert "set pool_mode = session" in said
+
+
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+async def test_the_doctor_names_a_pooler_that_shares_sessions(
+    postgres: PostgresServer, database: str, tmp_path: Path, mode: str
+) -> None:
+    async with open_site(tmp_path / "sandbox") as site:
+        with pgbouncer(postgres, mode) as port:
+            status, said = await relay(site.sandbox.toml, port, database, "doctor", "--role", "all")
+
+    (named,) = [line for line in said.splitlines() if line.startswith("bad ")]
+    assert status == 1
+    assert named.split()[1] == "pooler"
+    assert "pool_mode = session" in named
