@@ -21,6 +21,7 @@ from relay.doctor.finding import Finding, Subject
 from relay.domain.clock import Clock
 from relay.domain.model import Role
 from relay.http.admission import api_connections
+from relay.http.hosts import EVERYWHERE
 from relay.security.secret_files import user_name
 from relay.settings import Settings
 from relay.settings.webpush import PUSHES
@@ -36,7 +37,7 @@ SPARE: Final = 256
 """Files that a process has open besides connections of phones and to mail servers."""
 ANSWER: Final = 3.0  # seconds for a relay that runs here
 OTHER_CERTIFICATE: Final = "another certificate"
-ANY: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "0": "127.0.0.1"}  # noqa: S104 -- where such a listener is reached
+ANY: Final = {EVERYWHERE: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- where it is reached
 RAISE: Final = "set LimitNOFILE= in its systemd unit, or the limit of its container (ulimits.nofile)"
 
 
@@ -159,7 +160,7 @@ class Running:
     async def _ask_ops(self) -> str:
         """Return what answers on the port of health and metrics; empty: no relay."""
         ops = self._settings.ops
-        text = await _get(f"http://{_at(ops.host)}:{ops.port}/metrics")
+        text = await _get(f"http://{_at(ops.hosts)}:{ops.port}/metrics")
         try:
             samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         except ValueError:
@@ -177,7 +178,7 @@ class Running:
         if api is None:
             return ""
         scheme = "http" if api.certificate_file is None else "https"
-        url = f"{scheme}://{_at(api.host)}:{api.port}"
+        url = f"{scheme}://{_at(api.hosts)}:{api.port}"
         if "/v1/registrations" not in await _get(f"{url}/v1/openapi.json"):
             return ""
         if api.certificate_file is not None and await _shown(url) != _first(api.certificate_file):
@@ -231,9 +232,9 @@ def _first(file: Path) -> bytes:
     return x509.load_pem_x509_certificates(file.read_bytes())[0].public_bytes(Encoding.DER)
 
 
-def _at(host: str) -> str:
-    """Return a listener's host as it stands in a URL of this host."""
-    reached = ANY.get(host, host)
+def _at(hosts: Sequence[str]) -> str:
+    """Return a listener's first host as it stands in a URL of this host."""
+    reached = ANY.get(hosts[0], hosts[0])
     return f"[{reached}]" if ":" in reached else reached
 
 
