@@ -12,9 +12,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("eas_watcher", "relay")
 
-DOCUMENTED = frozenset({"_asdict", "_fields", "_make", "_mapping", "_replace"})
-"""Names with an underscore that are no private ones: of named tuples [Python's library reference, collections] and of
-rows [SQLAlchemy's documentation, Row]."""
+DOCUMENTED = frozenset({"_asdict", "_exit", "_fields", "_make", "_mapping", "_replace"})
+"""Names with an underscore that are no private ones: of named tuples and of processes [Python's library reference,
+collections, os], and of rows [SQLAlchemy's documentation, Row]."""
 
 OVERRIDES = frozenset(
     {

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -16,10 +17,11 @@ from eas_watcher.transport.http2_pool import ALPN, HTTP_2
 from eas_watcher.transport.sources import Sources
 from eas_watcher.transport.tls import client_context
 from relay.doctor.certificates import Shown, describe, judge_failure, judge_shown
+from relay.doctor.examination import in_thread
 from relay.doctor.finding import Finding, Subject
 from relay.domain.clock import Clock
 from relay.http.addresses import read_address
-from relay.network.dialling import AddressInfo, Dialler, LookUp, look_up
+from relay.network.dialling import AddressInfo, Dialler, LookUp
 from relay.network.faults import NotConnected
 from relay.network.route import DIRECT, Proxy, Route, authority
 
@@ -64,6 +66,18 @@ class Way:
     findings: tuple[Finding, ...]
     open: bool
     """True if a request can be sent."""
+
+
+async def look_up(host: str, port: int) -> Sequence[AddressInfo]:
+    """Ask this host's resolver in a thread of its own; raises socket.gaierror.
+
+    The event loop has few threads for names, and connects through them too: two names whose servers hang would stop all
+    other checks.
+    """
+    try:
+        return await in_thread(partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM))
+    except UnicodeError as error:
+        raise socket.gaierror(socket.EAI_NONAME, "no host name") from error
 
 
 async def reach(place: Place, now: Clock, look_up: LookUp = look_up) -> Way:
@@ -235,8 +249,9 @@ async def tunnel(proxy: Proxy, sources: tuple[str, ...], host: str, port: int) -
     clock = asyncio.get_running_loop().time
     began = clock()
     target = authority(host, port)
+    dialler = Dialler(Route(proxy, sources), limit=LOOKUP + CONNECT, look_up=look_up)
     try:
-        await Dialler(Route(proxy, sources), limit=LOOKUP + CONNECT + HANDSHAKE).connect(_Handshake, host, port, None)
+        await dialler.connect(_Handshake, host, port, None)
     except NotConnected as error:
         return subject.bad(error.reason, error.remedy), error.one_host or error.reason == "proxy-cannot-reach"
     except OSError as error:
