@@ -1,7 +1,7 @@
 """The providers of the push role: asked by the senders that push, for a device that nobody has.
 
 What leaves is one of the relay's templates, with a made-up registration and a made-up device token: `MadeUpOnly` lets
-nothing else pass. It is not in the egress log, which the relay that runs writes (ADR 0031).
+nothing else pass. It is not in the egress log, which the relay that runs writes (ADR 0032).
 """
 
 import asyncio
