@@ -8,6 +8,7 @@ number is bounded, and all work is linear.
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import ip_address
 from math import inf
 from re import ASCII, IGNORECASE
@@ -22,6 +23,7 @@ ATTRIBUTE: Final = 1024  # characters; a longer value of an attribute is ignored
 KEPT: Final = 20  # cookies; Exchange sets three, a balancer before it one or two more
 OCTETS: Final = 8192  # of all names and values: servers refuse a longer Cookie header
 LONGEST: Final = 400 * 86_400.0  # seconds; a later expiry is moved to this [RFC 6265bis 5.5]
+PLACES: Final = 256  # URLs that are kept; a fleet asks a few servers
 FAILURES: Final = 3  # in a row, with cookies sent, until they are suspected and forgotten
 
 BLAMED: Final = frozenset({301, 302, 303, 307, 308, 400, 401, 403, 431, 440, 441})
@@ -123,8 +125,7 @@ def merge(kept: tuple[Cookie, ...], set_cookies: Iterable[str], url: str, now: f
 
 def header(kept: Iterable[Cookie], url: str, now: float) -> str:
     """Return the value of the Cookie header of a request [RFC 6265 5.4]; empty without cookies for it."""
-    parts = urlsplit(url)
-    host, path, secure = _host(parts), parts.path or "/", parts.scheme == "https"
+    host, path, secure = _place(url)
     sent = [
         cookie
         for cookie in kept
@@ -244,6 +245,13 @@ def _sendable(text: str) -> bool:
         return len(text.encode()) <= LARGEST
     except UnicodeEncodeError:
         return False
+
+
+@lru_cache(maxsize=PLACES)
+def _place(url: str) -> tuple[str, str, bool]:
+    """Return the host and the path of a URL, and whether it is one of https."""
+    parts = urlsplit(url)
+    return _host(parts), parts.path or "/", parts.scheme == "https"
 
 
 def _host(url: SplitResult) -> str:

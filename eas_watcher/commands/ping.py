@@ -5,7 +5,7 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import ClassVar, Final
 
-from eas_watcher.commands.reading import is_empty, read_number, read_root, read_status
+from eas_watcher.commands.reading import is_empty, read_body, read_number, read_status
 from eas_watcher.commands.request import Command, HttpReply
 from eas_watcher.commands.status import COMMON_FROM, raise_for_status
 from eas_watcher.errors import ServerBusy
@@ -14,6 +14,7 @@ from eas_watcher.wbxml.element import PING, Element
 from eas_watcher.wbxml.encode import PLACE, Template
 
 KNOWN: Final = 256  # forms of a request that are kept; a fleet asks for a few sets of classes
+SHORT: Final = 96  # octets of an answer that is kept: one that names a collection has some 30
 
 
 class PingStatus(IntEnum):
@@ -64,13 +65,22 @@ class Ping(Command[PingReply]):
         if is_empty(reply):
             # The server ends a Ping so when it received another one; a new, complete Ping is due [MS-ASCMD 2.2.1.13].
             return PingReply(PingStatus.PARAMETERS_MISSING)
-        root = read_root(reply, "Ping", "Ping")
-        return PingReply(
-            _read_status(root),
-            _read_changed(root),
-            read_number(root, "HeartbeatInterval"),
-            read_number(root, "MaxFolders"),
-        )
+        return _read_again(reply.body) if len(reply.body) <= SHORT else _read(reply.body)
+
+
+def _read(body: bytes) -> PingReply:
+    root = read_body(body, "Ping", "Ping")
+    return PingReply(
+        _read_status(root),
+        _read_changed(root),
+        read_number(root, "HeartbeatInterval"),
+        read_number(root, "MaxFolders"),
+    )
+
+
+_read_again: Final = lru_cache(maxsize=KNOWN)(_read)
+"""Reads a short answer, or finds it among those read lately: nearly all of a server are two, "the interval is over" and
+"the Inbox has changed"."""
 
 
 @lru_cache(maxsize=KNOWN)

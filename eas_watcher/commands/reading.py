@@ -31,8 +31,13 @@ def read_root(reply: HttpReply, page: str, tag: str, *, sparse: bool = False) ->
     """
     if is_empty(reply):
         raise ServerBusy(f"the answer to {tag} is empty")
-    root = decode(reply.body, sparse=sparse)
-    if (root.page, root.tag) != (page, tag):
+    return read_body(reply.body, page, tag, sparse=sparse)
+
+
+def read_body(body: bytes, page: str, tag: str, *, sparse: bool = False) -> Element:
+    """Read a body whose root must be that element; raises WbxmlError, and ProtocolViolation for another document."""
+    root = decode(body, sparse=sparse)
+    if root.tag != tag or root.page != page:
         raise ProtocolViolation(f"the answer to {tag} is another document")
     return root
 

@@ -48,11 +48,12 @@ def healthy(watch: Watch) -> Condition:
         notes.append(watch.capacity)
     if watch.heartbeat.hold is not None:
         notes.append(f"the server ends every Ping after {watch.heartbeat.hold:.0f} s, whatever it is asked for")
-    parked = [c for c in watch.wanted if c.id in watch.parked]
+    wanted = watch.wanted
+    parked = [c for c in wanted if c.id in watch.parked]
     if parked:
         notes.append(f"the server does not sync {_name(parked)}")
-    left_out = [c for c in watch.wanted if c not in watch.watched and c not in parked]
-    if left_out:
+    if len(wanted) > len(parked) + watch.max_folders:
+        left_out = [c for c in wanted if c not in watch.watched and c not in parked]
         notes.append(f"no more than {watch.max_folders} folders fit into one Ping; not watched: {_name(left_out)}")
     return Condition(WatchState.WATCHING, reason, detail="; ".join(notes))
 

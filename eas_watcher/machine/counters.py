@@ -203,4 +203,6 @@ class Counters:
         return replace(self, redirects=0)
 
     def _aged(self, seconds: float) -> "Counters":
+        if not self.provisions.times and not self.restarts.times:
+            return self  # as nearly always
         return replace(self, provisions=self.provisions.later(seconds), restarts=self.restarts.later(seconds))

@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar, cast
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.memory import Collection, Partnership
 from eas_watcher.machine.state import Policy, Watch
-from eas_watcher.names import CollectionClass, CollectionId, ServerId
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ServerId
 from eas_watcher.values import replace
 
 MOST: Final = 1024  # values of one kind that are known; with more, they are hardly what watches have in common
@@ -96,14 +96,19 @@ class Sharing:
         return partnership if url is None else replace(partnership, url=self._urls.one(url))
 
     def _collection(self, collection: Collection) -> Collection:
-        if collection == Collection(collection.id, collection.cls):
+        if collection.sync_key == NO_SYNC_KEY and collection == Collection(collection.id, collection.cls):
             return self._collections.one(collection)  # it was never read: that is all there is to know
         return replace(collection, id=self._ids.one(collection.id), seen=_fold(collection.seen))
 
 
 def wake(watch: Watch) -> Watch:
     """Return a watch as it was before its Ping was held."""
-    return replace(watch, collections=tuple(replace(c, seen=_unfold(c.seen)) for c in watch.collections))
+    return replace(watch, collections=tuple([_wake(c) for c in watch.collections]))
+
+
+def _wake(collection: Collection) -> Collection:
+    seen = _unfold(collection.seen)
+    return collection if seen is collection.seen else replace(collection, seen=seen)
 
 
 def _fold(seen: tuple[ServerId, ...]) -> tuple[ServerId, ...]:

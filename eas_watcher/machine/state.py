@@ -111,12 +111,19 @@ class Watch:
     @property
     def wanted(self) -> tuple[Collection, ...]:
         """The collections that registrations ask for, Inbox first, sub-folders last."""
-        return tuple(sorted(filter(self._is_wanted, self.collections), key=_inbox_first))
+        classes, subs = self.classes, self.subfolders
+        wanted = [c for c in self.collections if c.cls in classes and (not c.sub or c.cls in subs)]
+        if len(wanted) > 1:
+            wanted.sort(key=_inbox_first)
+        return tuple(wanted)
 
     @property
     def watched(self) -> tuple[Collection, ...]:
         """The wanted collections that are not parked, no more of them than the server takes."""
-        return tuple(c for c in self.wanted if c.id not in self.parked)[: self.max_folders]
+        wanted = self.wanted
+        if self.parked:
+            wanted = tuple(c for c in wanted if c.id not in self.parked)
+        return wanted[: self.max_folders]
 
     @property
     def redirected(self) -> bool:
@@ -132,9 +139,6 @@ class Watch:
         """Return the watch with all sub-folders; mail that came to parked ones meanwhile was not announced."""
         announced_until = None if self.parked else self.announced_until
         return replace(self, sync_failures=(), parked=frozenset(), announced_until=announced_until)
-
-    def _is_wanted(self, collection: Collection) -> bool:
-        return collection.cls in (self.classes & self.subfolders if collection.sub else self.classes)
 
 
 def _inbox_first(collection: Collection) -> tuple[bool, bool, str]:

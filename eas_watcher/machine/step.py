@@ -125,9 +125,9 @@ def step(state: State, event: Event) -> Move:
             next_state, actions = _go(decided)
             return next_state, [*keep, *actions]
         case Pinging(watch), Answered(PingReply() as reply, _, held, asked, note):
-            return _go(read_ping(replace(watch, capacity=note), reply, held, asked))
+            return _go(read_ping(_noted(watch, note), reply, held, asked))
         case Pinging(watch), Full(seconds, note):
-            return _take_turns(replace(watch, capacity=note), seconds)
+            return _take_turns(_noted(watch, note), seconds)
         case Pinging(watch), Failed(ServerBusy(full=True)):
             return _take_turns(watch, POLL_AGAIN)
         case Pausing(watch), Woken(early):
@@ -172,13 +172,19 @@ def proceed(watch: Watch) -> Move:
         return Discovering(watch), [Send(Options())]
     if watch.provision_due:
         return Provisioning(watch), [NegotiatePolicy(watch.policy.acknowledgement, watch.policy.fallbacks)]
-    if watch.hierarchy_due or not watch.watched:
+    watched = watch.watched
+    if watch.hierarchy_due or not watched:
         return ReadingHierarchy(watch), [Send(FolderSync(watch.partnership.hierarchy_key))]
     if not watch.partnership.informed:
         return Informing(watch), [Send(InformDevice(DEVICE))]
-    if any(c.id in watch.unsynced or c.sync_key == NO_SYNC_KEY for c in watch.watched):
+    if any(c.id in watch.unsynced or c.sync_key == NO_SYNC_KEY for c in watched):
         return ask_sync(watch)
     return _ping(watch)
+
+
+def _noted(watch: Watch, note: str) -> Watch:
+    """Return a watch with what the server's capacity means for its mailboxes."""
+    return watch if watch.capacity == note else replace(watch, capacity=note)
 
 
 def _discovered(watch: Watch, offer: Capabilities) -> Move:

@@ -23,11 +23,13 @@ SYNC_FAILURES: Final = 2  # Syncs in a row in which a sub-folder may fail; the n
 
 def ask_sync(watch: Watch) -> Move:
     """Prime the collections without a key, by themselves and without options; else Sync all due ones in one request."""
-    used_up = {c.id: restart(c) for c in watch.watched if c.tries >= KEY_TRIES and c.sync_key != NO_SYNC_KEY}
-    watch = _put(watch, used_up)
-    keyless = tuple(c for c in watch.watched if c.sync_key == NO_SYNC_KEY)
-    asked = (keyless or tuple(c for c in watch.watched if c.id in watch.unsynced))[: watch.max_collections]
-    watch = _put(watch, {c.id: replace(c, tries=c.tries + 1) for c in asked})
+    watched = watch.watched
+    used_up = {c.id: restart(c) for c in watched if c.tries >= KEY_TRIES and c.sync_key != NO_SYNC_KEY}
+    watched = _put(watched, used_up)
+    keyless = tuple(c for c in watched if c.sync_key == NO_SYNC_KEY)
+    asked = (keyless or tuple(c for c in watched if c.id in watch.unsynced))[: watch.max_collections]
+    tried = {c.id: replace(c, tries=c.tries + 1) for c in asked}
+    watch = replace(watch, collections=_put(watch.collections, used_up | tried))
     request = Sync(tuple(CollectionRequest(c.id, c.cls, c.sync_key) for c in asked))
     return Syncing(watch, tuple(c.id for c in asked)), [Send(request)]
 
@@ -53,7 +55,8 @@ def read_sync(state: Syncing, reply: SyncReply, at: datetime) -> tuple[list[Acti
         inferred=any(not change.certain for change in read.changes),
     )
     watch = replace(
-        _put(watch, {c.id: c for c in read.collections}),
+        watch,
+        collections=_put(watch.collections, {c.id: c for c in read.collections}),
         unsynced=watch.unsynced.difference(state.asked) | again,
         confirms=confirms,
         unconfirmed=unconfirmed,
@@ -82,22 +85,23 @@ def _keep(asked: tuple[Collection, ...], read: Digest, *, refused: bool) -> list
     An answer also shows that the server accepts the credential again, if it was refused before.
     """
     before = {c.id: c for c in asked}
-    moved = tuple(
-        c
-        for c in read.collections
-        if c.drain is None and (c != replace(before[c.id], tries=0) or before[c.id].tries > 1)
-    )
+    moved = tuple(c for c in read.collections if c.drain is None and _is_news(before[c.id], c))
     if not moved and not refused:
         return []
     return [Record(Progress(collections=moved, changes=read.changes, refusals=0 if refused else None))]
 
 
+def _is_news(before: Collection, after: Collection) -> bool:
+    """Return True if more of a collection has changed than that its one try was answered."""
+    return after.sync_key != before.sync_key or before.tries > 1 or after != replace(before, tries=0)
+
+
 def take_back_try(watch: Watch, asked: tuple[CollectionId, ...]) -> Watch:
     """Do not count a try that never reached the server."""
-    return _put(watch, {c.id: replace(c, tries=max(0, c.tries - 1)) for c in watch.collections if c.id in asked})
+    taken_back = {c.id: replace(c, tries=max(0, c.tries - 1)) for c in watch.collections if c.id in asked}
+    return replace(watch, collections=_put(watch.collections, taken_back))
 
 
-def _put(watch: Watch, changed: dict[CollectionId, Collection]) -> Watch:
-    if not changed:
-        return watch
-    return replace(watch, collections=tuple(changed.get(c.id, c) for c in watch.collections))
+def _put(collections: tuple[Collection, ...], changed: dict[CollectionId, Collection]) -> tuple[Collection, ...]:
+    """Return collections with some of them changed."""
+    return tuple([changed.get(c.id, c) for c in collections]) if changed else collections

@@ -14,7 +14,7 @@ from typing import Final
 from eas_watcher.commands.sync import ITEMS, STALE_KEY, Add, CollectionReply, SyncReply, raise_for_sync
 from eas_watcher.errors import EasError, HierarchyChanged, ProtocolViolation, ServerBusy
 from eas_watcher.machine.memory import Change, Collection, restart
-from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, SyncKey
 from eas_watcher.values import replace
 
 SEEN_KEPT: Final = 64  # ServerIds per collection: an answer and its repetition have 25 each at most (WINDOW_SIZE)
@@ -104,9 +104,9 @@ def _read_collection(
         raise ProtocolViolation("a Sync answer with status 1 has no new key")
     if priming:
         return replace(restart(collection), sync_key=answer.sync_key), None, True
-    moved = replace(collection, sync_key=answer.sync_key, tries=0)
     stuck = answer.sync_key == collection.sync_key
-    counted, fresh = _count(moved, answer.adds, at, announced_until if collection.sub else None)
+    announced_until = announced_until if collection.sub else None
+    counted, fresh = _count(collection, answer.sync_key, answer.adds, at, announced_until)
     if counted.drain is not None:
         counted = replace(counted, drain=replace(counted.drain, found=counted.drain.found + fresh))
         more = (answer.has_commands or answer.more_available) and not stuck
@@ -116,9 +116,9 @@ def _read_collection(
 
 
 def _count(
-    collection: Collection, adds: tuple[Add, ...], at: datetime, announced_until: datetime | None
+    collection: Collection, sync_key: SyncKey, adds: tuple[Add, ...], at: datetime, announced_until: datetime | None
 ) -> tuple[Collection, int]:
-    """Remember the added items and count the new ones among them."""
+    """Take the new key, remember the added items, and count the new ones among them."""
     fresh = 0
     seen = dict.fromkeys(collection.seen)
     newest = collection.newest
@@ -132,7 +132,8 @@ def _count(
             # items newer than our clock's "now" are announced twice after a lost state.
             received = min(add.received, at)
             newest = received if newest is None else max(newest, received)
-    return replace(collection, seen=tuple(seen)[-SEEN_KEPT:], newest=newest), fresh
+    kept = tuple(seen)[-SEEN_KEPT:]
+    return replace(collection, sync_key=sync_key, tries=0, seen=kept, newest=newest), fresh
 
 
 def _is_new(collection: Collection, add: Add, announced_until: datetime | None) -> bool:

@@ -35,6 +35,8 @@ OK, MISDIRECTED = 200, 421
 REPEATED: Final = frozenset({"ms-asprotocolversions", "www-authenticate"})
 """Headers that may come in several lines, which commas join [RFC 9110 5.3]."""
 REMEMBERED: Final = 64  # parts of header blocks that requests have in common
+COMMON: Final = frozenset({"User-Agent", "Content-Type", "MS-ASProtocolVersion"})
+"""Headers that are alike in the requests of all mailboxes."""
 PING_SIZE: Final = 8  # octets of its content [RFC 9113 6.7]
 
 
@@ -410,8 +412,11 @@ def http2_block(request: HttpRequest, target: Target) -> bytes:
     """Return the header block of a request; its values enter no table, for one of them is a password."""
     block = [_start(request.method, target.authority), string(target.path.encode("ascii"))]
     for name, value in request.headers.items():
-        # A server's cookie goes back as it came, in whatever encoding.
-        block += (_named(name), string(value.encode("utf-8", "surrogateescape")))
+        if name in COMMON:
+            block.append(_field(name, value))
+        else:
+            # A server's cookie goes back as it came, in whatever encoding.
+            block += (_named(name), string(value.encode("utf-8", "surrogateescape")))
     if request.body or request.method == "POST":
         block += (_named("content-length"), string(b"%d" % len(request.body)))
     return b"".join(block)
@@ -422,6 +427,12 @@ def _start(method: str, authority: str) -> bytes:
     """Return the headers of all requests to a server, up to the value of `:path`."""
     start = ((b":method", method.encode("ascii")), (b":scheme", b"https"), (b":authority", authority.encode("ascii")))
     return header_block(start) + header_name(b":path")
+
+
+@lru_cache(REMEMBERED)
+def _field(name: str, value: str) -> bytes:
+    """Return a header that all requests have in common, or many."""
+    return _named(name) + string(value.encode("utf-8", "surrogateescape"))
 
 
 @lru_cache(REMEMBERED)

@@ -128,9 +128,10 @@ class Http2Connections:
 
     def freed(self, connection: Http2Connection) -> None:
         """Let a request that waits take the room of another one that is over."""
-        if connection.room:
+        room = connection.room
+        if room:
             self._roomy[connection] = None
-            self._wake(connection.room)
+            self._wake(room)
 
     def wants_http1(self, reason: str) -> None:
         """Send new requests over HTTP/1.1 for some time."""

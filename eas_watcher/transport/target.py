@@ -47,7 +47,7 @@ def target_of(request: HttpRequest) -> Target:
     found = _URL.fullmatch(request.url)
     if found is None or _PATH.fullmatch(found[3]) is None:
         raise ProtocolViolation("no valid URL")
-    if any(_FORBIDDEN.search(value) for value in request.headers.values()):
+    if _FORBIDDEN.search("".join(request.headers.values())):
         raise ProtocolViolation("a header of the request has a line break")
     origin, authority = _server(found[1], found[2])
     path = found[3]

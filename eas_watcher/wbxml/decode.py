@@ -155,12 +155,20 @@ class _Open:
         if self.text is None:
             return ""
         text = bytes(self.text)
-        if self.opaque:
-            return text
-        try:
-            return text.decode()
-        except UnicodeDecodeError:
-            return text
+        return text if self.opaque else _decoded(text)
+
+
+def _decoded(text: bytes) -> str | bytes:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text
+
+
+def _leaf(name: int, text: bytes) -> Element:
+    """Return an element with a text that came as a string."""
+    page, tag = _named(name)
+    return Element(page, tag, (), _decoded(text))
 
 
 def _read_root(reader: _Reader, *, sparse: bool) -> Element:  # noqa: C901, PLR0912, PLR0915 -- one loop: calls cost
@@ -172,7 +180,8 @@ def _read_root(reader: _Reader, *, sparse: bool) -> Element:  # noqa: C901, PLR0
     page = 0  # [WBXML 1.3, 5.8.1]
     elements: list[_Open] = []
     skipped = 0  # how many of the open elements are skipped: the outermost skipped one and those in it
-    for _ in range(MAX_TOKENS):
+    tokens = iter(range(MAX_TOKENS))
+    for _ in tokens:
         if at >= size:
             raise WbxmlError("the document ends too early", at)
         token = body[at]
@@ -216,14 +225,24 @@ def _read_root(reader: _Reader, *, sparse: bool) -> Element:  # noqa: C901, PLR0
                 raise WbxmlError("an element has attributes", at - 1)
             if len(elements) + skipped >= MAX_DEPTH:
                 raise WbxmlError("elements are nested too deep", at - 1)
+            # Most elements have one text and nothing else: three tokens at once.
+            end = body.find(0, at) if token & HAS_CONTENT and at < size and body[at] == STR_I else -1
+            leaf = 0 <= end < size - 1 and body[end + 1] == END
             if skipped or (sparse and elements and _skips(elements[-1].name, name)):
-                skipped += bool(token & HAS_CONTENT)
-            elif token & HAS_CONTENT:
-                elements.append(_Open(name))
-            elif elements:
+                skipped += not leaf and bool(token & HAS_CONTENT)
+            elif not token & HAS_CONTENT:
+                if not elements:
+                    return _empty(name)
                 elements[-1].add(_empty(name))
+            elif leaf and elements and not (sparse and name == APPLICATION_DATA):
+                elements[-1].add(_leaf(name, body[at + 1 : end]))
             else:
-                return _empty(name)
+                elements.append(_Open(name))
+                continue
+            if leaf:
+                at = end + 2
+                next(tokens, None)
+                next(tokens, None)
     raise WbxmlError("too many tokens", at)
 
 
