@@ -17,6 +17,7 @@ from relay.domain.pacing import LASTING, Pacing
 from relay.domain.ports.outbox import Claims
 from relay.store.bulk import Among, count_up
 from relay.store.lanes import Lanes, LanesForm, conditions
+from relay.store.marks import OnMarks
 from relay.store.prepared import Prepared, execute_text
 from relay.store.reading import Bad, Reader
 from relay.store.rows import DUE, FREE, DueMark, read_due
@@ -34,7 +35,6 @@ ROUNDS: Final = 10
 FORMS: Final = 64
 """Forms of lanes whose statements are kept; more than a dispatcher meets."""
 
-MARKS: Final = Among("marks", outbox.c.registration_id, outbox.c.mark)
 READABLE: Final = Reader(
     sa.select(*DUE).join_from(outbox, registration), [outbox.c.registration_id, outbox.c.mark], read_due
 )
@@ -42,9 +42,7 @@ READABLE: Final = Reader(
 
 _NOW: Final = sa.bindparam("now", type_=Moment)
 _FAR: Final = sa.bindparam("far", type_=Moment)
-_CLAIM: Final = Prepared(
-    sa.update(outbox).where(MARKS).values(claimed_by=sa.bindparam("owner"), claimed_until=sa.bindparam("until"))
-)
+_CLAIM: Final = OnMarks(sa.update(outbox).values(claimed_by=sa.bindparam("owner"), claimed_until=sa.bindparam("until")))
 _DELAY: Final = Updates(outbox, ("registration_id", "mark"), ("due_at", "paced"))
 _PARK: Final = (
     sa.update(outbox)
@@ -85,7 +83,7 @@ def claim_marks(
         found = _sort(marks, trials, now, pacing)
         if found.claimed:
             keys = [(push.registration_id, push.mark) for push in found.claimed]
-            _CLAIM.execute(connection, {"marks": keys, "owner": owner, "until": until})
+            _CLAIM.run(connection, keys, {"owner": owner, "until": until})
         if found.delayed:
             _DELAY.run(connection, found.delayed)
         if bad:

@@ -64,13 +64,12 @@ _LOCKED: Final = (
     .order_by(*in_order(mailbox.c.id))
     .with_for_update(key_share=True)
 )
-_LOCK: Final = Prepared(_LOCKED)
 _PRESENT: Final = Prepared(
     sa.select(mailbox.c.id, mailbox.c.server, mailbox.c.user, *_MUTABLE).where(Among("ids", mailbox.c.id))
 )
 _LEASES: Final = _LEASED.cte("leased")
 _MAILBOXES: Final = _LOCKED.cte("locked")
-_LOCK_ALL: Final = Prepared(
+_LOCK: Final = Prepared(
     sa.union_all(
         sa.select(_LEASES.c.number, _LEASES.c.epoch, sa.null().label("id")),
         sa.select(_MAILBOXES.c.shard, sa.null(), _MAILBOXES.c.id),
@@ -131,15 +130,9 @@ def still_leased(connection: sa.Connection, leases: Mapping[int, int]) -> list[i
 def _lock(connection: sa.Connection, batch: Sequence[CommitEntry]) -> list[CommitEntry]:
     """Lock the shards and mailboxes of entries until the transaction ends; return those whose lease is still good."""
     numbers, ids = sorted({entry.shard for entry in batch}), sorted({entry.mailbox_id for entry in batch})
-    epochs: Mapping[int, int]
-    shards: Mapping[str, int]
-    if connection.dialect.name == "postgresql":
-        rows = _LOCK_ALL.rows(connection, {"shards": numbers, "ids": ids})
-        epochs = {row.number: row.epoch for row in rows if row.id is None}
-        shards = {row.id: row.number for row in rows if row.id is not None}
-    else:
-        epochs = dict(_EPOCHS.rows(connection, {"shards": numbers}))
-        shards = dict(_LOCK.rows(connection, {"ids": ids}))
+    rows = _LOCK.rows(connection, {"shards": numbers, "ids": ids})
+    epochs = {row.number: row.epoch for row in rows if row.id is None}
+    shards = {row.id: row.number for row in rows if row.id is not None}
     return [e for e in batch if epochs.get(e.shard) == e.epoch and shards.get(e.mailbox_id) == e.shard]
 
 

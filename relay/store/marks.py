@@ -1,6 +1,6 @@
 """How the watch and api roles set dirty marks: one upsert, the same on both databases."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -9,8 +9,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from relay.domain.model import Mark, Platform
 from relay.domain.ports.wakeups import Topic
-from relay.store.bulk import ROWS, inserts
-from relay.store.prepared import Prepared
+from relay.store.bulk import ROWS, Among, inserts
+from relay.store.prepared import NOTHING, Prepared
 from relay.store.tables import Moment, outbox
 
 SOON: Final = timedelta(minutes=10)
@@ -52,6 +52,25 @@ class Claim(NamedTuple):
 Key: TypeAlias = tuple[str, str]
 """A mark's registration and name."""
 
+_EACH: Final = (outbox.c.registration_id == sa.bindparam("_registration"), outbox.c.mark == sa.bindparam("_mark"))
+_ALL: Final = Among("marks", outbox.c.registration_id, outbox.c.mark)
+
+
+class OnMarks:
+    """An update or a deletion of marks: one statement for all; on SQLite one for each, which is faster there."""
+
+    def __init__(self, statement: sa.Update | sa.Delete) -> None:
+        """Take a statement without a condition."""
+        self._each = Prepared(statement.where(*_EACH))
+        self._at_once = Prepared(statement.where(_ALL))
+
+    def run(self, connection: sa.Connection, keys: Sequence[Key], values: Mapping[str, Any] = NOTHING) -> None:
+        """Execute the statement for the marks with some keys, with the values of its own parameters."""
+        if connection.dialect.name == "sqlite":
+            self._each.many(connection, [{"_registration": id_, "_mark": mark} for id_, mark in keys], values)
+        else:
+            self._at_once.execute(connection, {"marks": keys, **values})
+
 
 def set_marks(connection: sa.Connection, marks: Iterable[NewMark], now: datetime) -> list[Topic]:
     """Insert marks due now, or add to those that wait; return the topics to wake once the transaction is committed.
@@ -60,8 +79,12 @@ def set_marks(connection: sa.Connection, marks: Iterable[NewMark], now: datetime
     clock was set back since it began. Each (registration, mark) may be given once. Rows are written in the order of the
     key, so that two transactions never wait for each other in a circle.
     """
-    if rows := sorted(marks):
-        _UPSERT.execute(connection, {ROWS: rows, "now": now, "soon": now + SOON})
+    rows = sorted(marks)
+    moments = {"now": now, "soon": now + SOON}
+    if rows and connection.dialect.name == "sqlite":
+        _UPSERT_EACH.many(connection, [dict(zip(_PARAMETERS, row, strict=True)) for row in rows], moments)
+    elif rows:
+        _UPSERT.execute(connection, {ROWS: rows, **moments})
     return outbox_topics({row.platform for row in rows})
 
 
@@ -113,7 +136,12 @@ def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sq
 
 
 _GIVEN: Final = ("registration_id", "mark", "platform", "count", "certain", "cause")
-_UPSERT: Final = Prepared({dialect: _upsert(insert) for dialect, insert in inserts(outbox, _GIVEN, _BEGUN).items()})
+_UPSERT: Final = Prepared(_upsert(inserts(outbox, _GIVEN, _BEGUN)["postgresql"]))
+_PARAMETERS: Final = tuple(f"_{name}" for name in _GIVEN)
+_UPSERT_EACH: Final = Prepared(
+    _upsert(sqlite.insert(outbox).values({name: sa.bindparam(f"_{name}") for name in _GIVEN} | dict(_BEGUN)))
+)
+"""The same for one mark: SQLite sets many so in half the time that it needs to take JSON apart."""
 
 
 def upserted_marks(chosen: sa.Select[Any]) -> sa.CTE:

@@ -3,7 +3,6 @@
 PostgreSQL writes both with the question whose phones the change concerns, so that they cost one answer and not three.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeAlias
@@ -14,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from eas_watcher.names import CollectionId, MailboxId
 from relay.domain.model import CommitEntry
 from relay.store.bulk import ROWS, Among, inserts
-from relay.store.prepared import Prepared, execute_text
+from relay.store.prepared import Prepared, execute_text, write_json
 from relay.store.rows import COLLECTION, write_collection
 from relay.store.tables import ZONE, Moment, collection, mailbox
 
@@ -87,6 +86,6 @@ def _advance(connection: sa.Connection, rows: _Rows) -> bool:
     for key in sorted(rows):
         owner, id_, cls, sync_key, tried, newest, seen, sub = rows[key]
         moment = newest[:-ZONE] if isinstance(newest, str) else newest
-        values.append((cls, sync_key, tried, moment, json.dumps(seen), sub, owner, id_))
+        values.append((cls, sync_key, tried, moment, write_json(seen), sub, owner, id_))
     _, changed = execute_text(connection, _ADVANCE, values, many=True)
     return changed == len(values)

@@ -7,7 +7,6 @@ row as it is then, but finds no row that began to fit meanwhile. So a mailbox wh
 began is left out, and committed in several statements: whoever makes a registration active changes its mailbox first.
 """
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -21,7 +20,7 @@ from relay.domain.model import CommitEntry, RegistrationState
 from relay.store.bulk import ByCharacter, in_order, unnest
 from relay.store.marks import SOON, upserted_marks
 from relay.store.moves import upserted_collections
-from relay.store.prepared import Prepared
+from relay.store.prepared import Prepared, write_json
 from relay.store.rows import COLLECTION
 from relay.store.tables import Moment, mailbox, registration, shard
 
@@ -73,7 +72,7 @@ def _columns(names: Sequence[str], rows: Sequence[Sequence[object]]) -> dict[str
 def _collection(owner: MailboxId, value: Collection) -> tuple[object, ...]:
     """Return the row of a collection, in the order of COLLECTION."""
     newest = None if value.newest is None else Moment.utc(value.newest)
-    seen = json.dumps(value.seen)
+    seen = write_json(value.seen)
     return owner, value.id, value.cls.value, value.sync_key, value.tries, newest, seen, value.sub
 
 

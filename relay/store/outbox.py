@@ -31,7 +31,6 @@ from relay.store.challenges import SqlChallengeStore
 from relay.store.claims import (
     FAR,
     FORMS,
-    MARKS,
     READABLE,
     aside,
     claim_marks,
@@ -40,7 +39,7 @@ from relay.store.claims import (
 )
 from relay.store.engine import Database
 from relay.store.lanes import Lanes
-from relay.store.marks import outbox_topics
+from relay.store.marks import OnMarks, outbox_topics
 from relay.store.prepared import Prepared
 from relay.store.push_tests import note_results
 from relay.store.reading import WRONG, Bad, faults
@@ -63,7 +62,7 @@ AT_ONCE: Final = Pacing()
 BATCH: Final = 500
 """Marks per transaction that drops expired ones."""
 
-_DELETE_MARKS: Final = Prepared(sa.delete(outbox).where(MARKS))
+_DELETE_MARKS: Final = OnMarks(sa.delete(outbox))
 _TOKEN_GONE: Final = (
     sa.update(registration).where(Among("ids", registration.c.id)).values(state=RegistrationState.TOKEN_GONE.value)
 )
@@ -270,7 +269,7 @@ def _write(connection: sa.Connection, settled: Settled, recipients: Mapping[Regi
     if settled.forgotten:
         connection.execute(_FORGET_MARKS, {"ids": settled.forgotten})
     if settled.done:
-        _DELETE_MARKS.execute(connection, {"marks": settled.done})
+        _DELETE_MARKS.run(connection, settled.done)
     update_marks(connection, [write_mark_update(each) for each in settled.kept])
 
 
@@ -315,5 +314,5 @@ def _expire(connection: sa.Connection, platform: Platform, now: datetime, pacing
         lines = [LastOutcome.expired(before[id_], pacing.expire).line for id_ in ids]
         updates = [{"_id": id_, "last_outcome": line} for id_, line in zip(ids, lines, strict=True)]
         _registration_updates(("last_outcome",)).run(connection, updates)
-        _DELETE_MARKS.execute(connection, {"marks": marks})
+        _DELETE_MARKS.run(connection, marks)
     return len(marks)

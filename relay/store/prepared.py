@@ -29,6 +29,10 @@ class _Parameter(NamedTuple):
     """False: the statement itself has the value."""
     value: Any
 
+    def having(self, value: Any) -> "_Parameter":
+        """Return the same place with a value."""
+        return _Parameter(self.name, None, given=False, value=value if self.process is None else self.process(value))
+
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
@@ -49,6 +53,11 @@ class _Compiled:
             else:
                 bound.append(value)
         return bound
+
+    def sharing(self, values: Mapping[str, Any]) -> "_Compiled":
+        """Return the statement with the values of some parameters."""
+        found = [each.having(values[each.name]) if each.name in values else each for each in self.parameters]
+        return _Compiled(self.text, tuple(found), self.results, self.row)
 
 
 class Prepared:
@@ -93,9 +102,16 @@ class Prepared:
         compiled = self._on(connection.dialect)
         return execute_text(connection, compiled.text, compiled.bind(values))[1]
 
-    def many(self, connection: sa.Connection, rows: Iterable[Mapping[str, Any]]) -> int:
-        """Execute the statement once for each row, in their order; return how many it changed, -1 on PostgreSQL."""
+    def many(
+        self, connection: sa.Connection, rows: Iterable[Mapping[str, Any]], shared: Mapping[str, Any] = NOTHING
+    ) -> int:
+        """Execute the statement once for each row, in their order; return how many it changed, -1 on PostgreSQL.
+
+        `shared` are the values that are alike for all rows.
+        """
         compiled = self._on(connection.dialect)
+        if shared:
+            compiled = compiled.sharing(shared)
         return execute_text(connection, compiled.text, [compiled.bind(row) for row in rows], many=True)[1]
 
     def _on(self, dialect: sa.Dialect) -> _Compiled:
@@ -143,8 +159,25 @@ def read_json(value: Any) -> Any:
 _OPENINGS: Final = ("[", "{")
 
 
+def _writer() -> Callable[[Any], str]:
+    """Return the function below."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return json.dumps
+    plain = json.JSONEncoder()
+    separators = plain.key_separator, plain.item_separator
+    options = plain.sort_keys, plain.skipkeys, plain.allow_nan
+    encode = make(None, plain.default, json.encoder.encode_basestring_ascii, None, *separators, *options)
+    return lambda value: "".join(encode(value, 0))
+
+
+write_json: Final = _writer()
+"""Write JSON as `json.dumps` does, which makes an encoder for each value: that takes longer than most values."""
+
+
 def _parameter(bound: sa.BindParameter[Any], name: str, dialect: sa.Dialect) -> _Parameter:
-    process = bound.type.dialect_impl(dialect).bind_processor(dialect)
+    written = bound.type.dialect_impl(dialect).bind_processor(dialect)
+    process = write_json if isinstance(bound.type, sa.JSON) else written
     if bound.expanding:
         raise AssertionError(f"a statement that cannot be prepared: {name} is a list")
     if bound.required:

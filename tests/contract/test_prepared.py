@@ -1,5 +1,6 @@
 """Test that prepared statements do what SQLAlchemy does with the same statement, on both databases."""
 
+import json
 from datetime import timedelta, timezone
 from typing import Any
 
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from relay.domain.errors import StoreUnavailable
 from relay.store.bulk import Among
 from relay.store.engine import Database, open_database
-from relay.store.prepared import Prepared
+from relay.store.prepared import Prepared, write_json
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import mailbox, registration
 from relay.store.updates import Updates
@@ -56,6 +57,29 @@ async def test_values_are_written_as_sqlalchemy_writes_them(
     written = await engine.run(write)
 
     assert [row._asdict() for row in written] == [values] * 3
+
+
+@pytest.mark.parametrize("value", [["it's", "é\\\0"], (("a", 1, 0.5, True, None),), {"email": 1.5}, [], None])
+def test_json_is_written_as_the_standard_library_writes_it(value: Any) -> None:
+    assert write_json(value) == json.dumps(value)
+
+
+def test_what_is_no_json_is_not_written() -> None:
+    with pytest.raises(TypeError, match="datetime is not JSON serializable"):
+        write_json([NOW])
+
+
+async def test_values_that_all_rows_share_are_given_once(engine: Database, registrations: SqlRegistrationStore) -> None:
+    for name in ("ann", "ben"):
+        await register(registrations, name)
+    update = Prepared(BY_ID, ("last_ping_at", "heartbeat"))
+
+    def write(connection: sa.Connection) -> list[Any]:
+        rows = [{"_id": "mb-ann", "heartbeat": 1.5}, {"_id": "mb-ben", "heartbeat": 2.5}]
+        update.many(connection, rows, {"last_ping_at": NOW})
+        return Prepared(sa.select(mailbox.c.last_ping_at, mailbox.c.heartbeat).order_by(mailbox.c.id)).rows(connection)
+
+    assert await engine.run(write) == [(NOW, 1.5), (NOW, 2.5)]
 
 
 async def test_many_rows_are_updated_each_to_values_of_its_own(
