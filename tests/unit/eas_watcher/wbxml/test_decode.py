@@ -191,6 +191,15 @@ def test_reads_a_bounded_number_of_tokens(start: bytes) -> None:
         decode(HEADER + start + b"\x05" * MAX_TOKENS + b"\x01\x01", sparse=True)
 
 
+@pytest.mark.parametrize("start", [b"\x45", b"\x45\x5d"])
+def test_an_element_with_a_text_counts_as_three_tokens(start: bytes) -> None:
+    one, most = b"\x46\x03x\x00\x01", MAX_TOKENS // 3 - 1
+
+    decode(HEADER + start + one * most + b"\x01" * len(start), sparse=True)
+    with pytest.raises(WbxmlError, match="too many tokens"):
+        decode(HEADER + start + one * (most + 2) + b"\x01" * len(start), sparse=True)
+
+
 def test_refuses_a_document_larger_than_the_limit() -> None:
     with pytest.raises(WbxmlError, match="too large"):
         decode(bytes(MAX_SIZE + 1))
