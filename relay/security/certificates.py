@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-from cryptography.x509.oid import ExtensionOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID
 
 SHORTEST_RSA: Final = 1024  # bits
 
@@ -36,6 +36,29 @@ def read_certificate(pem: bytes) -> Certificate:
         raise ValueError("the certificate's key is of an unknown kind") from error
     der = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return Certificate(first.not_valid_before_utc, first.not_valid_after_utc, der)
+
+
+def public_keys(pem: bytes) -> frozenset[bytes]:
+    """Return the public keys of all certificates of a PEM text, as DER; raises ValueError if there is none."""
+    found = x509.load_pem_x509_certificates(pem)
+    return frozenset(each.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for each in found)
+
+
+def lone_issuer(pem: bytes) -> str | None:
+    """Return the issuer of a certificate that stands alone and says where its issuer's certificate is to be had.
+
+    CAs that sign below a root write that into certificates; a chain should hold them. None: nothing is amiss.
+    """
+    first, *others = x509.load_pem_x509_certificates(pem)
+    if others or first.issuer == first.subject:
+        return None
+    try:
+        access = first.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+    except (x509.ExtensionNotFound, ValueError):
+        return None
+    if all(each.access_method != AuthorityInformationAccessOID.CA_ISSUERS for each in access):
+        return None
+    return first.issuer.rfc4514_string()
 
 
 def ca_flaws(pem: bytes) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from relay.domain.model import Environment
-from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsToken, Authentication
+from relay.push.apns.config import KEY_FILE, ApnsAccount, ApnsCertificate, ApnsToken, Authentication
 from relay.settings.files import Files
 from relay.settings.sections import ApnsAccountSection, ApnsSection
 
@@ -63,6 +63,10 @@ class ApnsChecks:
                 wrong = f"is set beside {table}.key_file"
                 self._faults.add(key, wrong, "Keep one of the two; the .p8 key does not expire.")
             path = self._files.path(section.certificate_file)
+            if path.suffix.lower() == ".p8":
+                remedy = f"Name it in {table}.key_file, with {table}.key_id and {table}.team_id."
+                self._faults.add(key, "names a .p8 key, which is no certificate", remedy)
+                return None
             self._files.certificate(key, path, key, path)
             return ApnsCertificate(path)
         remedy = f"Set {table}.key_file, {table}.key_id and {table}.team_id, or {table}.certificate_file."
@@ -76,5 +80,21 @@ class ApnsChecks:
         has_id = require(
             f"{table}.key_id", token.present_key_id, f"{remedy} A file named AuthKey_KEYID.p8 needs no key_id."
         )
+        self._compare_ids(table, section, token)
         is_key = self._files.apns_key(f"{table}.key_file", token.file)
         return token if has_file and has_team and has_id and is_key else None
+
+    def _compare_ids(self, table: str, section: ApnsAccountSection, token: ApnsToken) -> None:
+        """Report ids that are in each other's place, or not those of the file's name."""
+        given, team, named = section.key_id, section.team_id, KEY_FILE.fullmatch(token.file.name)
+        if team is not None and team in (given, named and named[1]):
+            wrong = "is the id of the key, too"
+            remedy = "Write the id of your team: Apple's developer site has it under Membership."
+            self._faults.add(f"{table}.team_id", wrong, remedy)
+        elif given is not None and named is not None and given != named[1]:
+            wrong = f"is not the id in the name of the file, {named[1]}"
+            self._faults.warn(f"{table}.key_id", wrong, f"Remove {table}.key_id if the file has Apple's name.")
+        prefixed = [topic for topic in section.topics if team is not None and topic.startswith(f"{team}.")]
+        if prefixed:
+            wrong = f"begins with the id of the team: {prefixed[0]}"
+            self._faults.add(f"{table}.topics", wrong, "Write the bundle id alone, as com.example.mail.")

@@ -4,7 +4,7 @@ import codecs
 import os
 import stat
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from relay.security.secret_files import Access
 
@@ -16,6 +16,22 @@ _BOMS: Final = {
 }
 _PKCS7_DATA: Final = bytes.fromhex("06092A864886F70D010701")  # the object identifier at the start of each PKCS #12 file
 _DER: Final = (b"\x30\x80", b"\x30\x81", b"\x30\x82", b"\x30\x83")  # how a SEQUENCE of more than 127 bytes begins
+_PKCS7: Final = (b"-----BEGIN PKCS7-----", b"-----BEGIN PKCS #7 SIGNED DATA-----")
+_HELD: Final = {
+    b"-----BEGIN CERTIFICATE REQUEST-----": "a certificate request, which a CA must sign",
+    b"-----BEGIN NEW CERTIFICATE REQUEST-----": "a certificate request, which a CA must sign",
+    b"PRIVATE KEY-----": "a private key",
+    b"-----BEGIN CERTIFICATE-----": "a certificate",
+    b"-----BEGIN TRUSTED CERTIFICATE-----": "a certificate",
+    b"-----BEGIN PUBLIC KEY-----": "a public key",
+    b"-----BEGIN X509 CRL-----": "a list of revoked certificates",
+}
+"""What a PEM file holds, by its lines."""
+_JSON: Final = (
+    ("project_info", "google-services.json, which is for the app"),
+    ("installed", "the JSON of an OAuth client"),
+    ("web", "the JSON of an OAuth client"),
+)
 _KINDS: Final = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 Misfit = tuple[str, str]
 """What a file is, to follow its name, and what to do about it."""
@@ -87,12 +103,38 @@ def pem_misfit(content: bytes, path: Path, *, comments: bool = False) -> Misfit 
     return None
 
 
+def but_holds(content: bytes) -> str:
+    """Return what a PEM file holds instead of what it should, to follow "holds no ..."; empty: unknown."""
+    return next((f", but {name}" for line, name in _HELD.items() if line in content), "")
+
+
+def is_public(content: bytes) -> bool:
+    """Return whether a text is PEM without a private key, so that everybody may read it."""
+    return b"-----BEGIN " in content and b"PRIVATE KEY-----" not in content
+
+
+def not_account(content: bytes, account: Any) -> str:
+    """Return what a file is that is no JSON of a service account, to follow "is no ..."; empty: unknown."""
+    if isinstance(account, dict):
+        return next((f": it is {name}" for key, name in _JSON if key in account), "")
+    if b"<plist" in content:
+        return ": it is GoogleService-Info.plist, which is for the app"
+    if b":APA91" in content:
+        return ": it is a legacy server key, which FCM takes no more"
+    if b"firebaseConfig" in content:
+        return ": it is the configuration of a web app"
+    return ""
+
+
 def _other_text(content: bytes, path: Path) -> Misfit | None:
     """Return what a text is that is no certificate and no open key."""
     if content.lstrip()[:200].lower().startswith((b"<!doctype", b"<html")):
         return "is a web page", "Download the file again, logged in."
     if b"-----BEGIN OPENSSH PRIVATE KEY-----" in content:  # pragma: allowlist secret
         return "is a key of OpenSSH", f"Convert it: `ssh-keygen -p -m PEM -f {path}`."
+    if any(line in content for line in _PKCS7):
+        new = path.with_suffix(".pem").name
+        return "is PKCS #7 (.p7b), no plain PEM", f"Convert it: `openssl pkcs7 -print_certs -in {path} -out {new}`."
     if b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in content or b"Proc-Type: 4,ENCRYPTED" in content:
         new = path.with_suffix(".pem").name
         return "is encrypted with a password", f"Decrypt it: `openssl pkey -in {path} -out plain-{new}`."

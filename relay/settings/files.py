@@ -14,10 +14,26 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from eas_watcher.transport.tls import client_context
 from relay.network.urls import secure_url
-from relay.security.certificates import ca_flaws, is_p256, public_key_of, read_certificate, read_rsa_key
+from relay.security.certificates import (
+    ca_flaws,
+    is_p256,
+    lone_issuer,
+    public_key_of,
+    public_keys,
+    read_certificate,
+    read_rsa_key,
+)
 from relay.security.sealing import SealingPrivateKey, SealingPublicKey, read_private
 from relay.security.secret_files import Process, unreadable
-from relay.settings.contents import missing, pem_misfit, read_regular, text_misfit
+from relay.settings.contents import (
+    but_holds,
+    is_public,
+    missing,
+    not_account,
+    pem_misfit,
+    read_regular,
+    text_misfit,
+)
 from relay.settings.source import Faults
 
 SERVICE_ACCOUNT_FIELDS: Final = ("project_id", "client_email", "private_key", "token_uri")
@@ -57,7 +73,7 @@ class Files:
             self.faults.add(key, wrong, remedy or "Correct the path or its rights.")
             return None
         process = Process.present()
-        if secret and (fault := access.fault(process)) is not None:
+        if secret and not is_public(content) and (fault := access.fault(process)) is not None:
             self.faults.add(key, f"{path} {fault}", access.remedy(path, process))
         return content
 
@@ -80,9 +96,8 @@ class Files:
             try:
                 client_context(path)
             except (ssl.SSLError, OSError, ValueError):
-                self.faults.add(
-                    key, f"{path} holds no certificate", "Give a PEM file that begins with BEGIN CERTIFICATE."
-                )
+                wrong = f"{path} holds no certificate{but_holds(pem)}"
+                self.faults.add(key, wrong, "Give a PEM file that begins with BEGIN CERTIFICATE.")
             else:
                 for flaw in ca_flaws(pem):
                     self.faults.warn(key, f"{path} holds a CA that newer software refuses: {flaw}", RENEW_CA)
@@ -97,20 +112,30 @@ class Files:
         try:
             own = public_key_of(key_pem) if key_pem is not None else None
         except ValueError:
-            wrong = f"{key_path} holds no private key that opens without a password"
+            held = but_holds(key_pem or b"") if is_public(key_pem or b"") else ""
+            wrong = f"{key_path} holds no private key that opens without a password{held}"
             self.faults.add(key_of, wrong, "Give the certificate's key as unencrypted PEM.")
             return
-        if certified is not None and own is not None and certified != own:
+        if certified is None or own is None or pem is None:
+            return
+        if certified != own and own in public_keys(pem):
+            wrong = f"{path} begins with another certificate than the one of {key_of}"
+            self.faults.add(key, wrong, "Put the server's own certificate first, then the CAs above it.")
+        elif certified != own:
             self.faults.add(
                 key_of, f"{key_path} is not the key of {path}", "Give the key the certificate was made for."
             )
+        elif (issuer := lone_issuer(pem)) is not None:
+            wrong = f"{path} holds one certificate and not the CA that issued it, {issuer}"
+            self.faults.warn(key, wrong, "Add the certificates of the CAs below the root: phones may not know them.")
 
     def _certified(self, key: str, path: Path, pem: bytes) -> bytes | None:
         """Check the validity of a certificate; return its public key as DER."""
         try:
             certificate = read_certificate(pem)
         except ValueError:
-            self.faults.add(key, f"{path} holds no certificate", "Give a PEM file that begins with BEGIN CERTIFICATE.")
+            wrong = f"{path} holds no certificate{but_holds(pem)}"
+            self.faults.add(key, wrong, "Give a PEM file that begins with BEGIN CERTIFICATE.")
             return None
         if certificate.valid_until <= self.now:
             self.faults.add(
@@ -130,7 +155,8 @@ class Files:
             return False
         if not is_p256(pem):
             remedy = "Download the key from Apple's developer site again; it is offered only once, else make a new one."
-            self.faults.add(key, f"{path} holds no ECDSA P-256 key", remedy)
+            held = but_holds(pem) if is_public(pem) else ""
+            self.faults.add(key, f"{path} holds no ECDSA P-256 key{held}", remedy)
             return False
         return True
 
@@ -166,7 +192,7 @@ class Files:
         except (ValueError, RecursionError):
             account = None
         if not isinstance(account, dict) or account.get("type") != "service_account":
-            self.faults.add(key, f"{path} is no service account's JSON", remedy)
+            self.faults.add(key, f"{path} is no service account's JSON{not_account(content, account)}", remedy)
             return
         missing = [
             name for name in SERVICE_ACCOUNT_FIELDS if not isinstance(account.get(name), str) or not account[name]

@@ -1,8 +1,5 @@
 """The tables of relay.toml: each key with its type, default, bounds and meaning."""
 
-import re
-from contextlib import suppress
-from ipaddress import ip_address
 from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
@@ -10,83 +7,23 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from eas_watcher.heartbeat import MAXIMUM, MINIMUM, START
 from eas_watcher.machine.state import RATE
 from relay.domain.pacing import COALESCE_MOST, JITTER_MOST
-from relay.http.hosts import EVERYWHERE, overlap
 from relay.push.fcm.budget import PER_HOUR
+from relay.settings.spellings import (
+    app_name,
+    apple_id,
+    bare_host,
+    bundle_id,
+    listening_host,
+    login_domain,
+    mail_domain,
+    package_name,
+    printable,
+    some_hosts,
+    split,
+    split_numbers,
+    words,
+)
 
-
-def split(value: Any) -> Any:
-    """Split a comma-separated text: the form of a list in an environment variable. Return other values unchanged."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
-
-
-def split_numbers(value: Any) -> Any:
-    """Split a comma-separated text into whole numbers; pydantic rejects the parts that stay texts."""
-    parts = split(value)
-    if parts is value:
-        return value
-    return [int(part) if part.isdecimal() else part for part in parts]
-
-
-def bare_host(value: str) -> str:
-    """Return a host name or IP address, [::1] without its brackets; raises ValueError: what it is instead."""
-    if "://" in value:
-        raise ValueError("is a URL: write the host alone")
-    host = value[1:-1] if value.startswith("[") and value.endswith("]") else value
-    with suppress(ValueError):
-        return str(ip_address(host))
-    if ":" in value:
-        raise ValueError("has a port: write the host here, and the port into the setting of its name")
-    if "/" in value:
-        raise ValueError("has a path: write the host alone")
-    if not _HOST.fullmatch(value):
-        raise ValueError("is no host name or IP address")
-    return value
-
-
-def listening_host(value: str) -> str:
-    """Return what a listener may be told to listen on: `*`, or what `bare_host` takes."""
-    return value if value == EVERYWHERE else bare_host(value)
-
-
-def some_hosts(value: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the addresses of a listener, each once; raises ValueError for none, or for one that is part of another."""
-    hosts = tuple(dict.fromkeys(value))
-    if not hosts:
-        raise ValueError('is empty: write "*" for all addresses of this host, IPv4 and IPv6')
-    if any(overlap(hosts[:place], [host]) for place, host in enumerate(hosts)):
-        raise ValueError("names an address twice: 0.0.0.0 and :: are all addresses of IPv4 and of IPv6, and * is both")
-    return hosts
-
-
-def mail_domain(value: str) -> str:
-    """Return a mail domain as addresses have it: lower-case, without @ and a dot at the end. Raises ValueError."""
-    domain = value.lower().removeprefix("@").removesuffix(".")
-    if "*" in domain:
-        raise ValueError("holds a wildcard: list each domain")
-    if "@" in domain:
-        raise ValueError("holds an address: write what follows the @ alone")
-    if "://" in domain or "/" in domain or ":" in domain:
-        raise ValueError("holds a URL: write the domain of the addresses alone")
-    if not domain or any(character.isspace() for character in domain):
-        raise ValueError("holds what is no domain")
-    return domain
-
-
-def app_name(value: str) -> str:
-    """Return the name of an app; raises ValueError for one with blanks within."""
-    if any(character.isspace() for character in value):
-        raise ValueError("holds a name with a blank: list each app by itself")
-    return value
-
-
-def printable(value: str) -> str:
-    """Return a text of one line; raises ValueError for others, such as a pasted key."""
-    if not value.isprintable():
-        raise ValueError("has line breaks or control characters: if that is a secret, give the name of a file with it")
-    return value
-
-
-_HOST: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
 Text = Annotated[str, Field(min_length=1), AfterValidator(printable)]
 Host = Annotated[Text, AfterValidator(bare_host)]
 Listen = Annotated[
@@ -95,6 +32,11 @@ Listen = Annotated[
 Port = Annotated[int, Field(ge=1, le=65535)]
 Texts = Annotated[tuple[Text, ...], BeforeValidator(split)]
 Apps = Annotated[tuple[Annotated[Text, AfterValidator(app_name)], ...], BeforeValidator(split)]
+BundleIds = Annotated[tuple[Annotated[Text, AfterValidator(bundle_id)], ...], BeforeValidator(split)]
+PackageNames = Annotated[tuple[Annotated[Text, AfterValidator(package_name)], ...], BeforeValidator(split)]
+AppleId = Annotated[Text, AfterValidator(apple_id)]
+Hosts = Annotated[tuple[Host, ...], BeforeValidator(split)]
+LoginDomains = Annotated[tuple[Annotated[Text, AfterValidator(login_domain)], ...], BeforeValidator(split)]
 Domains = Annotated[tuple[Annotated[Text, AfterValidator(mail_domain)], ...], BeforeValidator(split)]
 Platforms = Annotated[tuple[Literal["apns", "fcm", "webpush"], ...], BeforeValidator(split)]
 InFlight = Annotated[int, Field(ge=1, le=1000)]
@@ -219,7 +161,7 @@ class OpsSection(Section):
         description="addresses of this host that health and metrics listen on (plain HTTP); * is all, IPv4 and IPv6",
     )
     port: Port = Field(default=9090, description="port of health and metrics, 1 to 65535")
-    hosts: Texts = Field(
+    hosts: Hosts = Field(
         default=(), description="names and addresses that monitoring reaches it by, besides localhost and ops.host"
     )
 
@@ -247,7 +189,7 @@ class ServerSection(Section):
     source_addresses: Texts = Field(
         default=(), description="addresses of this host that connections come from in turn; unset: the host chooses"
     )
-    versions: Annotated[tuple[Version, ...], BeforeValidator(split), Field(min_length=1)] = Field(
+    versions: Annotated[tuple[Version, ...], BeforeValidator(words), Field(min_length=1)] = Field(
         default=VERSIONS, description=f"protocol versions that may be spoken, out of {', '.join(VERSIONS)}"
     )
     acknowledgement: Literal[1, 2, 4] = Field(
@@ -315,7 +257,7 @@ class ServerSection(Section):
     user_case: Literal["ignored", "kept"] = Field(
         default="ignored", description="ignored: `Ann` and `ann` are one user; kept: the server tells them apart"
     )
-    user_domains: Texts = Field(
+    user_domains: LoginDomains = Field(
         default=(),
         description="mail and Windows domains in which a name is one user, so that `ann`, `ann@example.com` and "
         "`EXAMPLE\\ann` share a mailbox; nothing with user_case kept",
@@ -352,17 +294,15 @@ class ApnsAccountSection(Section):
     """[apns.accounts.NAME]: one APNs account, with its key or certificate and its apps."""
 
     key_file: Text | None = Field(default=None, description="the .p8 key from Apple's developer site")
-    key_id: Annotated[str, Field(pattern=r"^[A-Z0-9]{10}$")] | None = Field(
+    key_id: AppleId | None = Field(
         default=None,
         description="the ten letters and digits that name key_file at Apple; unset: those in its name AuthKey_KEYID.p8",
     )
-    team_id: Annotated[str, Field(pattern=r"^[A-Z0-9]{10}$")] | None = Field(
-        default=None, description="the ten letters and digits of the Apple developer team"
-    )
+    team_id: AppleId | None = Field(default=None, description="the ten letters and digits of the Apple developer team")
     certificate_file: Text | None = Field(
         default=None, description="PEM file with a push certificate and its key, instead of key_file"
     )
-    topics: Apps = Field(default=(), description="bundle ids of the apps that may be pushed to")
+    topics: BundleIds = Field(default=(), description="bundle ids of the apps that may be pushed to")
     environments: Annotated[
         tuple[Literal["production", "sandbox"], ...], BeforeValidator(split), Field(min_length=1)
     ] = Field(
@@ -389,7 +329,7 @@ class FcmSection(Section):
     service_account_file: Text | None = Field(
         default=None, description="JSON key of the service account, from the Firebase console"
     )
-    apps: Apps = Field(default=(), description="package names of the apps that may be pushed to")
+    apps: PackageNames = Field(default=(), description="package names of the apps that may be pushed to")
     url: Text = Field(default="https://fcm.googleapis.com", description="https:// URL of FCM, without a path")
     ca_file: Text | None = Field(
         default=None, description="PEM file of CAs to trust instead of the system's, for FCM and for its access tokens"

@@ -34,6 +34,8 @@ OAUTH: Final = (
     "oauth_ca_file",
 )
 """The keys that only the credential kind oauth uses; it requires the first two."""
+ONLINE: Final = ("outlook.office365.com", "outlook.office.com")
+"""Where Exchange Online answers ActiveSync."""
 KNOWS_PASSWORDS: Final = frozenset({Role.ALL, Role.WATCH})
 """The roles that open credentials."""
 
@@ -87,6 +89,13 @@ class ServerChecks:
                 if owner != name:
                     wrong = f"{domain} is claimed by servers.{owner} too"
                     self._faults.add(f"{table}.domains", wrong, "Leave each domain to one server.")
+                if "." not in domain:
+                    remedy = "Write what addresses end in, as example.com; Windows domains go into user_domains."
+                    self._faults.warn(f"{table}.domains", f"holds {domain}, which has no dot", remedy)
+            if CredentialKind.BASIC.value in section.credentials and _in_microsoft_365(section.url):
+                remedy = 'Write credentials = ["oauth"], and the keys oauth_... that belong to it.'
+                wrong = "lists basic, but Exchange Online takes no passwords"
+                self._faults.warn(f"{table}.credentials", wrong, remedy)
             servers[name] = ServerSettings(
                 self._eas_url(f"{table}.url", section.url),
                 self._ca(f"{table}.ca_file", section.ca_file),
@@ -159,6 +168,12 @@ class ServerChecks:
             return_rate=section.return_rate,
             lockout_window=section.lockout_window,
         )
+
+
+def _in_microsoft_365(url: str | None) -> bool:
+    """Return whether a mail server is Exchange Online [Microsoft: Deprecation of Basic authentication]."""
+    host = (host_and_port(url or "") or "").partition(":")[0]
+    return host in ONLINE or host.endswith(tuple(f".{name}" for name in ONLINE))
 
 
 def _oauth_facts(section: ServerSection) -> OAuthFacts | None:

@@ -21,6 +21,22 @@ SERVER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 """Server names go into metrics, logs and environment variables."""
 NAMES: Final = {"servers": "mail server", "apns.accounts": "developer team or certificate"}
 """What a table of NAMED describes, in the words of remedies."""
+KINDS: Final = {
+    "int": "must be a whole number",
+    "float": "must be a number",
+    "bool": "must be true or false",
+    "string": "must be a text in quotes",
+    "tuple": "must be a text or a list",
+}
+"""What a value must be, by the beginning of pydantic's name of the error."""
+SYNTAX: Final = {
+    "Unescaped": "Write / or two backslashes for one, or put the text into single quotes: 'EXAMPLE\\ann'.",
+    "twice": "Keep one table of that name, and put all its keys there.",
+    "Cannot overwrite": "Keep one of the two lines: each key stands once in its table.",
+    "Invalid value": 'Correct that line: a text stands in straight quotes "", true and false are in lower case.',
+    "after a key": "Correct that line: key = value.",
+}
+"""Remedies by what the parser of TOML says."""
 _QUOTED: Final = re.compile(r"\(.*\)|'.*'|\".*\"", re.DOTALL)
 S = TypeVar("S", bound=Section)
 
@@ -123,11 +139,7 @@ class Sections:
         if problem["type"] == "extra_forbidden":
             wrong, remedy = RETIRED.get(name) or _unknown(key, list(model.model_fields))
         else:
-            # The text never repeats the value: an operator may have put a secret there by mistake.
-            wrong = problem["msg"].removeprefix("Value error, ")
-            wrong = wrong.replace("Input should be", "must be").replace("String should", "must", 1)
-            wrong = wrong.replace("a valid tuple", "a text or a list")
-            wrong = wrong[:1].lower() + wrong[1:]
+            wrong = _in_words(problem)
             remedy = f"Set it to: {model.model_fields[key].description}."
         return wrong + self._from(name), remedy
 
@@ -151,7 +163,7 @@ def read_sections(path: Path, environ: Mapping[str, str]) -> Sections:
     try:
         tables = tomllib.loads(content.decode("utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
-        raise SettingsInvalid([(str(path), f"is no TOML: {_place(error)}", "Correct that line.")]) from error
+        raise SettingsInvalid([(str(path), f"is no TOML: {_place(error)}", _mended(str(error)))]) from error
     except RecursionError as error:
         raise SettingsInvalid([(str(path), "is no TOML: it nests too deep", "Correct it.")]) from error
     origins = {}
@@ -161,6 +173,25 @@ def read_sections(path: Path, environ: Mapping[str, str]) -> Sections:
             if _put(tables, keys, environ[variable]):
                 origins[".".join(keys)] = variable
     return Sections(tables, origins)
+
+
+def _in_words(problem: ErrorDetails) -> str:
+    """Return what is wrong with a value, without the value: an operator may have put a secret there by mistake."""
+    kind, limits = problem["type"], problem.get("ctx", {})
+    if kind in ("greater_than_equal", "less_than_equal"):
+        return f"must be at least {limits['ge']}" if "ge" in limits else f"must be at most {limits['le']}"
+    if kind in ("too_short", "string_too_short"):
+        return "is empty"
+    if kind.startswith(("int", "float", "bool", "string_type", "tuple")):
+        return KINDS[kind.partition("_")[0]]
+    wrong = problem["msg"].removeprefix("Value error, ")
+    wrong = wrong.replace("Input should be", "must be").replace("String should", "must", 1)
+    return wrong[:1].lower() + wrong[1:]
+
+
+def _mended(why: str) -> str:
+    """Return how to mend a text that is no TOML, by the parser's words."""
+    return next((remedy for words, remedy in SYNTAX.items() if words in why), "Correct that line.")
 
 
 def _place(error: tomllib.TOMLDecodeError) -> str:

@@ -9,6 +9,7 @@ from eas_watcher.autodiscover.urls import EAS_PATH
 OTHER_SERVICES: Final = {
     "/owa": "Outlook on the web (OWA)",
     "/ecp": "the Exchange admin center (ECP)",
+    "/exchange": "Outlook Web Access of older versions",
     "/ews": "Exchange Web Services (EWS)",
     "/autodiscover": "Autodiscover",
     "/mapi": "MAPI over HTTP",
@@ -37,17 +38,24 @@ def split(url: str) -> SplitResult:
 
 def eas_url(url: str) -> str:
     """Return the URL of a mail server, with EAS_PATH if it has no path; raises UrlInvalid."""
+    if "\\" in url:
+        raise UrlInvalid("holds a backslash")
+    if "://" not in url:
+        raise UrlInvalid("does not begin with https://")
     parts = split(url)
     if parts.scheme != "https":
         raise UrlInvalid("is not https://, so passwords would travel in the clear")
     if any(character.isspace() for character in url):
         raise UrlInvalid("holds a blank")
-    if parts.query or parts.fragment or parts.username is not None:
+    if parts.username is not None:
+        raise UrlInvalid("holds a user: each login comes with its registration")
+    if parts.query or parts.fragment:
         raise UrlInvalid("has more than host, port and path")
+    path = parts.path.rstrip("/")
     for beginning, name in OTHER_SERVICES.items():
-        if parts.path.lower().startswith(beginning):
+        if f"{path.lower()}/".startswith(f"{beginning}/") and not path.lower().endswith(EAS_PATH.lower()):
             raise UrlInvalid(f"is the address of {name}, not of ActiveSync")
-    return parts._replace(path=EAS_PATH if parts.path in ("", "/") else parts.path).geturl()
+    return parts._replace(path=path or EAS_PATH).geturl()
 
 
 def proxy_parts(url: str) -> SplitResult:

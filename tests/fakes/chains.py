@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 HOST = "mail.example.com"
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -58,14 +58,19 @@ class Authority:
         authority_id: bool = True,
         purpose: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
         chain: bytes = b"",
+        issuer_at: str = "",
     ) -> bytes:
-        """Return a server's certificate, its chain and its key as PEM."""
+        """Return a server's certificate, its chain and its key as PEM; `issuer_at` says where its CA is to be had."""
         key = key or new_key()
         builder = _builder("server", self.name, key, days)
         builder = builder.add_extension(x509.SubjectAlternativeName([*map(_name, names)]), critical=False)
         builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
         if authority_id:
             builder = builder.add_extension(_authority_id(self), critical=False)
+        if issuer_at:
+            place = x509.UniformResourceIdentifier(issuer_at)
+            access = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, place)
+            builder = builder.add_extension(x509.AuthorityInformationAccess([access]), critical=False)
         signed = builder.sign(self.key, SHA256()).public_bytes(Encoding.PEM)
         return signed + chain + _pem(key)
 
