@@ -45,6 +45,16 @@ class Fleet:
         runner = self._watches.get(mailbox)
         return None if runner is None else runner.credential
 
+    def url(self, mailbox: MailboxId) -> str | None:
+        """Return where the watch of a mailbox asks; None: it has no watch."""
+        runner = self._watches.get(mailbox)
+        return None if runner is None else runner.url
+
+    def follow(self, mailbox: MailboxId, policy: Policy) -> None:
+        """Let the watch of a mailbox, if it has one, go on with another policy."""
+        if (runner := self._watches.get(mailbox)) is not None:
+            runner.follow(policy)
+
     def start(
         self,
         account: Account,

@@ -122,6 +122,21 @@ class Runner:
         """What the watch shows."""
         return self._client.account.credential
 
+    @property
+    def url(self) -> str:
+        """Where the mailbox is."""
+        return self._client.url
+
+    def follow(self, policy: Policy) -> None:
+        """Speak to the server as another policy says from the next step on; the heartbeat in use stays.
+
+        A Ping that is held stays held.
+        """
+        watch = self._state.watch
+        taken = self._context.sharing.policy(policy, watch.policy.heartbeat)
+        if taken != watch.policy:
+            self._state = replace(self._state, watch=replace(watch, policy=taken))
+
     def start(self, on_end: OnEnd) -> None:
         """Begin to watch, until the watch ends for good or is stopped.
 
@@ -271,7 +286,7 @@ class Runner:
             return await self._failed(error)
         # From here to the end of the task nothing may wait: the answer may come at any time.
         self._waits_for = held
-        self._state = Pinging(self._context.sharing.rest(watch))
+        self._state = Pinging(self._context.sharing.rest(self._state.watch))
         return None
 
     def _answered(self, answer: Answer[Any], asked: int | None = None) -> Answered:

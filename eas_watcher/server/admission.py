@@ -136,6 +136,11 @@ class ServerAdmission:
         self._rings_at = 0.0
         self._suspected_at = 0.0
 
+    def allow(self, rate: float) -> None:
+        """Let so many mailboxes per second start or return from now on."""
+        self._rate = self.doubtful.rate = rate
+        self._breaker = replace(self._breaker, rules=rules(rate))
+
     @property
     def state(self) -> State:
         """The state of the breaker."""

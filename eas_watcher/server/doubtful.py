@@ -18,7 +18,7 @@ class DoubtfulMailboxes:
 
     def __init__(self, rate: float) -> None:
         """Take how many mailboxes per second return once the server accepts them again."""
-        self._rate = rate
+        self.rate = rate
         self._doubts = Doubts()
         self._turns: dict[Hashable, asyncio.Future[float | None]] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -82,7 +82,7 @@ class DoubtfulMailboxes:
         now = loop.time()
         for mailbox in [mailbox for mailbox, turn in self._turns.items() if turn.cancelled()]:
             self._doubts.end(mailbox)
-        while (turn := self._doubts.next_try(now, self._rate)) is not None:
+        while (turn := self._doubts.next_try(now, self.rate)) is not None:
             self._give(*turn)
         looks = self._doubts.next_look(now)
         if looks is not None:

@@ -1,6 +1,6 @@
 """How the sealed credential of a mailbox becomes an account at a configured server, or why it does not."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -82,14 +82,40 @@ class Connection:
         return (self if self.server.discovery is None else NOWHERE), home
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Under which settings of which server a mailbox is watched; one object for all its mailboxes."""
+
+    server: str
+    revision: int = 0
+    """How often settings have changed that need a new watch."""
+
+
 class Accounts:
     """Opens sealed credentials; only this class and the grants have the private sealing key."""
 
     def __init__(self, key: SealingPrivateKey, servers: Mapping[str, EasServer], grants: Grants | None = None) -> None:
-        """Take the key, the configured servers by name, and the OAuth grants if a server takes such credentials."""
+        """Take the key, the configured servers by name, and the OAuth grants if a server takes such credentials.
+
+        The servers may change while mailboxes are watched.
+        """
         self._key = key
         self._servers = servers
         self._grants = grants
+        self._terms: dict[str, Terms] = {}
+
+    def terms(self, server: str) -> Terms:
+        """Return the present terms of a server, which may not be configured."""
+        return self._terms.setdefault(server, Terms(server))
+
+    def renew_terms(self, servers: Iterable[str]) -> None:
+        """Note that the settings of some servers have changed, so that their mailboxes need new watches."""
+        for name in servers:
+            self._terms[name] = Terms(name, self.terms(name).revision + 1)
+
+    def server(self, name: str) -> EasServer | None:
+        """Return a server; None: it is not configured."""
+        return self._servers.get(name)
 
     def open(self, mailbox: Mailbox, sealed: bytes, shown_at: datetime | None = None) -> Connection | Condition:
         """Open a credential; return a condition with the remedy if it cannot be opened or used.

@@ -3,10 +3,10 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from eas_watcher import backoff
 from eas_watcher.machine.memory import WIPES, Condition, Progress, WatchState
@@ -22,7 +22,7 @@ from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.ports.watch import WatchStore
 from relay.domain.timeline import Timeline
 from relay.security.sealing import is_old
-from relay.watch.accounts import Accounts, Connection
+from relay.watch.accounts import Accounts, Connection, Terms
 from relay.watch.leases import Lease, Leases
 from relay.watch.shares import Unfair
 from relay.watch.verification import Verification
@@ -33,6 +33,10 @@ SLOW_POLL: Final = 15.0  # seconds between looks for dirty mailboxes, in case a 
 _REFUSALS: Final = frozenset({Reason.HTTP_401, Reason.HTTP_401_MANY, Reason.HTTP_401_DOUBTFUL})
 PART: Final = 32  # shards whose mailboxes are read at once: leases are renewed, and progress committed, in between
 BUSY: Final = 100  # mailboxes that wait for their turn to start; more shards would only wait, too
+LOOK: Final = 0.1  # seconds between two looks whether fewer wait for their start
+AGAIN: Final = 1.0  # seconds until mailboxes of changed servers are restarted that could not be read
+MANY: Final = 500  # watches that take another policy before the loop does other things
+Changed: TypeAlias = Callable[[], Awaitable[None]]
 BROKEN: Final = 4  # a watch that broke by a fault of ours waits as after this many failures in a row: about 40 s
 
 
@@ -44,13 +48,14 @@ class WatchInputs:
     """The digest of the sealed credential, which is many times as long; None: the mailbox has none."""
     classes: frozenset[CollectionClass]
     subfolders: frozenset[CollectionClass]
+    terms: Terms
 
     @classmethod
-    def of(cls, record: WatchRecord, sharing: Sharing) -> "WatchInputs":
-        """Return the inputs that a record holds."""
+    def of(cls, record: WatchRecord, sharing: Sharing, terms: Terms) -> "WatchInputs":
+        """Return the inputs that a record holds, under the terms of its server."""
         sealed, memory = record.sealed_credential, record.memory
         seal = None if sealed is None else digest(sealed)
-        return cls(seal, sharing.classes(memory.classes), sharing.classes(memory.subfolders))
+        return cls(seal, sharing.classes(memory.classes), sharing.classes(memory.subfolders), terms)
 
 
 def digest(sealed: bytes) -> bytes:
@@ -97,6 +102,10 @@ class HeldMailboxes:
         """Note what a held mailbox's watch is started with."""
         self._held[mailbox].inputs = inputs
 
+    def terms(self) -> list[tuple[MailboxId, Terms]]:
+        """Return the mailboxes that were started, or would have been, with the terms of their servers."""
+        return [(mailbox, held.inputs.terms) for mailbox, held in self._held.items() if held.inputs is not None]
+
     def of_shards(self, shards: Collection[int]) -> list[MailboxId]:
         """Return the mailboxes of some shards."""
         return [mailbox for mailbox, held in self._held.items() if held.shard in shards]
@@ -135,6 +144,7 @@ class Mailboxes:
             self._timeline,
         )
         self._broken: asyncio.Queue[MailboxId] = asyncio.Queue()
+        self._changed: asyncio.Queue[Changed] = asyncio.Queue()
         self._turn = asyncio.Lock()
         """Held while a mailbox is brought in step: shards, dirty mailboxes and broken watches come in any order."""
         self._reads: set[asyncio.Future[None]] = set()
@@ -164,6 +174,7 @@ class Mailboxes:
                 tasks.create_task(self._take_up(), name="shards gained")
                 tasks.create_task(self._follow_dirty(), name="dirty mailboxes")
                 tasks.create_task(self._restart_broken(), name="broken watches")
+                tasks.create_task(self._follow_servers(), name="changed servers")
         finally:
             await self._verification.stop()
             await self._fleet.stop_all()
@@ -173,6 +184,14 @@ class Mailboxes:
         """Start a mailbox from the database again after a while: its watch ended by a fault of ours."""
         seconds = backoff.delay(BROKEN, self._context.random)
         asyncio.get_running_loop().call_later(seconds, self._broken.put_nowait, mailbox)
+
+    def change_servers(self, restarting: Collection[str], done: Changed) -> None:
+        """Follow the servers of `Accounts`, which have changed: those of `restarting` get new watches, one by one.
+
+        `done` is called when no watch uses what the servers were before.
+        """
+        self._accounts.renew_terms(restarting)
+        self._changed.put_nowait(done)
 
     def resealed(self, mailbox: MailboxId, before: bytes, after: bytes) -> None:
         """Keep a mailbox's watch and verification running: its credential was sealed again, but is the same one."""
@@ -322,6 +341,39 @@ class Mailboxes:
         while True:
             await self._restart(await self._broken.get())
 
+    async def _follow_servers(self) -> None:
+        while True:
+            done = await self._changed.get()
+            await self._follow_policies()
+            while stale := [each for each, terms in self._held.terms() if terms != self._accounts.terms(terms.server)]:
+                log.info("mailboxes of changed servers restart", extra={"mailboxes": len(stale)})
+                for mailbox in stale:
+                    await self._room()
+                    await self._verification.stop_of([mailbox])
+                    await self._restart(mailbox)
+                await asyncio.sleep(AGAIN)  # those that could not be read are read again
+            await done()
+
+    async def _follow_policies(self) -> None:
+        """Let running watches go on with the policies of now; those at a host that is allowed no more start anew."""
+        for number, (mailbox, terms) in enumerate(self._held.terms()):
+            if number % MANY == 0:
+                await asyncio.sleep(0)
+            server, url = self._accounts.server(terms.server), self._fleet.url(mailbox)
+            if server is None or url is None or terms != self._accounts.terms(terms.server):
+                continue
+            self._fleet.follow(mailbox, server.policy)
+            if not server.allows(None if url == server.url else url):
+                await self._fleet.stop(mailbox)
+                await self._restart(mailbox)
+
+    async def _room(self) -> None:
+        """Wait while many mailboxes queue for their start: what is stopped now would only wait with them."""
+        while True:
+            if not self.busy:
+                return
+            await asyncio.sleep(LOOK)
+
     async def _restart(self, mailbox: MailboxId) -> None:
         try:
             record = await self._store.record(mailbox, self._context.now())
@@ -394,7 +446,7 @@ class Mailboxes:
         self._fleet.start(opened.account, opened.transport, memory, server.policy, seeker, server.transport)
 
     def _inputs_of(self, record: WatchRecord) -> WatchInputs:
-        return WatchInputs.of(record, self._context.sharing)
+        return WatchInputs.of(record, self._context.sharing, self._accounts.terms(record.mailbox.server))
 
     def _unchanged(self, before: WatchInputs, record: WatchRecord) -> bool:
         """Return True if a watch may go on as it was started; a credential that was sealed again is the same one."""

@@ -87,6 +87,7 @@ class HeldPings:
         """Take note that the client of a Ping has gone; some servers do not, and its worker stays occupied."""
         if held.ended is None:
             return
+        self._records.broken[held.session.mailbox.user] += 1
         if not held.session.rules.personality.notices_hang_up and held.timer is not None:
             loop = asyncio.get_running_loop()
             key = held.session.mailbox.user, held.device_id

@@ -37,6 +37,8 @@ class EasRecords:
     """Wrong passwords by user."""
     overlaps: Counter[str] = field(default_factory=Counter)
     """Pings that arrived while the server held another Ping of the same device, by user."""
+    broken: Counter[str] = field(default_factory=Counter)
+    """Held Pings whose client closed its connection or stream before there was an answer, by user."""
     complaints: deque[Complaint] = field(default_factory=lambda: deque(maxlen=COMPLAINTS_KEPT))
     ping_answered_at: dict[str, int] = field(default_factory=dict)
     """User -> when the last Ping answer with status 2 was sent, in nanoseconds of `time.perf_counter_ns`."""

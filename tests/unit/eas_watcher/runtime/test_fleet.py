@@ -284,3 +284,20 @@ async def test_a_failure_of_a_held_ping_is_followed_by_a_pause_and_a_sync() -> N
     assert (server.sent, len(server.held)) == (2, 2)
     assert here.world.journal.pings == [630, 90]
     await here.fleet.stop_all()
+
+
+async def test_a_watch_takes_another_policy_while_its_ping_is_held() -> None:
+    here, transport = Watched(), HoldingTransport()
+    await here.hold(transport, ANN)
+
+    here.fleet.follow(ANN, Policy(hosts=frozenset({"mail2.example.com"}), lockout_window=600))
+    here.fleet.follow(BEN, Policy())
+    await asyncio.sleep(1)
+
+    runner = here.fleet._watches[ANN]
+    assert runner._state.watch.policy.hosts == {"mail2.example.com"}
+    assert runner._state.watch.policy.lockout_window == 600
+    assert here.world.context.stats.held.keys() == {ANN}
+    assert here.fleet.url(ANN) == account(ANN).url
+    assert here.fleet.url(BEN) is None
+    await here.fleet.stop_all()

@@ -917,3 +917,22 @@ async def test_no_watch_starts_while_many_wait_for_a_short_request() -> None:
     for task in sending:
         task.cancel()
     await asyncio.wait(sending)
+
+
+async def test_another_rate_holds_for_those_that_wait_already() -> None:
+    admission = new_admission()
+    passed: list[float] = []
+
+    async def pass_in(number: int) -> None:
+        await admission.enter(ClientAdmission(number))
+        passed.append(clock())
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(MANY):
+            tasks.create_task(pass_in(number))
+        await asyncio.sleep(1.0)
+        before, at = len(passed), clock()
+        admission.allow(100 * RATE)
+
+    assert before < 3 * RATE
+    assert passed[-1] - at < (MANY - before) / (50 * RATE)
