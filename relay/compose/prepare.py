@@ -8,7 +8,7 @@ import os
 import pwd
 import ssl
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -24,12 +24,12 @@ Fault = tuple[str, str, str]
 """As in SettingsInvalid: the setting, what is wrong, what to do."""
 
 
-def prepare(settings: Settings, *, running: bool) -> None:
+def prepare(settings: Settings, *, running: bool, ports: Collection[int] = ()) -> None:
     """Raise SettingsInvalid with all that keeps a role from serving on this host, or PortTaken.
 
-    If the relay is `running` already, or may be, its ports may be in use.
+    If the relay is `running` already, or may be, its ports may be in use. Sockets on `ports` listen already.
     """
-    faults, taken = listener_faults(settings)
+    faults, taken = listener_faults(settings, ports)
     faults += folder_faults(settings) + key_faults(settings)
     if faults:
         raise SettingsInvalid(faults)
@@ -89,7 +89,7 @@ def _owner(path: Path) -> str:
     return f"It belongs to {owner}, this is {user}: run the command as the user of the relay, or `chown -R` the folder."
 
 
-def listener_faults(settings: Settings) -> tuple[list[Fault], list[tuple[str, int]]]:
+def listener_faults(settings: Settings, ports: Collection[int] = ()) -> tuple[list[Fault], list[tuple[str, int]]]:
     """Return the listeners whose address this host cannot offer, and those whose port is in use: setting and port."""
     wanted = [("ops", settings.ops.hosts, settings.ops.port)]
     if settings.api is not None:
@@ -97,6 +97,8 @@ def listener_faults(settings: Settings) -> tuple[list[Fault], list[tuple[str, in
     faults: list[Fault] = []
     taken = []
     for table, hosts, port in wanted:
+        if port in ports:
+            continue
         try:
             for each in bind(hosts, port):
                 each.close()

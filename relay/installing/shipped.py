@@ -13,6 +13,7 @@ ABOUT: Final[Mapping[str, str]] = MappingProxyType(
     {
         SAMPLE: "all settings, with their defaults; `relay init` writes one for your roles",
         "relay.service": "the service for systemd",
+        "relay.socket": "the API's port, held by systemd while the relay restarts; optional",
         "prometheus-alerts.yml": "alerts for Prometheus",
         "grafana-dashboard.json": "a dashboard for Grafana",
         GRANTS: "the rights of each role's user in PostgreSQL; `relay migrate --grants` sets them, too",

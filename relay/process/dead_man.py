@@ -1,15 +1,23 @@
-"""The kernel's timer that kills this process when its lease ends while the process itself stands still.
+"""What ends a process that stands still: the kernel when its lease ends, the service manager without signs of life.
+
+The kernel's timer is for processes that share mailboxes, where seconds count. The service manager's watchdog is for all
+processes, so that one that hangs is started again. Both live on what the event loop does itself: the renewal of the
+lease sets the timer, and a job of the loop gives the signs of life.
 
 A process that is stopped (SIGSTOP, a debugger, a frozen container) or hangs cannot stop its watches in time, and the
 kernel keeps its connections open: the mail server would still hold its Pings while another process sends its own. So
 the kernel is told when the lease ends. Its timer fires in stopped processes, too; SIGKILL closes all connections.
 """
 
+import asyncio
 import ctypes
 import logging
 import os
 import signal
+from collections.abc import Callable
 from typing import Final
+
+from relay.process.service_manager import ServiceManager
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +25,10 @@ _CLOCK_MONOTONIC: Final = 1
 _SIGEV_SIGNAL: Final = 0
 _INIT: Final = 1
 """The first process of a container; the kernel spares it signals of its own."""
+
+LOOK: Final = 5.0  # seconds between two signs of life, or fewer if the manager wants them more often
+WRITER: Final = 60.0
+"""Seconds of one transaction after which the database's writer hangs: the longest, on a full disk, take a few."""
 
 
 class _Timespec(ctypes.Structure):
@@ -62,3 +74,25 @@ class DeadManTimer:
         """Let this process live."""
         if self.works:
             self._libc.timer_settime(self._timer, 0, ctypes.byref(_Itimerspec()), None)
+
+
+async def give_signs_of_life(
+    manager: ServiceManager, describe: Callable[[], str], writes_for: Callable[[], float]
+) -> None:
+    """Give the manager signs of life and a status, until cancelled: while the loop runs, and the writer writes.
+
+    `describe` returns the status. `writes_for` returns the seconds for which one transaction has run: a writer that
+    hangs keeps progress and pushes from the database, though the loop runs.
+    """
+    told, hung = "", False
+    while True:
+        if (status := describe()) != told:
+            told = status
+            manager.status(status)
+        hangs = writes_for() > WRITER
+        if hangs and not hung:
+            log.critical("the database's writer hangs: no more signs of life", extra={"seconds": WRITER})
+        hung = hangs
+        if not hung and manager.period is not None:
+            manager.alive()
+        await asyncio.sleep(LOOK if manager.period is None else min(LOOK, manager.period))

@@ -74,6 +74,11 @@ class _Runner(Protocol):
         """
         ...
 
+    @property
+    def longest(self) -> float:
+        """As `Database.longest`."""
+        ...
+
     async def close(self) -> None:
         """Close all connections."""
         ...
@@ -95,6 +100,14 @@ class Database:
     def dialect(self) -> sa.Dialect:
         """The dialect of the database."""
         return self.engine.dialect
+
+    @property
+    def longest(self) -> float:
+        """The seconds for which a transaction has run in a thread of this process; 0.0: none does.
+
+        A transaction on PostgreSQL runs in no thread; the driver ends it if there is no answer.
+        """
+        return self._runner.longest
 
     async def run(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `work` as one transaction; return what it returns.
@@ -175,6 +188,10 @@ class _InThreads:
     async def run(self, transaction: Callable[[sa.Connection], T], *, alone: bool = False, joins: bool = False) -> T:  # noqa: ARG002  # a transaction is cheap here
         return await self._workers.run(transaction, joins=joins)
 
+    @property
+    def longest(self) -> float:
+        return self._workers.longest
+
     def _transact(self, jobs: Jobs) -> list[Job[Any]]:
         """Commit the first job, and those that join it; an error of the first rolls it back before others come."""
         done: list[Job[Any]] = []
@@ -245,6 +262,10 @@ class _OnLoop:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self.engine = engine.sync_engine
+
+    @property
+    def longest(self) -> float:
+        return 0.0
 
     async def run(self, transaction: Callable[[sa.Connection], T], *, alone: bool = False, joins: bool = False) -> T:  # noqa: ARG002  # others run at the same time here
         if alone:

@@ -37,7 +37,7 @@ class SqlOpsStore:
         """
         self._database = database
         self._unreadable = unreadable or UnreadableRows()
-        self._limits = limits
+        self.limits = limits
 
     async def reachable(self) -> None:
         """Raise StoreUnavailable when the database does not answer."""
@@ -83,9 +83,9 @@ class SqlOpsStore:
     async def refused_logins(self, now: datetime) -> Mapping[str, RefusedLogins]:
         """Count by server the credentials of apps that were refused; empty for a role that shows none."""
         found = {}
-        if self._limits:
-            budgets = await self._database.run(_budgets, self._limits, now)
-            for server, limits in self._limits.items():
+        if self.limits:
+            budgets = await self._database.run(_budgets, self.limits, now)
+            for server, limits in self.limits.items():
                 budget = budgets[server]
                 wait = budget.wait(limits, now, owner=False) is not None
                 minutes = round(limits.window.total_seconds() / 60)

@@ -99,7 +99,7 @@ class SqlOutboxStore:
         """
         self._database = database
         self._wakeups = wakeups
-        self._pacing = pacing
+        self.pacing = pacing
         self._unreadable = unreadable or UnreadableRows()
 
     async def claim(
@@ -115,7 +115,7 @@ class SqlOutboxStore:
     ) -> Claims:
         """Claim due marks of one platform's active registrations, longest due first, for `owner` until `until`."""
         lanes = Lanes(platform, only, without)
-        claims, parked = await self._database.join(claim_marks, lanes, limit, owner, until, now, self._pacing)
+        claims, parked = await self._database.join(claim_marks, lanes, limit, owner, until, now, self.pacing)
         for each in parked:
             log.error(
                 "push set aside", extra={"registration": each.key[0], "mark": each.key[1], "reason": aside(each.fault)}
@@ -136,7 +136,7 @@ class SqlOutboxStore:
         """Record outcomes in one transaction; a mark that was settled by another process stays as it is."""
         if not settlements:
             return
-        settled, dirty = await self._database.join(settle_marks, settlements, now, self._pacing)
+        settled, dirty = await self._database.join(settle_marks, settlements, now, self.pacing)
         for topic in outbox_topics(settled.wake):
             self._wakeups.wake(topic)
         if dirty:
@@ -153,7 +153,7 @@ class SqlOutboxStore:
         await SqlChallengeStore(self._database).sweep(now)
         total = 0
         while True:
-            dropped = await self._database.run(_expire, platform, now, self._pacing)
+            dropped = await self._database.run(_expire, platform, now, self.pacing)
             if not dropped:
                 return total
             total += dropped

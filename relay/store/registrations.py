@@ -85,7 +85,7 @@ class SqlRegistrationStore:
         With a database for `reads` no question of a phone waits for a writer, and none makes a writer wait. `retention`
         says how long what has ended is kept.
         """
-        self._retention = retention
+        self.retention = retention
         self._database = database
         self._reads = database if reads is None else reads
         self._turn = asyncio.Semaphore(WRITES)
@@ -119,7 +119,7 @@ class SqlRegistrationStore:
         Raises MailboxExists when (server, user) has another id already, RegistrationExists when its id is taken,
         MailboxFull when there is no room.
         """
-        ended = await self._join(_create, mailbox, registration, sealed_candidate, self._retention)
+        ended = await self._join(_create, mailbox, registration, sealed_candidate, self.retention)
         self._wakeups.wake(Topic.MAILBOXES)
         if ended > 0:
             await scrub(self._database)
@@ -159,7 +159,7 @@ class SqlRegistrationStore:
         turns a `credential-refused` registration into a `verifying` one. A wiped registration stays as it is. If the
         registration is active then, the mailbox's other ones of the same app on the same device are deleted.
         """
-        changed = await self._join(_change, registration_id, change, now, self._retention)
+        changed = await self._join(_change, registration_id, change, now, self.retention)
         if changed is None:
             return
         platforms, twins = changed
@@ -180,7 +180,7 @@ class SqlRegistrationStore:
         await self._delete(registration_id, None)
 
     async def _delete(self, registration_id: RegistrationId, buried_at: datetime | None) -> None:
-        if not await self._join(_remove, registration_id, buried_at, self._retention):
+        if not await self._join(_remove, registration_id, buried_at, self.retention):
             return
         self._wakeups.wake(Topic.MAILBOXES)
         await scrub(self._database)
@@ -207,14 +207,14 @@ class SqlRegistrationStore:
             pass
         ended: Counter[Ending] = Counter()
         while True:
-            looked, some = await self._write(_sweep, now, self._retention, at_once)
+            looked, some = await self._write(_sweep, now, self.retention, at_once)
             ended.update(some)
             if looked:
                 self._wakeups.wake(Topic.MAILBOXES)
                 await scrub(self._database)
             if looked < at_once or not some.total():  # mailboxes alone wait for the watch role
                 break
-        await timeline.shorten(self._database, self._reads, now, self._retention)
+        await timeline.shorten(self._database, self._reads, now, self.retention)
         return ended
 
     async def mark(self, registration_id: RegistrationId, mark: Mark, now: datetime, test: str = "") -> None:
@@ -224,7 +224,7 @@ class SqlRegistrationStore:
 
     async def prove(self, registration_id: RegistrationId, nonce: str, now: datetime) -> bool:
         """Make a proving registration active if the nonce is that of its challenge; return whether it is."""
-        twins = await self._join(_prove, registration_id, nonce, now, self._retention)
+        twins = await self._join(_prove, registration_id, nonce, now, self.retention)
         if twins is None:
             return False
         self._wakeups.wake(Topic.MAILBOXES)

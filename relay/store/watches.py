@@ -68,10 +68,10 @@ class SqlWatchStore:
         `limits` has what the directory of each server bears; other servers have the default. `handover` takes over
         marks that are set. `guards_wipes`: nobody registers for a wiped account before an administrator allows it.
         """
-        self._guards_wipes = guards_wipes
+        self.guards_wipes = guards_wipes
         self._database = database
         self._wakeups = wakeups
-        self._limits = limits
+        self.limits = limits
         self._unreadable = unreadable or UnreadableRows()
         self._handover = handover
 
@@ -137,11 +137,11 @@ class SqlWatchStore:
     async def _commit(self, batch: Sequence[CommitEntry], now: datetime, offers: Mapping[Platform, Offer]) -> Committed:
         """Commit progress: news that no dispatcher here takes over in one statement, where the database has it."""
         if offers or self._database.dialect.name != "postgresql" or not are_news(batch):
-            return await self._database.join(commit, batch, now, self._limits, offers)
+            return await self._database.join(commit, batch, now, self.limits, offers)
         kept, platforms = read_news(await self._database.rows(COMMIT_NEWS, news(batch, now)))
         topics, fenced = outbox_topics(platforms), frozenset[MailboxId]()
         if left := [entry for entry in batch if entry.mailbox_id not in kept]:
-            rest = await self._database.run(commit, left, now, self._limits)
+            rest = await self._database.run(commit, left, now, self.limits)
             topics, fenced = [*topics, *rest.topics], rest.fenced
         return Committed(fenced, topics, wiped=False, born=[])
 
@@ -191,10 +191,10 @@ class SqlWatchStore:
             candidate,
             now,
             url,
-            self._limits,
+            self.limits,
             replaces=replaces,
             succeeded=succeeded,
-            guards_wipes=self._guards_wipes,
+            guards_wipes=self.guards_wipes,
         )
         if accepted is None:
             return
@@ -228,11 +228,11 @@ class SqlWatchStore:
         self, mailbox_id: MailboxId, now: datetime, candidate: Candidate | None = None
     ) -> Wait | Withdrawn | None:
         """Count a try of an account before its credential, or a candidate, is shown; return why not, instead."""
-        return await self._database.join(credentials.spend, mailbox_id, now, candidate, self._limits)
+        return await self._database.join(credentials.spend, mailbox_id, now, candidate, self.limits)
 
     async def succeeded(self, mailbox_id: MailboxId) -> None:
         """Forget the tries of a mailbox's user: its server has accepted a credential that was shown."""
-        await self._database.join(credentials.forget_tries, mailbox_id, self._limits)
+        await self._database.join(credentials.forget_tries, mailbox_id, self.limits)
 
     async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> None:
         """Replace one sealed credential by another where the mailbox has it: as its credential, or as a candidate."""

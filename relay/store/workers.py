@@ -99,6 +99,14 @@ class Workers:
         self._threads = [threading.Thread(target=self._work, name=f"{name}-{n}", daemon=True) for n in range(number)]
         self._started = False
         self._closed = False
+        self._began: dict[int, float] = {}
+        """When what a thread runs now began, by thread."""
+
+    @property
+    def longest(self) -> float:
+        """The seconds for which the oldest of the functions that run now has run; 0.0: none runs."""
+        began = list(self._began.values())  # one step: the threads change it meanwhile
+        return monotonic() - min(began) if began else 0.0
 
     async def run(self, function: Callable[..., T], *, joins: bool = False) -> T:
         """Run a function in one of the threads; return or raise what it does.
@@ -129,10 +137,15 @@ class Workers:
                 log.warning("a transaction does not end", extra={"seconds": LAST})
 
     def _work(self) -> None:
+        thread = threading.get_ident()
         ahead: deque[Job[Any] | None] = deque()  # what was taken from the queue, and could not join
         while (job := ahead.popleft() if ahead else self._jobs.get()) is not None:
             if job.begin():
-                _finish(self._run(self._joined(job, ahead)))
+                self._began[thread] = monotonic()
+                done = self._run(self._joined(job, ahead))
+                del self._began[thread]
+                _finish(done)
+                del done
             del job  # or the thread would keep the last function's values while it waits
 
     def _joined(self, job: Job[Any], ahead: deque[Job[Any] | None]) -> Jobs:

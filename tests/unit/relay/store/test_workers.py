@@ -90,3 +90,17 @@ async def test_those_that_wait_run_before_the_end_and_none_after_it() -> None:
 
 async def test_threads_that_were_never_used_end_at_once() -> None:
     await Workers("test", 1, LONG).close()
+
+
+async def test_how_long_a_function_runs_is_known_while_it_runs() -> None:
+    workers, gate = Workers("test", 1, LONG), Gate()
+    assert workers.longest == 0.0
+    running = asyncio.ensure_future(workers.run(gate))
+    assert await asyncio.to_thread(gate.entered.wait, LONG)
+
+    assert workers.longest > 0.0
+    gate.open.set()
+    await running
+    await workers.run(lambda: None)
+    await workers.close()
+    assert workers.longest == 0.0
