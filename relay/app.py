@@ -6,19 +6,26 @@ A role is imported when it is opened, so that a process loads only the libraries
 import asyncio
 import logging
 import resource
+import signal
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from pathlib import Path
+from types import MappingProxyType
 
-from relay.compose.ops import open_ops
+from relay.compose.ops import open_ops, status
 from relay.compose.prepare import may_run, prepare
-from relay.compose.running import Running, open_running
+from relay.compose.reload import Load, Reloader, take_log
+from relay.compose.running import Job, Running, Sockets, open_running
 from relay.domain.errors import MigrationsPending, RelayBroke
 from relay.domain.explanation import Findings
 from relay.domain.model import Role
 from relay.process import gc_tuning, trimming
 from relay.process.clock import now
+from relay.process.dead_man import give_signs_of_life
+from relay.process.service_manager import ServiceManager
 from relay.security.sealing import derive_account, foreign
 from relay.settings import Settings
 from relay.settings.values import DatabaseSettings
@@ -35,13 +42,13 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Running]:
+async def opened(settings: Settings, sockets: Sockets = MappingProxyType({})) -> AsyncIterator[Running]:
     """Build one role, and close it in reverse order; nothing runs in between but its listeners.
 
     Raises DatabaseInUse, DatabaseRefuses, KeyLost, MigrationsPending, StoreUnavailable or OSError.
     """
     async with AsyncExitStack() as stack:
-        running = await stack.enter_async_context(open_running(settings))
+        running = await stack.enter_async_context(open_running(settings, sockets))
         role = settings.role
         stack.callback(log.info, "relay stopped", extra={"role": role.value})
         _raise_file_limit()
@@ -62,29 +69,63 @@ async def opened(settings: Settings) -> AsyncIterator[Running]:
         yield running
 
 
-async def serve(settings: Settings) -> None:
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a process that serves has around it."""
+
+    manager: ServiceManager = field(default_factory=ServiceManager)
+    sockets: Sockets = field(default_factory=dict)
+    """Sockets that listen already, by their port."""
+    path: Path | None = None
+    """The relay.toml; None: the settings never change."""
+    load: Load | None = None
+    """Reads the settings again."""
+
+
+async def serve(settings: Settings, around: Surroundings = Surroundings()) -> None:
     """Build one role and run it until cancelled.
 
     Raises as `opened` does if the role cannot start, and RelayBroke if one of its tasks fails, which is a fault of the
     relay.
     """
     gc_tuning.share_heaps()
-    async with opened(settings) as running:
+    manager = around.manager
+    async with opened(settings, around.sockets) as running:
         gc_tuning.freeze_heap()
         log.info("relay started", extra={"role": settings.role.value, "node": running.node})
+        running.jobs += _jobs(running, around)
         try:
             async with asyncio.TaskGroup() as tasks:  # one failure stops all; the supervisor restarts us
-                jobs = (*running.jobs, ("free memory", trimming.give_back))
-                started = [tasks.create_task(job(), name=name) for name, job in jobs]
+                started = [tasks.create_task(job(), name=name) for name, job in running.jobs]
+                manager.ready(status(running))
                 try:
                     await asyncio.Event().wait()
                 except asyncio.CancelledError:
+                    manager.stopping("hands over and ends")
                     if not any(task.done() for task in started):
                         await _drain(running)
                     raise
         except* Exception as broken:
             log.critical("relay broke", exc_info=broken)
             raise RelayBroke from broken
+
+
+def _jobs(running: Running, around: Surroundings) -> list[Job]:
+    """Return the jobs of a process that serves, besides those of its role."""
+    manager = around.manager
+    describe = partial(status, running)
+    jobs: list[Job] = [
+        ("free memory", trimming.give_back),
+        ("signs of life", lambda: give_signs_of_life(manager, describe, lambda: running.database.longest)),
+    ]
+    if around.path is not None and around.load is not None:
+        running.takers.insert(0, take_log)
+        reloader = Reloader(
+            running, around.path, around.load, begins=manager.reloading, ends=lambda: manager.ready(describe())
+        )
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.ask)
+        jobs.append(("configuration", reloader.run))
+    return jobs
 
 
 async def _drain(running: Running) -> None:
@@ -94,12 +135,12 @@ async def _drain(running: Running) -> None:
         await drain()
 
 
-def look_at_host(settings: Settings, *, serves: bool) -> None:
+def look_at_host(settings: Settings, *, serves: bool, ports: Collection[int] = ()) -> None:
     """Raise SettingsInvalid or PortTaken if the role could not serve on this host, whatever network and database say.
 
-    Unless this process `serves`, the relay may run already and have the ports.
+    Unless this process `serves`, the relay may run already and have the ports. Sockets on `ports` are open already.
     """
-    prepare(settings, running=not serves and may_run(settings))
+    prepare(settings, running=not serves and may_run(settings), ports=ports)
 
 
 async def migrate(database: DatabaseSettings, *, grants: bool = False) -> None:

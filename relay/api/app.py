@@ -17,7 +17,7 @@ from relay.api.guard import ONE, STRANGERS, Guard
 from relay.api.operations import OPERATIONS
 from relay.api.problems import refusal
 from relay.api.rate import Allowance
-from relay.api.routes import Routes, shown
+from relay.api.routes import Routes, Terms, shown
 from relay.domain.errors import RelayError
 from relay.domain.model import MOST_REGISTRATIONS
 from relay.http import kinds, problems
@@ -57,42 +57,60 @@ class Limits:
     """The reverse proxies that the relay believes about their clients."""
 
 
-def create_app(
-    service: Registrations,
-    limits: Limits,
-    tokens: Callable[[int], str],
-    capabilities: Capabilities,
-    vapid_public_key: str = "",
-    refused: Counter[str] | None = None,
-) -> web.Application:
-    """Return the API; `tokens` returns URL-safe text of that many random bytes, by which a failure is found in the log.
+class RegistrationApi:
+    """The API as an application whose limits, and what it offers, may change while it serves."""
 
-    `capabilities` say what apps may ask, and how they enrol. Apps subscribe by WebPush with `vapid_public_key`; empty:
-    the relay does not push that way. `refused` counts the requests that are refused because too many come, by the code
-    of the problem.
+    def __init__(
+        self,
+        service: Registrations,
+        limits: Limits,
+        tokens: Callable[[int], str],
+        capabilities: Capabilities,
+        vapid_public_key: str = "",
+        refused: Counter[str] | None = None,
+    ) -> None:
+        """Set up with the use cases; `tokens` returns URL-safe text of that many random bytes, which names a failure.
 
-    The caller must leave the access log of aiohttp off, since its lines have ids, and must not cancel a handler whose
-    client is gone.
-    """
-    # The clock of the loop at each use: the app may be built before its loop runs.
-    guard = Guard(
-        limits.requests_per_minute,
-        limits.registrations_per_minute,
-        lambda: asyncio.get_running_loop().time(),
-        refused,
-        strangers=limits.strangers_per_minute,
-    )
-    app = web.Application(
-        middlewares=[_guarded(guard, limits.proxies), _logged(), _refusing(tokens)], client_max_size=limits.body
-    )
-    routes = Routes(
-        service,
-        guard.gate(limits.reads),
-        guard.gate(limits.writes),
-        body_seconds=limits.body_seconds,
-        vapid_public_key=vapid_public_key,
-        capabilities=capabilities,
-        limits=LimitsAnswer(
+        `capabilities` say what apps may ask, and how they enrol. Apps subscribe by WebPush with `vapid_public_key`;
+        empty: the relay does not push that way. `refused` counts the requests that are refused because too many come,
+        by the code of the problem.
+
+        The caller must leave the access log of aiohttp off, since its lines have ids, and must not cancel a handler
+        whose client is gone.
+        """
+        self.limits = limits
+        # The clock of the loop at each use: the app may be built before its loop runs.
+        self._guard = Guard(
+            limits.requests_per_minute,
+            limits.registrations_per_minute,
+            lambda: asyncio.get_running_loop().time(),
+            refused,
+            strangers=limits.strangers_per_minute,
+        )
+        self.app = web.Application(
+            middlewares=[_guarded(self._guard, self), _logged(), _refusing(tokens)], client_max_size=limits.body
+        )
+        self._routes = Routes(
+            service,
+            self._guard.gate(limits.reads),
+            self._guard.gate(limits.writes),
+            body_seconds=limits.body_seconds,
+            terms=_terms(limits, capabilities, vapid_public_key),
+        )
+        self._routes.add_to(self.app.router)
+
+    def change(self, limits: Limits, capabilities: Capabilities, vapid_public_key: str) -> None:
+        """Serve with other rates, proxies and capabilities from the next request on; sizes and gates stay."""
+        self.limits = limits
+        self._guard.allow(limits.requests_per_minute, limits.registrations_per_minute)
+        self._routes.terms = _terms(limits, capabilities, vapid_public_key)
+
+
+def _terms(limits: Limits, capabilities: Capabilities, vapid_public_key: str) -> Terms:
+    return Terms(
+        vapid_public_key,
+        capabilities,
+        LimitsAnswer(
             body_bytes=limits.body,
             requests_per_minute=int(limits.requests_per_minute),
             registrations_per_minute=int(limits.registrations_per_minute),
@@ -100,15 +118,14 @@ def create_app(
             registrations_per_mailbox=MOST_REGISTRATIONS,
         ),
     )
-    routes.add_to(app.router)
-    return app
 
 
-def _guarded(guard: Guard, proxies: Proxies) -> Middleware:
+def _guarded(guard: Guard, api: RegistrationApi) -> Middleware:
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse a request before anything is done for it; in a flood the log would be one too."""
         access = shown(request)
+        proxies = api.limits.proxies
         client = proxies.client(request.remote, request.headers.getall(proxies.header, []))
         resource = request.match_info.route.resource
         registers = resource is not None and (request.method, resource.canonical) in REGISTER

@@ -56,6 +56,11 @@ class Guard:
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._refused = Counter[str]() if refused is None else refused
 
+    def allow(self, per_minute: float, registrations: float) -> None:
+        """Allow one client so many requests and new registrations per minute from now on."""
+        self._clients.allow(per_minute)
+        self._registering.allow(registrations)
+
     def admit(self, client: str, access: Access | None, *, registers: bool) -> None:
         """Count a request, perhaps for a new registration; raise TooManyRequests or Busy if it must not be served."""
         try:

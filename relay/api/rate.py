@@ -55,9 +55,15 @@ class RateLimit:
         self._refusal = refusal
         self._per_minute = max(1.0, per_minute)
         self._burst = self._per_minute if burst is None else burst
+        self._fixed_burst = burst
         self._clock = clock
         self._capacity = capacity
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def allow(self, per_minute: float) -> None:
+        """Allow another rate from now on; what clients have used of the old one stays used."""
+        self._per_minute = max(1.0, per_minute)
+        self._burst = self._per_minute if self._fixed_burst is None else self._fixed_burst
 
     def take(self, client: str) -> None:
         """Count a request of an address; raise TooManyRequests, and count nothing, if it has asked too often."""

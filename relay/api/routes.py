@@ -58,6 +58,16 @@ AGAIN: Final = {hdrs.RETRY_AFTER: str(int(CHALLENGE_PAUSE.total_seconds()))}
 CACHED: Final = "public, max-age=3600"
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the relay offers to apps, as its settings say."""
+
+    vapid_public_key: str
+    """The key that apps subscribe by WebPush with; empty: the relay does not push that way."""
+    capabilities: Capabilities
+    limits: documents.LimitsAnswer
+
+
 class Routes:
     """Serves the registrations over HTTP."""
 
@@ -68,17 +78,11 @@ class Routes:
         writes: Gate,
         *,
         body_seconds: float,
-        vapid_public_key: str,
-        capabilities: Capabilities,
-        limits: documents.LimitsAnswer,
+        terms: Terms,
     ) -> None:
-        """Set up with the use cases, and the gates to the database; a body must arrive within `body_seconds`.
-
-        Apps subscribe by WebPush with the key; empty: the relay does not push that way.
-        """
-        self._vapid_public_key = vapid_public_key
-        self._capabilities = capabilities
-        self._limits = limits
+        """Set up with the use cases, and the gates to the database; a body must arrive within `body_seconds`."""
+        self.terms = terms
+        """What holds for the next request."""
         self._service = service
         self._reads = reads
         self._writes = writes
@@ -191,19 +195,19 @@ class Routes:
 
     async def webpush(self, _: web.Request) -> web.Response:
         """Answer 200 with what an app needs before it subscribes; public, so without a secret."""
-        if not self._vapid_public_key:
+        if not self.terms.vapid_public_key:
             raise web.HTTPNotFound
-        return web.json_response(documents.WebPushAnswer(vapid_public_key=self._vapid_public_key).json_document())
+        return web.json_response(documents.WebPushAnswer(vapid_public_key=self.terms.vapid_public_key).json_document())
 
     async def capabilities(self, request: web.Request) -> web.Response:
         """Answer 200 from the settings alone: as soon, and in the same words, for mailboxes that there are not."""
         return web.json_response(
             documents.capabilities(
-                self._capabilities,
+                self.terms.capabilities,
                 _asked(request, MAILBOX),
                 _asked(request, SERVER),
-                self._vapid_public_key,
-                self._limits,
+                self.terms.vapid_public_key,
+                self.terms.limits,
             )
         )
 
@@ -233,7 +237,7 @@ class Routes:
         enrols, shown_by = issubclass(model, RegistrationBody), _device(request)
         if enrols:
             with _told(shown_by):
-                self._capabilities.enrolment.admit(shown_by)
+                self.terms.capabilities.enrolment.admit(shown_by)
         if request.content_type != "application/json":
             raise NotJson("the header Content-Type must be application/json")
         encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
@@ -249,7 +253,7 @@ class Routes:
         read = parse(model, body)
         if isinstance(read, RegistrationBody):
             with _told(shown_by):
-                self._capabilities.enrolment.check(shown_by, read.mailbox, read.credential.user)
+                self.terms.capabilities.enrolment.check(shown_by, read.mailbox, read.credential.user)
         return read
 
 

@@ -9,6 +9,8 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
 
@@ -78,17 +80,21 @@ def program(
 def serve(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     """Run the relay until SIGTERM or Ctrl-C."""
     from relay import app
-    from relay.process import log
+    from relay.process import log, service_manager
+    from relay.settings import load
 
+    sockets = service_manager.passed_sockets(os.environ, os.getpid())
+    manager = service_manager.ServiceManager.of(os.environ, os.getpid())
     if role is Role.ALL:
         _make_first_keys(config)
     settings = _load(config, role)
     log.configure(settings.log.level, settings.log.format, sys.stderr)
-    _prepare(settings, serves=True)
+    _prepare(settings, serves=True, ports=sockets)
+    around = app.Surroundings(manager, sockets, config, partial(load, config, os.environ, role))
     for key, wrong, remedy in settings.warnings:
         logging.getLogger(__name__).warning("setting noted", extra={"key": key, "wrong": wrong, "remedy": remedy})
     with failing("cannot listen or reach the database"):
-        run(app.serve(settings))
+        run(app.serve(settings, around))
 
 
 @cli.command()
@@ -406,13 +412,13 @@ def _load_database(config: Path, role: Role) -> "Settings":
     return settings
 
 
-def _prepare(settings: "Settings", *, serves: bool) -> None:
+def _prepare(settings: "Settings", *, serves: bool, ports: Collection[int] = ()) -> None:
     """Check what serving needs of this host, in the same way for `check` and `serve`."""
     from relay import app
 
     try:
         with failing("this host cannot be looked at"):
-            app.look_at_host(settings, serves=serves)
+            app.look_at_host(settings, serves=serves, ports=ports)
     except SettingsInvalid as error:
         show_faults(error)
 

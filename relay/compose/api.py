@@ -1,24 +1,32 @@
-"""Builds the api role: the listener where phones register."""
+"""Builds the api role: the listener where phones register, and what other settings change of it."""
 
 import logging
 import resource
 import secrets
+import ssl
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Final
 
-from relay.api.app import LARGEST, Limits, create_app
-from relay.compose.running import Running, required
+from relay.api.app import LARGEST, Limits, RegistrationApi
+from relay.compose.running import Running, Take, required
+from relay.domain.clock import Clock
+from relay.domain.errors import SettingsInvalid
 from relay.http.admission import Admission, Pace, api_connections
-from relay.http.listeners import open_listener, server_tls
+from relay.http.listeners import Door, open_listener, server_tls
 from relay.registration.capabilities import Capabilities, ServerFacts
 from relay.registration.certificate_process import CertificateProcess
-from relay.registration.credentials import Logins
+from relay.registration.credentials import CertificateReader, Logins
 from relay.registration.expiry import sweep_forever
 from relay.registration.identity import ServerDirectory
-from relay.registration.registrations import Registrations
+from relay.registration.registrations import Registrations, Rules
 from relay.registration.verdicts import VerdictWaiter
+from relay.settings import Settings
+from relay.settings.changes import Changes
+from relay.settings.values import ApiSettings
 from relay.store.registrations import SqlRegistrationStore
 
 log = logging.getLogger(__name__)
@@ -27,6 +35,9 @@ log = logging.getLogger(__name__)
 CONNECTIONS_PER_SECOND: Final = 100.0
 """TLS handshakes that begin in a second, some 1 ms of the loop's time each: a tenth of it."""
 CONNECTIONS_AT_ONCE: Final = 20.0  # of these, after a pause
+OF_CERTIFICATES: Final = ("api.certificate_file", "api.key_file", "api.client_ca_file")
+OF_CLIENTS: Final = ("api.client_ca_file", "api.enrolment")
+"""Settings whose change ends the connections of clients: these have shown their certificate when they connected."""
 
 
 async def open_api(running: Running, stack: AsyncExitStack) -> None:
@@ -37,40 +48,111 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
         running.database, running.wakeups, running.reads, running.unreadable, settings.retention
     )
     running.looks.append(store.look_again)
-    directory = ServerDirectory(
-        {name: tuple(server.domains) for name, server in settings.servers.items()}, settings.autodiscover.hosts
-    )
+    certificates = CertificateProcess()
+    rules = partial(_rules, certificates=certificates, now=now)
+    verdicts = VerdictWaiter(store, running.wakeups, seconds=api.verdict_wait)
     service = Registrations(
         store,
-        VerdictWaiter(store, running.wakeups, seconds=api.verdict_wait),
+        verdicts,
         required(settings.sealing.public),
-        directory,
-        settings.apps,
+        rules(settings),
         now,
         secrets.token_urlsafe,
-        Logins(
-            {name: server.credentials for name, server in settings.servers.items()},
-            CertificateProcess(),
-            now,
-            {name: server.kerberos.invited for name, server in settings.servers.items() if server.kerberos is not None},
-        ),
+        running.timeline,
+    )
+    served = RegistrationApi(
+        service,
+        _limits(api),
+        secrets.token_urlsafe,
+        _capabilities(settings),
+        settings.webpush.public_key,
+        running.refused_requests,
+    )
+    most = api_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    admission = Admission(most, min(api.connections_per_address, most // 4), api.proxies)
+    running.listeners["api"] = admission
+    door = Door(_tls(api))
+    port = await stack.enter_async_context(
+        open_listener(
+            served.app,
+            api.hosts,
+            api.port,
+            door,
+            sockets=running.sockets.get(api.port, ()),
+            admission=admission,
+            pace=Pace(CONNECTIONS_PER_SECOND, CONNECTIONS_AT_ONCE),
+            largest=LARGEST,
+        )
+    )
+    running.jobs.append(("expiry", lambda: sweep_forever(store, now, lambda: store.retention.period)))
+    running.takers.append(_Taker(store, verdicts, service, served, admission, door, rules, most).prepare)
+    log.info("registration API listens", extra={"hosts": list(api.hosts), "port": port, "tls": door.tls is not None})
+
+
+@dataclass(frozen=True, slots=True)
+class _Taker:
+    """What of the api role takes other settings."""
+
+    store: SqlRegistrationStore
+    verdicts: VerdictWaiter
+    service: Registrations
+    served: RegistrationApi
+    admission: Admission
+    door: Door
+    rules: Callable[[Settings], Rules]
+    most: int
+    """Connections at once of all clients."""
+
+    async def prepare(self, settings: Settings, changes: Changes) -> Take | None:
+        api = required(settings.api)
+        if not changes.touch("api", "servers", "autodiscover", "apns", "fcm", "webpush", "registrations", "timeline"):
+            return None
+        tls = self.door.tls
+        if any(key in OF_CERTIFICATES for key in changes.live):
+            try:
+                tls = _tls(api)
+            except (OSError, ValueError) as error:  # files that have changed once more since they were checked
+                wrong = f"cannot be used: {type(error).__name__}"
+                raise SettingsInvalid([("api.certificate_file", wrong, "Give the certificate and its key.")]) from error
+        rules, limits, capabilities = self.rules(settings), _limits(api), _capabilities(settings)
+
+        async def take() -> None:
+            self.store.retention = settings.retention
+            self.verdicts.seconds = api.verdict_wait
+            self.service.rules = rules
+            self.served.change(limits, capabilities, settings.webpush.public_key)
+            self.admission.allow(min(api.connections_per_address, self.most // 4), api.proxies)
+            self.door.tls = tls
+            if any(key.startswith(OF_CLIENTS) for key in changes.live):
+                self.door.see_out()
+
+        return take
+
+
+def _rules(settings: Settings, *, certificates: CertificateReader, now: Clock) -> Rules:
+    api, servers = required(settings.api), settings.servers
+    guests = {name: server.kerberos.invited for name, server in servers.items() if server.kerberos is not None}
+    return Rules(
+        _directory(settings),
+        settings.apps,
+        Logins({name: server.credentials for name, server in servers.items()}, certificates, now, guests),
         settings.webpush.services,
         settings.limits,
         invitations=api.invitations,
         proving=api.proving,
-        accounts={name: server.accounts for name, server in settings.servers.items()},
-        timeline=running.timeline,
+        accounts={name: server.accounts for name, server in servers.items()},
     )
-    limits = Limits(
-        registrations_per_minute=api.registrations_per_minute,
-        requests_per_minute=api.requests_per_minute,
-        proxies=api.proxies,
-    )
-    tls = None
-    if api.certificate_file is not None and api.key_file is not None:
-        tls = server_tls(api.certificate_file, api.key_file, api.client_ca_file)
-    capabilities = Capabilities(
-        directory,
+
+
+def _directory(settings: Settings) -> ServerDirectory:
+    domains = {name: tuple(server.domains) for name, server in settings.servers.items()}
+    return ServerDirectory(domains, settings.autodiscover.hosts)
+
+
+def _capabilities(settings: Settings) -> Capabilities:
+    api = required(settings.api)
+    return Capabilities(
+        _directory(settings),
         version("push-relay"),
         settings.apps,
         settings.webpush.services,
@@ -78,15 +160,17 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
         api.enrolment,
         invites=api.invitations is not None,
     )
-    app = create_app(
-        service, limits, secrets.token_urlsafe, capabilities, settings.webpush.public_key, running.refused_requests
+
+
+def _limits(api: ApiSettings) -> Limits:
+    return Limits(
+        registrations_per_minute=api.registrations_per_minute,
+        requests_per_minute=api.requests_per_minute,
+        proxies=api.proxies,
     )
-    most = api_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    door = Admission(most, min(api.connections_per_address, most // 4), api.proxies)
-    running.listeners["api"] = door
-    pace = Pace(CONNECTIONS_PER_SECOND, CONNECTIONS_AT_ONCE)
-    port = await stack.enter_async_context(
-        open_listener(app, api.hosts, api.port, tls, admission=door, pace=pace, largest=LARGEST)
-    )
-    running.jobs.append(("expiry", partial(sweep_forever, store, now, settings.retention.period)))
-    log.info("registration API listens", extra={"hosts": list(api.hosts), "port": port, "tls": tls is not None})
+
+
+def _tls(api: ApiSettings) -> ssl.SSLContext | None:
+    if api.certificate_file is None or api.key_file is None:
+        return None
+    return server_tls(api.certificate_file, api.key_file, api.client_ca_file)

@@ -5,12 +5,13 @@ import os
 import secrets
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random, SystemRandom
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, TypeAlias, TypeVar
 
 from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.runtime.context import FleetStats
@@ -23,6 +24,8 @@ from relay.domain.timeline import Timeline
 from relay.domain.unreadable import UnreadableRows
 from relay.http.admission import Admission
 from relay.ops.checks import CLOSE
+from relay.ops.configuration import Configuration
+from relay.ops.health import Health
 from relay.ops.mail_server import Used
 from relay.ops.unreadable import Look
 from relay.process.clock import now
@@ -33,6 +36,7 @@ from relay.push.stats import PushStats
 from relay.push.webpush.services import Services
 from relay.security.sealing import derive_account
 from relay.settings import Settings
+from relay.settings.changes import Changes
 from relay.store.clock import DatabaseClock
 from relay.store.engine import Database, connect_arguments, embedded_lock, open_database
 from relay.store.migrate import pending, upgrade
@@ -46,6 +50,12 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Job = tuple[str, Callable[[], Coroutine[Any, Any, None]]]
+Take: TypeAlias = Callable[[], Awaitable[None]]
+"""Puts in use what a taker has prepared; it does not fail."""
+Taker: TypeAlias = Callable[[Settings, Changes], Awaitable[Take | None]]
+"""Prepares one part of the process for other settings; None: it has nothing to change. Raises SettingsInvalid."""
+Sockets: TypeAlias = Mapping[int, Sequence[socket.socket]]
+"""Sockets that listen already when the process starts, by their port."""
 
 
 @dataclass(slots=True)
@@ -53,6 +63,7 @@ class Running:
     """What runs in this process; health and metrics read it. Parts of other roles stay empty."""
 
     settings: Settings
+    """Those in use now."""
     database: Database
     reads: Database
     """The same database over connections that only read, for the questions of phones and of operations."""
@@ -89,11 +100,17 @@ class Running:
     egress: EgressLog | None = None
     timeline: Timeline = field(default_factory=Timeline.off)
     """The last events of mailboxes and registrations."""
+    health: Health | None = None
     jobs: list[Job] = field(default_factory=list)
+    takers: list[Taker] = field(default_factory=list)
+    """The parts of the process that take other settings while it runs, in the order in which they take them."""
+    configuration: Configuration = field(default_factory=lambda: Configuration(now()))
+    sockets: Sockets = field(default_factory=dict)
+    """Sockets that the service manager opened for this process."""
 
 
 @asynccontextmanager
-async def open_running(settings: Settings) -> AsyncIterator[Running]:
+async def open_running(settings: Settings, sockets: Sockets = MappingProxyType({})) -> AsyncIterator[Running]:
     """Open the database and the wake-ups between roles; an embedded database is migrated first.
 
     Raises MigrationsPending for PostgreSQL with an older schema, SessionsShared or NotificationsLost for a pooler that
@@ -119,7 +136,7 @@ async def open_running(settings: Settings) -> AsyncIterator[Running]:
             wakeups = PostgresWakeups(database.dsn, random, database.ca_file)
             jobs.append(("wake-ups", wakeups.run))
         excess = await _excess(settings, engine)
-        running = Running(settings, engine, reads, wakeups, node, random, jobs=jobs, excess=excess)
+        running = Running(settings, engine, reads, wakeups, node, random, jobs=jobs, excess=excess, sockets=sockets)
         if database.file is None:
             clock = DatabaseClock(engine, running.clocks)
             await clock.look()
@@ -131,6 +148,14 @@ async def open_running(settings: Settings) -> AsyncIterator[Running]:
         writer = TimelineWriter(engine, running.timeline)
         stack.push_async_callback(writer.close)
         jobs.append(("timeline", writer.run))
+
+        async def take_timeline(found: Settings, changes: Changes) -> Take | None:
+            async def take() -> None:
+                running.timeline.on = bool(found.retention.events)
+
+            return take if changes.touch("timeline") else None
+
+        running.takers.append(take_timeline)
         yield running
 
 

@@ -7,11 +7,13 @@ from typing import Final
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.tls import client_context
-from relay.compose.running import Running, required
-from relay.compose.servers import open_servers
-from relay.domain.errors import KeyLost
+from relay.compose.running import Running, Take, required
+from relay.compose.servers import MailServers
+from relay.domain.errors import KeyLost, SettingsInvalid
 from relay.process.dead_man import DeadManTimer
 from relay.security.sealing import foreign
+from relay.settings import Settings
+from relay.settings.changes import Changes
 from relay.store.engine import open_database
 from relay.store.idle_timeouts import SqlIdleTimeoutStore
 from relay.store.seals import seal_heads
@@ -39,9 +41,9 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     paths = SqlIdleTimeoutStore(running.database, running.unreadable)
     lessons = await recall(paths, now)
     admissions = Admissions(SHORT_REQUESTS, random, now, lessons, running.clocks)
-    servers = await open_servers(
-        settings.servers, settings.autodiscover, client_context, admissions, stack, running.connections
-    )
+    servers = MailServers(client_context, admissions, running.connections)
+    stack.push_async_callback(servers.close)
+    servers.use(await servers.open(settings.servers, settings.autodiscover, ()))
     store = SqlWatchStore(
         running.database,
         running.wakeups,
@@ -53,7 +55,7 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     embedded = settings.database.file is not None
     grants = Grants(key, store, random)
     stack.push_async_callback(grants.stop)
-    accounts = Accounts(key, servers, grants)
+    accounts = Accounts(key, servers.servers, grants)
     # On PostgreSQL connections of its own: a renewal never waits behind the commits of a storm.
     database = settings.database
     engine = (
@@ -79,3 +81,20 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
         ("paths", IdleTimeoutKeeper(paths, admissions.items, lessons, now).run),
         ("mailboxes", mailboxes.run),
     ]
+
+    async def prepare(found: Settings, changes: Changes) -> Take | None:
+        if not changes.touch("servers", "autodiscover", "registrations"):
+            return None
+        try:
+            opening = await servers.open(found.servers, found.autodiscover, changes.restarting)
+        except (OSError, ValueError) as error:  # files that have changed once more since they were checked
+            wrong = f"cannot be opened: {type(error).__name__}"
+            raise SettingsInvalid([("servers", wrong, "Give the files that they name.")]) from error
+
+        async def take() -> None:
+            store.limits, store.guards_wipes = found.limits, found.wiped_needs_administrator
+            mailboxes.change_servers(changes.restarting, servers.use(opening))
+
+        return take
+
+    running.takers.append(prepare)

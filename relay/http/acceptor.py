@@ -33,12 +33,19 @@ class Acceptor:
     """Accepts the connections of one listening socket until it is closed."""
 
     def __init__(
-        self, listening: socket.socket, serve: Serve, admission: Admission, *, pace: Pace, cost: float, spare: int
+        self,
+        listening: socket.socket,
+        serve: Serve,
+        admission: Admission,
+        *,
+        pace: Pace,
+        cost: Callable[[], float],
+        spare: int,
     ) -> None:
         """Set up with a socket that listens, and does not block.
 
-        A connection that begins costs the `pace` so much. `spare` files are kept open, and given to connections when
-        the process has no other file left.
+        A connection that begins costs the `pace` what `cost` returns. `spare` files are kept open, and given to
+        connections when the process has no other file left.
         """
         self._listening = listening
         self._serve = serve
@@ -104,7 +111,7 @@ class Acceptor:
             self._pace.spend(REFUSAL)
             self._tell(refused)
             return
-        self._pace.spend(self._cost)
+        self._pace.spend(self._cost())
         accepted.settimeout(0)
         seat = _Seat(partial(self._left, address))
         task = self._loop.create_task(self._served(accepted, seat), name="begin a connection")

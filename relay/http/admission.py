@@ -37,6 +37,8 @@ class Admission:
         self._per_client = per_client
         self._proxies = proxies
         self._clients: Counter[str] = Counter()
+        self._addresses: Counter[str] = Counter()
+        """The connections of each address, from which those of the clients are counted anew when `proxies` change."""
         self.open = 0
         self.refused: Counter[Refused] = Counter()
 
@@ -47,13 +49,25 @@ class Admission:
             self.refused[refused] += 1
             return refused
         self.open += 1
+        self._addresses[address] += 1
         for key, _ in self._keys(address):
             self._clients[key] += 1
         return None
 
+    def allow(self, per_client: int, proxies: Proxies) -> None:
+        """Allow one client so many connections from now on, and `proxies` all of them."""
+        self._per_client, self._proxies = per_client, proxies
+        self._clients.clear()
+        for address, number in self._addresses.items():
+            for key, _ in self._keys(address):
+                self._clients[key] += number
+
     def leave(self, address: str) -> None:
         """Count the end of a connection that entered."""
         self.open -= 1
+        self._addresses[address] -= 1
+        if not self._addresses[address]:
+            del self._addresses[address]
         for key, _ in self._keys(address):
             self._clients[key] -= 1
             if not self._clients[key]:

@@ -40,13 +40,33 @@ PLAIN: Final = 0.25  # cost of a connection without TLS, compared with one whose
 UNPACED: Final = 10_000.0  # connections per second
 
 
+class Door:
+    """How a listener receives its clients; what changes here holds for those that come next."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        """Set up with the context of TLS; None: plain HTTP."""
+        self.tls = tls
+        self._server: web.Server | None = None
+
+    def leads_to(self, server: web.Server) -> None:
+        """Note what serves the connections."""
+        self._server = server
+
+    def see_out(self) -> None:
+        """End all connections, each after the request in progress: their clients come again, as strangers."""
+        for connection in () if self._server is None else self._server.connections:
+            if isinstance(connection, _Connection):
+                connection.see_out()
+
+
 @asynccontextmanager
 async def open_listener(
     app: web.Application,
     hosts: str | Sequence[str],
     port: int,
-    tls: ssl.SSLContext | None = None,
+    tls: ssl.SSLContext | Door | None = None,
     *,
+    sockets: Sequence[socket.socket] = (),
     admission: Admission | None = None,
     pace: Pace | None = None,
     spare: int = 0,
@@ -59,9 +79,11 @@ async def open_listener(
 
     `admission` decides which connections the listener takes, `pace` how fast, by default as fast as they come. The
     listener keeps `spare` files for them, and cuts a connection that brings no request within `first` seconds. It reads
-    no more than `largest` bytes of a request, before decoding; None: all.
+    no more than `largest` bytes of a request, before decoding; None: all. With `sockets`, which listen already, it
+    opens none of its own; it closes them at its end.
     """
     loop = asyncio.get_running_loop()
+    entry = tls if isinstance(tls, Door) else Door(tls)
     door = Admission() if admission is None else admission
     app.middlewares.insert(0, _beginning(Turns(BEGIN)))
     app.on_response_prepare.append(_marked)
@@ -72,8 +94,10 @@ async def open_listener(
         manager = runner.server
         if manager is None:
             raise AssertionError("a runner that is set up has a server")
+        entry.leads_to(manager)
 
         async def serve(accepted: socket.socket, leave: Callable[[], None]) -> None:
+            tls = entry.tls
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD * 1000))
             await loop.connect_accepted_socket(
                 lambda: _Connection(manager, loop, first, largest, door, leave),
@@ -84,12 +108,15 @@ async def open_listener(
             )
 
         common = Pace(UNPACED, UNPACED) if pace is None else pace
-        listening = await asyncio.to_thread(bind, (hosts,) if isinstance(hosts, str) else hosts, port)
+        listening = sockets or await asyncio.to_thread(bind, (hosts,) if isinstance(hosts, str) else hosts, port)
         for each in listening:
             stack.callback(each.close)
         for each in listening:
+            each.settimeout(0)
             each.listen(BACKLOG)
-            acceptor = Acceptor(each, serve, door, pace=common, cost=PLAIN if tls is None else 1.0, spare=spare)
+            acceptor = Acceptor(
+                each, serve, door, pace=common, cost=lambda: PLAIN if entry.tls is None else 1.0, spare=spare
+            )
             stack.push_async_callback(acceptor.close)
         yield int(listening[0].getsockname()[1])
 
@@ -146,7 +173,7 @@ def _beginning(turns: Turns) -> Middleware:
     async def beginning(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Tell the connection that its first request has come, and let it wait for its turn."""
         if isinstance(request.protocol, _Connection):
-            request.protocol.stop_waiting()
+            request.protocol.begins()
         await turns.wait()
         return await handler(request)
 
@@ -175,7 +202,7 @@ class _Bare(web.Response):
 class _Connection(web.RequestHandler):
     """One connection; neither answers nor the log repeat anything that came over it."""
 
-    __slots__ = ("_door", "_first", "_largest", "_leave", "_patience", "_unread")
+    __slots__ = ("_door", "_first", "_largest", "_last", "_leave", "_patience", "_serves", "_unread")
 
     def __init__(
         self,
@@ -199,6 +226,16 @@ class _Connection(web.RequestHandler):
         self._door = door
         self._leave = leave
         self._patience: asyncio.TimerHandle | None = None
+        self._serves = False
+        """True while a request is served."""
+        self._last = False
+        """True if that is the connection's last one."""
+
+    def see_out(self) -> None:
+        """End the connection, after the request in progress if there is one."""
+        self._last = True
+        if not self._serves:
+            self.force_close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -222,6 +259,11 @@ class _Connection(web.RequestHandler):
     def _cut(self) -> None:
         self._door.refused[Refused.SILENT] += 1
         self.force_close()
+
+    def begins(self) -> None:
+        """Note that a request has come."""
+        self._serves = True
+        self.stop_waiting()
 
     def stop_waiting(self) -> None:
         """Leave the connection open: a request has come."""
@@ -264,11 +306,16 @@ class _Connection(web.RequestHandler):
         """Send an answer; aiohttp's own refusals repeat the request in their text, so they become problem documents."""
         if isinstance(resp, web.HTTPException) and resp.content_type != problems.MEDIA_TYPE:
             resp = problems.framework_refusal(resp)
-        if self._unread is not None and self._unread < 0:
+        if self._last or (self._unread is not None and self._unread < 0):
             resp.force_close()
         else:
             self._unread = self._largest
-        return await super().finish_response(request, resp, start_time)
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self._serves = False
+            if self._last:
+                self.force_close()
 
     def log_exception(self, *_: Any, exc_info: BaseException | None = None, **__: Any) -> None:
         """Log that a connection ended by an error, without the error's text."""

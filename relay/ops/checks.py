@@ -186,8 +186,7 @@ def certificate(name: str, file: Path, clock: Clock) -> Part:
             return Finding(PartState.DEGRADED, "cannot be read any more", f"Put the file of {name} back.")
         if left > RENEWAL:
             return OK
-        restart = " and restart the relay" if name.startswith("api.") else "; the new file is taken within seconds"
-        remedy = f"Renew the certificate of {name}{restart}."
+        remedy = f"Renew the certificate of {name}; the new file is taken within seconds."
         if left <= timedelta():
             ahead = " If it is still valid, the clock of this host is ahead: set it."
             return Finding(PartState.FAILED, "has expired", remedy + ahead)

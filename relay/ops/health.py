@@ -61,14 +61,16 @@ class Health:
 
     def __init__(self, parts: Sequence[Part], clock: Clock) -> None:
         """Set up with the parts of this process; their names differ."""
-        self._parts = tuple(parts)
+        self.parts = tuple(parts)
+        """Those that are checked; others may take their place."""
         self._clock = clock
         self._reports: dict[str, Report] = {}
 
     def review(self) -> list[Report]:
         """Check every part now and return the reports; changes of state are logged."""
         now = self._clock()
-        for part in self._parts:
+        self._reports = {part.name: report for part in self.parts if (report := self._reports.get(part.name))}
+        for part in self.parts:
             finding, before = part.check(), self._reports.get(part.name)
             changed = before is None or before.finding.state is not finding.state
             since = now if before is None or changed else before.since

@@ -19,6 +19,7 @@ from relay.domain.model import DuePush, Platform
 from relay.domain.reasons import write_reason
 from relay.domain.unreadable import UnreadableRows
 from relay.http.admission import Admission, Refused
+from relay.ops.configuration import Configuration
 from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import Health, PartState
 from relay.ops.lag import LoopLag
@@ -59,6 +60,7 @@ class Metrics:
         refused: Mapping[str, int] = MappingProxyType({}),
         egress: EgressState | None = None,
         connections: Mapping[str, Used] = MappingProxyType({}),
+        configuration: Configuration | None = None,
     ) -> None:
         """Set up with what is measured; for a role without watches or pushes these are empty.
 
@@ -98,6 +100,7 @@ class Metrics:
                 refused,
                 egress,
                 connections,
+                configuration,
             )
         )
         ProcessCollector(registry=self._registry)
@@ -136,8 +139,10 @@ class _RelayCollector(Collector):
         refused: Mapping[str, int],
         egress: EgressState | None,
         connections: Mapping[str, Used],
+        configuration: Configuration | None,
     ) -> None:
         self._egress = egress
+        self._configuration = configuration
         self._connections = connections
         self._build = build
         self._counts = counts
@@ -179,6 +184,8 @@ class _RelayCollector(Collector):
         yield from self._pushing()
         if self._egress is not None:
             yield from self._logging(self._egress)
+        if self._configuration is not None:
+            yield from self._configured(self._configuration)
         yield self._expiring()
         yield self._set_aside()
         newest = self._counts.newest
@@ -305,6 +312,23 @@ class _RelayCollector(Collector):
         yield CounterMetricFamily("relay_egress_changed", "Changes of the egress log by others.", egress.incidents)
         if egress.free is not None:
             yield GaugeMetricFamily("relay_egress_free_bytes", "Room on the disk of the egress log.", egress.free)
+
+    def _configured(self, state: Configuration) -> Iterable[Metric]:
+        yield GaugeMetricFamily(
+            "relay_config_reload_success", "1 if the configuration on disk is in use.", 0 if state.faults else 1
+        )
+        yield GaugeMetricFamily(
+            "relay_config_reload_timestamp_seconds",
+            "When the configuration in use was read.",
+            state.taken_at.timestamp(),
+        )
+        yield GaugeMetricFamily(
+            "relay_config_reload_restart_needed", "Changed settings that need a restart.", len(state.waiting)
+        )
+        reloads = CounterMetricFamily("relay_config_reloads", "Reloads by what came of them.", labels=["result"])
+        for result, count in state.reloads.items():
+            reloads.add_metric([result], count)
+        yield reloads
 
     def _expiring(self) -> Metric:
         left = GaugeMetricFamily(

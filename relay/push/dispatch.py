@@ -87,9 +87,11 @@ class Dispatcher:
         self._clock = clock
         self._random = random
         self._owner = f"{owner}/{platform.value}"
-        self._slots = slots
+        self.slots = slots
+        """Pushes claimed and not settled at once, at most."""
         self._lease = timedelta(seconds=lease)
-        self._pacing = pacing
+        self.pacing = pacing
+        """What the store delays, which is not taken over either."""
         self._timeline = timeline or Timeline.off()
         self._breakers = ProviderBreakers(slots, random, capacities)
         self._outcomes = OutcomeHandler(
@@ -138,7 +140,7 @@ class Dispatcher:
             return None
         self._reserved += free
         shut = self._breakers.plan(asyncio.get_running_loop().time()).restricted
-        return Offer(self._owner, self._clock() + self._lease, free, shut, self._pacing)
+        return Offer(self._owner, self._clock() + self._lease, free, shut, self.pacing)
 
     def take(self, offer: Offer, pushes: Sequence[DuePush]) -> None:
         """Start to send the pushes whose marks are born claimed under an offer; free its other slots.
@@ -155,7 +157,7 @@ class Dispatcher:
 
     @property
     def _free(self) -> int:
-        return self._slots - self._held - self._reserved
+        return self.slots - self._held - self._reserved
 
     # --- claiming
 

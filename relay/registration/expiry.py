@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from relay.domain.clock import Clock
 from relay.domain.errors import StoreUnavailable
@@ -10,8 +11,8 @@ from relay.domain.ports.registration import RegistrationStore
 log = logging.getLogger(__name__)
 
 
-async def sweep_forever(store: RegistrationStore, clock: Clock, period: float) -> None:
-    """End what is kept no longer, every `period` seconds until cancelled; several processes may do so at once."""
+async def sweep_forever(store: RegistrationStore, clock: Clock, period: Callable[[], float]) -> None:
+    """End what is kept no longer, every `period()` seconds until cancelled; several processes may do so at once."""
     while True:
         try:
             ended = await store.sweep(clock())
@@ -20,4 +21,4 @@ async def sweep_forever(store: RegistrationStore, clock: Clock, period: float) -
         else:
             for ending, number in ended.items():
                 log.info("registrations ended", extra={"ending": ending, "registrations": number})
-        await asyncio.sleep(period)
+        await asyncio.sleep(period())

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Final
 
 from eas_watcher.auth.credential import UnusableCredential
@@ -101,6 +100,26 @@ class _Checked:
     user: str
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the settings say about registrations."""
+
+    servers: ServerDirectory
+    apps: Mapping[Platform, frozenset[str]]
+    """Those that the relay may push to."""
+    logins: Logins
+    services: frozenset[str] = frozenset()
+    """The push services of WebPush that the relay may use."""
+    limits: Mapping[str, TryLimits] = field(default_factory=dict)
+    """What the directory of each server bears of refused logins."""
+    invitations: Invitations | None = None
+    """Unless None, only users whom the operator invited may register."""
+    proving: frozenset[Platform] = frozenset()
+    """Platforms whose apps must prove that they are on their device."""
+    accounts: Mapping[str, Accounts] = field(default_factory=dict)
+    """Which logins of each server mean one user."""
+
+
 class Registrations:
     """Serves the requests of apps; every method but `register` and `put` needs the registration's id and secret."""
 
@@ -109,39 +128,23 @@ class Registrations:
         store: RegistrationStore,
         verdicts: VerdictWaiter,
         key: SealingPublicKey,
-        servers: ServerDirectory,
-        apps: Mapping[Platform, frozenset[str]],
+        rules: Rules,
         clock: Clock,
         tokens: Callable[[int], str],
-        logins: Logins,
-        services: frozenset[str] = frozenset(),
-        limits: Mapping[str, TryLimits] = MappingProxyType({}),
-        invitations: Invitations | None = None,
-        proving: frozenset[Platform] = frozenset(),
-        accounts: Mapping[str, Accounts] = MappingProxyType({}),
         timeline: Timeline | None = None,
     ) -> None:
-        """Set up with the parts that registrations need; `limits` has what the directory of each server bears.
+        """Set up with the parts that registrations need; `tokens` returns URL-safe text of that many random bytes.
 
-        `apps` are those that the relay may push to, `services` the push services of WebPush that it may use; `tokens`
-        returns URL-safe text of that many random bytes. With `invitations`, only users whom the operator
-        invited may register. Apps of the platforms in `proving` must prove that they are on their device. `accounts`
-        says which logins of each server mean one user. What apps do goes into the `timeline`.
+        What apps do goes into the `timeline`.
         """
         self._timeline = timeline or Timeline.off()
-        self._proving = proving
-        self._accounts = accounts
-        self._invitations = invitations
-        self._services = services
+        self.rules = rules
+        """What holds for the next request."""
         self._store = store
         self._verdicts = verdicts
         self._key = key
-        self._servers = servers
-        self._apps = apps
         self._clock = clock
         self._tokens = tokens
-        self._limits = limits
-        self._logins = logins
         self._guesses = Guesses(clock)
 
     async def register(self, request: RegistrationRequest, idempotency_key: str | None = None) -> Registered:
@@ -182,17 +185,17 @@ class Registrations:
 
     def _checked(self, request: RegistrationRequest) -> _Checked:
         device = replace(request.device, token=normalise_token(request.device.platform, request.device.token))
-        if device.app not in self._apps.get(device.platform, frozenset()):
+        if device.app not in self.rules.apps.get(device.platform, frozenset()):
             raise UnknownApp(f"the relay may not push to this app through {device.platform.value}", "device.app")
-        check_device(device.platform, device.token, device.environment, self._services)
+        check_device(device.platform, device.token, device.environment, self.rules.services)
         address = _user("mailbox", request.mailbox)
         user = address if request.login.user is None else _user("credential.user", request.login.user)
-        return _Checked(replace(request, device=device), self._servers.find(request.server, address, user), user)
+        return _Checked(replace(request, device=device), self.rules.servers.find(request.server, address, user), user)
 
     async def _make(self, access: Access, checked: _Checked) -> Registered:
         request, server, user = checked.request, checked.server, checked.user
         self._check_invitation(request, server, user)
-        credential = await self._logins.credential(server, user, request.login)
+        credential = await self.rules.logins.credential(server, user, request.login)
         account = self._timeline.account_of(user)
         with self._denying(account):
             await self._check_tries(server, user, owner=False)
@@ -236,12 +239,13 @@ class Registrations:
 
     def _check_invitation(self, request: RegistrationRequest, server: str, user: str) -> None:
         """Raise InvalidRequest if the user needs an invitation and has none; one of Kerberos has its own check."""
-        if self._invitations is None or isinstance(request.login, KerberosLogin):
+        invitations = self.rules.invitations
+        if invitations is None or isinstance(request.login, KerberosLogin):
             return
         if not request.invitation:
             raise InvalidRequest([("invitation", "is missing: ask the administrator of the company for one")])
         try:
-            self._invitations.check(request.invitation, server, user, self._clock())
+            invitations.check(request.invitation, server, user, self._clock())
         except UnusableCredential as error:
             raise InvalidRequest([("invitation", str(error))]) from error
 
@@ -284,8 +288,8 @@ class Registrations:
         platform = view.registration.platform
         if change.device_token is not None:
             token = normalise_token(platform, change.device_token)
-            change = replace(change, device_token=token, proves=platform in self._proving)
-        check_device(platform, change.device_token, change.environment, self._services)
+            change = replace(change, device_token=token, proves=platform in self.rules.proving)
+        check_device(platform, change.device_token, change.environment, self.rules.services)
         if login is not None:
             return await self._change_login(view, change, login, proof(access.secret, login))
         await self._store.change(access.registration_id, change, self._clock())
@@ -300,7 +304,7 @@ class Registrations:
             raise OtherMailbox(
                 "the credential names another user: remove this registration and make a new one", "credential.user"
             )
-        credential = await self._logins.credential(mailbox.server, mailbox.user, login)
+        credential = await self.rules.logins.credential(mailbox.server, mailbox.user, login)
         sealed = self._key.seal(mailbox, credential)
         owner = view.registration.state is RegistrationState.ACTIVE
         account = self._timeline.account_of(mailbox.user)
@@ -359,7 +363,7 @@ class Registrations:
         if view.registration.state is not RegistrationState.PROVING:
             raise NotActive(f"the registration is {view.registration.state.value}: it has no challenge")
         now = self._clock()
-        if view.registration.platform not in self._proving:  # the administrator switched it off meanwhile
+        if view.registration.platform not in self.rules.proving:  # the administrator switched it off meanwhile
             same = RegistrationChange(device_token=view.registration.device_token)
             await self._store.change(access.registration_id, same, now)
             return await self.view(access)
@@ -399,7 +403,7 @@ class Registrations:
 
         It asks for every user alike, whether the relay knows a mailbox of that name or not.
         """
-        limits = self._limits.get(server, DEFAULT)
+        limits = self.rules.limits.get(server, DEFAULT)
         load = await self._store.load_of(limits.place(server), account_key(user))
         wait = load.wait(limits, self._clock(), owner=owner)
         if wait is not None:
@@ -453,11 +457,11 @@ class Registrations:
 
     def _alike(self, view: RegistrationView, user: str) -> bool:
         """Return True if a login means the user of a registration's mailbox."""
-        return self._accounts.get(view.mailbox.server, Accounts()).alike(view.mailbox.user, user)
+        return self.rules.accounts.get(view.mailbox.server, Accounts()).alike(view.mailbox.user, user)
 
     async def _mailbox(self, server: str, credential: StoredCredential) -> NewMailbox:
         """Return the mailbox of a user in any spelling, which may be a new one; an invitation is for one spelling."""
-        user, accounts = credential.user, self._accounts.get(server, Accounts())
+        user, accounts = credential.user, self.rules.accounts.get(server, Accounts())
         if isinstance(credential, KerberosCredential):
             accounts = Accounts(cased=True)
         known = await self._store.mailbox_of(server, user, accounts.keys(user))
@@ -485,7 +489,7 @@ class Registrations:
             state=RegistrationState.VERIFYING,
             created_at=now,
             credential_proof=proof(access.secret, request.login),
-            must_prove=request.device.platform in self._proving,
+            must_prove=request.device.platform in self.rules.proving,
         )
 
 

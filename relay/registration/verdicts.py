@@ -48,10 +48,10 @@ class VerdictWaiter:
     """Waits for verdicts."""
 
     def __init__(self, store: RegistrationStore, wakeups: Wakeups, *, seconds: float = VERDICT_WAIT) -> None:
-        """Set up with the store and its wake-ups; `seconds` is the longest wait."""
+        """Set up with the store and its wake-ups; `seconds` is the longest wait of a request that comes."""
         self._store = store
         self._wakeups = wakeups
-        self._seconds = seconds
+        self.seconds = seconds
         self._waiting: set[_Waiting] = set()
         self._looking: asyncio.Task[None] | None = None
         """Looks for verdicts while a request waits for one."""
@@ -62,7 +62,7 @@ class VerdictWaiter:
         Raises Replaced if the registration is removed meanwhile, StoreUnavailable if it was never read.
         """
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(id_, loop.time() + self._seconds, loop.create_future())
+        waiting = _Waiting(id_, loop.time() + self.seconds, loop.create_future())
         self._waiting.add(waiting)
         if self._looking is None:
             self._looking = loop.create_task(self._look(self._wakeups.waiter(Topic.VERDICTS)), name="verdicts")

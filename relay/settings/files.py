@@ -4,9 +4,10 @@ import json
 import re
 import ssl
 from codecs import BOM_UTF8
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +43,17 @@ LONGEST_NAME: Final = 100  # characters of the name of a file that a message sho
 _KEY: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Z])(?=.*[a-z])[A-Za-z0-9+=_-]{24,}")
 EGRESS_KEYS: Final = re.compile(rb"\s*(?:[0-9a-fA-F]{64}\s+)*[0-9a-fA-F]{64}\s*", re.ASCII)
 KEYGEN: Final = "Run `relay keygen`, or restore the key from your backup: credentials sealed to it open with no other."
+CREDENTIAL: Final = "credential:"
+"""What begins the name of a credential in a setting that otherwise names a file [systemd.exec(5): LoadCredential=]."""
+CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
+"""The variable that names their folder."""
+NOWHERE: Final = Path("/proc/self/no-credentials")
+"""Their folder in a process that has none; no file can be there."""
+
+
+def credentials_folder(environ: Mapping[str, str]) -> Path:
+    """Return the folder of systemd's credentials, NOWHERE if there are none."""
+    return Path(environ.get(CREDENTIALS) or NOWHERE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +64,15 @@ class Files:
     """The folder of relay.toml, where relative paths start."""
     faults: Faults
     now: datetime
+    contents: dict[str, dict[Path, bytes]] = field(default_factory=dict, repr=False)
+    """A digest of each file that was read, by the key that names it and by its path."""
+    credentials: Path = NOWHERE
+    """The folder of the credentials that systemd passes to this process."""
 
     def path(self, name: str) -> Path:
-        """Return an absolute path."""
+        """Return the absolute path of what a setting names: a file, or one of systemd's credentials."""
+        if name.startswith(CREDENTIAL):
+            return self.credentials / name.removeprefix(CREDENTIAL).lstrip("/")
         return (self.folder / name).absolute()
 
     def read(self, key: str, path: Path, *, secret: bool, remedy: str = "") -> bytes | None:
@@ -62,6 +80,11 @@ class Files:
 
         `remedy` is for a file that is missing.
         """
+        if path.is_relative_to(NOWHERE):
+            wrong = "names a credential of systemd, and this process was started without any"
+            remedy = f"Add LoadCredential={path.name}:FILE to the unit; see docs/install.md for commands."
+            self.faults.add(key, wrong, remedy)
+            return None
         try:
             content, access = read_regular(path)
         except OSError as error:
@@ -72,6 +95,7 @@ class Files:
                 remedy = unreadable(path, Process.present())
             self.faults.add(key, wrong, remedy or "Correct the path or its rights.")
             return None
+        self.contents.setdefault(key, {})[path] = blake2b(content, digest_size=16).digest()
         process = Process.present()
         if secret and not is_public(content) and (fault := access.fault(process)) is not None:
             self.faults.add(key, f"{path} {fault}", access.remedy(path, process))

@@ -13,10 +13,10 @@ from relay.domain.model import Role
 from relay.security.sealing import SealingPrivateKey
 from relay.settings.checks import Checks, key_files, state_folder
 from relay.settings.database import database_settings
-from relay.settings.files import Files
+from relay.settings.files import Files, credentials_folder
 from relay.settings.sections import DatabaseSection, RelaySection, SealingSection, WebPushSection
 from relay.settings.source import Faults, read_sections
-from relay.settings.values import DatabaseSettings, KeyMaking, Settings
+from relay.settings.values import DatabaseSettings, KeyMaking, Origin, Settings
 
 
 def load(
@@ -28,19 +28,20 @@ def load(
 
     Raises SettingsInvalid with all faults: (key as in TOML, what is wrong, what to do).
     """
-    moment = now or datetime.now(UTC)  # noqa: TID251 -- the process begins here, without a clock
     sections, faults = read_sections(path, environ), Faults()
     sections.report_unknown_tables(faults)
-    settings = Checks(sections, Files(path.absolute().parent, faults, moment), role, first=first).settings()
+    files = _files(path, environ, faults, now)
+    settings = Checks(sections, files, role, first=first).settings()
     if faults.list:
         raise SettingsInvalid(faults.list)
-    return replace(settings, warnings=tuple(faults.warnings))
+    origin = Origin(sections.values, files.contents)
+    return replace(settings, warnings=tuple(faults.warnings), origin=origin)
 
 
 def key_making(path: Path, environ: Mapping[str, str]) -> KeyMaking:
     """Return what making the sealing keys needs; their files need not exist. Raises SettingsInvalid."""
     sections, faults = read_sections(path, environ), Faults()
-    files = Files(path.absolute().parent, faults, datetime.now(UTC))  # noqa: TID251 -- the process begins here
+    files = _files(path, environ, faults)
     relay = sections.read("relay", RelaySection, faults)
     sealing = sections.read("sealing", SealingSection, faults)
     state_dir = state_folder(files.folder, relay, faults)
@@ -56,7 +57,7 @@ def key_making(path: Path, environ: Mapping[str, str]) -> KeyMaking:
 def database_of(path: Path, environ: Mapping[str, str], role: Role) -> DatabaseSettings:
     """Return the settings of the database alone, for the commands that need nothing else; raises SettingsInvalid."""
     sections, faults = read_sections(path, environ), Faults()
-    files = Files(path.absolute().parent, faults, datetime.now(UTC))  # noqa: TID251 -- the process begins here
+    files = _files(path, environ, faults)
     state_dir = state_folder(files.folder, sections.read("relay", RelaySection, faults), faults)
     database = database_settings(sections.read("database", DatabaseSection, faults), files, role, state_dir)
     if faults.list:
@@ -71,4 +72,10 @@ def vapid_key_file(path: Path, environ: Mapping[str, str]) -> Path:
     faults.require("webpush.vapid_key_file", file, "Name a file in the table [webpush].")
     if faults.list or file is None:
         raise SettingsInvalid(faults.list)
-    return (path.absolute().parent / file).absolute()
+    return _files(path, environ, faults).path(file)
+
+
+def _files(path: Path, environ: Mapping[str, str], faults: Faults, now: datetime | None = None) -> Files:
+    """Return what reads the files that a relay.toml names."""
+    moment = now or datetime.now(UTC)  # noqa: TID251 -- the process begins here, without a clock
+    return Files(path.absolute().parent, faults, moment, credentials=credentials_folder(environ))

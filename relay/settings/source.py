@@ -74,6 +74,8 @@ class Sections:
     tables: Mapping[str, Any]
     origins: Mapping[str, str] = field(default_factory=dict)
     """The environment variable that set a key, by key; keys from the file are not here."""
+    values: dict[str, object] = field(default_factory=dict, repr=False)
+    """What was read, with defaults, by key as in TOML; a table that is there has an entry of its own."""
 
     def read(self, table: str, model: type[S], faults: Faults) -> S:
         """Return one table, e.g. "api", checked; a faulty key is reported and has its default."""
@@ -122,9 +124,13 @@ class Sections:
             faults.add(table, "is no table" + self._from(table), f"Begin a table with [{table}] on a line of its own.")
             return model()
         try:
-            return model.model_validate(raw)
+            section = model.model_validate(raw)
         except ValidationError as error:
             problems = error.errors(include_url=False, include_input=False)
+        else:
+            self.values[table] = table.partition(".")[0] in self.tables
+            self.values.update({f"{table}.{key}": value for key, value in section})
+            return section
         bad: dict[str, ErrorDetails] = {}
         for problem in problems:
             key = str(problem["loc"][0])

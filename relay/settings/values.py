@@ -216,6 +216,16 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What settings were made of, to see later what has changed; no secret is in it."""
+
+    values: Mapping[str, object] = field(default_factory=dict)
+    """By key as in TOML, e.g. "api.port", with defaults; the key of a table, e.g. "fcm", says whether it is there."""
+    contents: Mapping[str, Mapping[Path, bytes]] = field(default_factory=dict)
+    """A digest of each file, by the key that names it and by its path."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings that one process may know; what its role does not need is not read, and is None."""
 
@@ -240,6 +250,7 @@ class Settings:
     log: LogSettings
     warnings: tuple[tuple[str, str, str], ...] = ()
     """What works, but should change: key as in TOML, what is wrong, what to do."""
+    origin: Origin = field(default_factory=Origin, repr=False, compare=False)
 
     @property
     def limits(self) -> Mapping[str, TryLimits]:

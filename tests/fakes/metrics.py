@@ -21,6 +21,7 @@ from relay.domain.ports.ops import OutboxLevel, RefusedLogins, TokenLevel
 from relay.domain.unreadable import UnreadableRows
 from relay.http.admission import Admission
 from relay.ops import checks
+from relay.ops.configuration import Configuration
 from relay.ops.counts import CountsCache
 from relay.ops.health import Health
 from relay.ops.lag import LoopLag
@@ -61,6 +62,7 @@ class Bench:
         self.clocks = PeerClocks(self.clock)
         self.unreadable = UnreadableRows()
         self.listeners = {"api": Admission()}
+        self.configuration = Configuration(NOON)
         self.metrics = Metrics(
             version="1.2.3",
             role="all",
@@ -80,6 +82,7 @@ class Bench:
             listeners=self.listeners,
             refused={"busy": 2},
             egress=self.egress,
+            configuration=self.configuration,
             connections={"https://mail.example.com/eas": lambda: {"http/1.1": (2, 1), "h2": (3, 250)}},
         )
 

@@ -21,7 +21,7 @@ from relay.registration.certificate_process import CertificateProcess
 from relay.registration.credentials import CertificateReader, Logins
 from relay.registration.enrolment import Enrolment
 from relay.registration.identity import ServerDirectory
-from relay.registration.registrations import Registrations
+from relay.registration.registrations import Registrations, Rules
 from relay.registration.verdicts import VERDICT_WAIT, VerdictWaiter
 from relay.security.credentials import CredentialKind
 from relay.security.invitations import Invitations, InvitedUsers
@@ -111,15 +111,17 @@ class ApiWorld:
             self.store,
             VerdictWaiter(self.store, self.wakeups, seconds=verdict_wait),
             self.key.public_key(),
-            directory,
-            apps,
+            Rules(
+                directory,
+                apps,
+                Logins(KINDS, certificates or CertificateProcess(), self.time, guests),
+                frozenset({SERVICE}),
+                invitations=Invitations([self.inviting.public_key()]) if invites else None,
+                proving=proving,
+                accounts=accounts,
+            ),
             self.time,
             self.tokens,
-            Logins(KINDS, certificates or CertificateProcess(), self.time, guests),
-            frozenset({SERVICE}),
-            invitations=Invitations([self.inviting.public_key()]) if invites else None,
-            proving=proving,
-            accounts=accounts,
         )
 
     def open(self, registration_id: RegistrationId) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eas_watcher.machine.memory import WatchState
-from relay.api.app import LARGEST, Limits, create_app
+from relay.api.app import LARGEST, Limits, RegistrationApi
 from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import Mark, Platform, RegistrationId, RegistrationState
 from relay.http.addresses import Proxies
@@ -94,7 +94,7 @@ async def serving(
     limits: Limits = MANY, world: ApiWorld | None = None, vapid_public_key: str = ""
 ) -> AsyncIterator[Api]:
     world = world or ApiWorld(verdict_wait=0.3)
-    app = create_app(world.service, limits, world.tokens, world.capabilities, vapid_public_key)
+    app = RegistrationApi(world.service, limits, world.tokens, world.capabilities, vapid_public_key).app
     async with (
         open_listener(app, "127.0.0.1", 0, largest=LARGEST) as port,
         ClientSession(f"http://127.0.0.1:{port}") as client,
@@ -534,7 +534,7 @@ async def test_behind_a_proxy_each_client_has_its_own_share() -> None:
 @pytest.mark.parametrize("sent", [b"", b'{"mailbox": '])
 async def test_an_app_that_hangs_up_is_no_error(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
     world, door = ApiWorld(verdict_wait=0.3), Admission()
-    app = create_app(world.service, MANY, world.tokens, world.capabilities)
+    app = RegistrationApi(world.service, MANY, world.tokens, world.capabilities).app
     head = "POST /v1/registrations HTTP/1.1\r\nHost: relay\r\nContent-Type: application/json\r\n"
     caplog.set_level(logging.INFO)
     async with open_listener(app, "127.0.0.1", 0, admission=door) as port:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import trustme
-from aiohttp import ClientSession, web
+from aiohttp import ClientConnectorCertificateError, ClientSession, TCPConnector, web
 
 from relay.http import listeners
 from relay.http.admission import Admission, Pace, Refused
 from relay.http.hosts import CannotListen, bind
-from relay.http.listeners import Turns, open_listener
+from relay.http.listeners import Door, Turns, open_listener
 from tests.waiting import until
 
 CANARY = "canary-hunter2"
@@ -518,3 +518,32 @@ async def test_a_few_requests_begin_in_each_turn_of_the_loop() -> None:
     assert began == [0, 1, 2, 3, 5, 6]
     assert max(later - before for before, later in pairwise([0, *seen])) == 2
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_door_shows_new_clients_another_certificate_and_sees_the_others_out() -> None:
+    first, second = trustme.CA(), trustme.CA()
+    door = Door(server_context(first))
+    async with open_listener(application(), "127.0.0.1", 0, door) as port:
+        url = f"https://localhost:{port}/"
+
+        def client(ca: trustme.CA) -> ClientSession:
+            return ClientSession(connector=TCPConnector(ssl=client_context(ca)))
+
+        async with client(first) as old, client(second) as new:
+            await (await old.get(url)).read()
+            door.tls = server_context(second)
+            await (await old.get(url)).read()  # over the connection that it has
+            await (await new.get(url)).read()
+
+            door.see_out()
+            with pytest.raises(ClientConnectorCertificateError):
+                await old.get(url)
+
+
+async def test_a_listener_takes_sockets_that_listen_already() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        async with open_listener(application(), "192.0.2.1", 1, sockets=[listening.dup()]) as found:
+            assert found == port
+            async with ClientSession() as client:
+                assert (await client.get(f"http://127.0.0.1:{port}/")).status == 200

@@ -129,7 +129,7 @@ class EgressLog(EgressState):
         self._keys = {key.id: key for key in keys}
         self._devices = _key(folder / "device.key")
         self._clock = clock
-        self._limits = limits
+        self.limits = limits
         self.trouble = ""
         self.free: int | None = None
         self.incidents = 0
@@ -217,7 +217,7 @@ class EgressLog(EgressState):
 
     def _fitting(self, lines: Sequence[bytes]) -> int:
         """Return how many of these lines the file still takes; an empty one takes a line in any case."""
-        left = self._limits.largest - self._size
+        left = self.limits.largest - self._size
         if sum(map(len, lines)) <= left:
             return len(lines)
         fitting = 0
@@ -240,7 +240,7 @@ class EgressLog(EgressState):
         self._dirty = True
 
     def _old(self) -> bool:
-        return self._limits.keep is not None and self._clock() - self._began >= DAY
+        return self.limits.keep is not None and self._clock() - self._began >= DAY
 
     def _failed(self, error: OSError) -> str:
         """Note that the log cannot be written; return why."""
@@ -346,7 +346,7 @@ class EgressLog(EgressState):
 
     def _prune(self) -> None:
         """Remove the oldest files as the limits say, and sign what was removed first; raise OSError."""
-        keep, most = self._limits.keep, self._limits.most
+        keep, most = self.limits.keep, self.limits.most
         paths = [self._folder / f"{self._chain}-{number:06}.jsonl" for number in self._numbers()]
         paths = [path for path in paths if path != self._path]
         sizes = {path: path.stat().st_size for path in paths}

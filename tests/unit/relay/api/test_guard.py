@@ -5,7 +5,7 @@ import pytest
 from relay.api import guard as guards
 from relay.api.guard import Guard
 from relay.domain.model import RegistrationId
-from relay.registration.errors import Busy, TooManyRequests
+from relay.registration.errors import Busy, TooManyRegistrations, TooManyRequests
 from relay.registration.secret import Access
 
 ANN = Access(RegistrationId("ann"), "secret-of-ann")
@@ -136,3 +136,13 @@ def test_the_allowances_are_those_of_the_limits_that_count_a_request() -> None:
     assert names(GUESS) == {"address": 9}
     assert names(None, registers=True) == {"address": 9, "registrations": 1}
     assert names(ANN) == {"registration": 60}
+
+
+def test_another_limit_of_clients_holds_for_the_next_request() -> None:
+    guard = Guard(1000, 1, Seconds())
+    guard.allow(1000, 2)
+
+    guard.admit("192.0.2.1", None, registers=True)
+    guard.admit("192.0.2.1", None, registers=True)
+    with pytest.raises(TooManyRegistrations):
+        guard.admit("192.0.2.1", None, registers=True)

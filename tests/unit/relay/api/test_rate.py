@@ -137,3 +137,17 @@ def test_a_limit_refuses_by_its_own_error() -> None:
 
     with pytest.raises(TooManyRegistrations):
         limit.take("192.0.2.1")
+
+
+def test_another_rate_holds_at_once_and_what_was_used_stays_used() -> None:
+    seconds = Seconds()
+    limit = RateLimit(6, seconds)
+    for _ in range(4):
+        limit.take("192.0.2.1")
+    limit.allow(3)
+
+    assert limit.allowance("address", "192.0.2.1").quota == 3
+    limit.take("192.0.2.1")
+    limit.take("192.0.2.1")
+    with pytest.raises(TooManyRequests):
+        limit.take("192.0.2.1")

@@ -2,7 +2,7 @@ from ipaddress import IPv6Address, ip_network
 
 import pytest
 
-from relay.http.addresses import Proxies
+from relay.http.addresses import NO_PROXIES, Proxies
 from relay.http.admission import Admission, Pace, Refused, api_connections
 
 
@@ -75,3 +75,28 @@ def test_a_pause_saves_up_a_burst_and_no_more() -> None:
     assert pace.wait(0.0) == 0
     pace.spend(2.5)
     assert pace.wait(0.0) == pytest.approx(0.05)
+
+
+def test_other_limits_count_the_connections_that_are_open_already() -> None:
+    door = Admission(10, 10)
+    for _ in range(3):
+        assert door.enter("192.0.2.1") is None
+    door.allow(3, NO_PROXIES)
+
+    assert door.enter("192.0.2.1") is Refused.ADDRESS
+    door.leave("192.0.2.1")
+    assert door.enter("192.0.2.1") is None
+
+
+def test_an_address_becomes_a_proxy_and_a_client_again_with_its_connections() -> None:
+    door = Admission(10, 1)
+    assert door.enter("192.0.2.1") is None
+    door.allow(1, Proxies((ip_network("192.0.2.0/24"),)))
+    assert door.enter("192.0.2.1") is None
+    door.allow(2, NO_PROXIES)
+
+    assert door.enter("192.0.2.1") is Refused.ADDRESS
+    door.leave("192.0.2.1")
+    door.leave("192.0.2.1")
+    assert door.open == 0
+    assert door.enter("192.0.2.1") is None

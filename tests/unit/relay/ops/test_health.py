@@ -1,5 +1,6 @@
 import asyncio
 import logging
+from datetime import timedelta
 
 import pytest
 
@@ -112,3 +113,18 @@ async def test_jobs_that_have_just_started_are_not_logged_as_failures(caplog: py
         task.cancel()
 
     assert not caplog.records
+
+
+def test_other_parts_take_the_place_of_the_first_and_keep_what_is_known_of_them() -> None:
+    clock = HandClock()
+    stays = Part("stays", lambda: Finding(PartState.FAILED, "broken"))
+    health = Health([stays, Part("goes", lambda: OK)], clock)
+    since = clock.now
+    health.review()
+    clock.now += timedelta(minutes=1)
+    health.parts = (stays, Part("comes", lambda: OK))
+
+    reports = {report.part: report for report in health.review()}
+
+    assert reports.keys() == {"stays", "comes"}
+    assert reports["stays"].since == since

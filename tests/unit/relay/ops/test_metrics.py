@@ -144,3 +144,16 @@ def test_an_accepted_push_is_measured_from_its_first_change(bench: Bench) -> Non
     assert samples["relay_change_to_accepted_seconds_sum{provider=apns}"] == pytest.approx(0.7)
     assert samples["relay_change_to_accepted_seconds_bucket{le=0.5,provider=apns}"] == 1
     assert samples["relay_change_to_accepted_seconds_bucket{le=1.0,provider=apns}"] == 2
+
+
+def test_reloads_are_counted_and_what_waits_for_a_restart(bench: Bench) -> None:
+    bench.configuration.taken(NOON, ("database.url",), changed=True)
+    bench.configuration.refused([("log.level", "is unknown", "Correct it.")])
+
+    samples = bench.samples()
+
+    assert samples["relay_config_reload_success{}"] == 0
+    assert samples["relay_config_reload_timestamp_seconds{}"] == NOON.timestamp()
+    assert samples["relay_config_reload_restart_needed{}"] == 1
+    assert samples["relay_config_reloads_total{result=faulty}"] == 1
+    assert samples["relay_config_reloads_total{result=applied}"] == 1

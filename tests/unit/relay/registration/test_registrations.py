@@ -794,7 +794,7 @@ async def test_a_new_token_is_to_be_proved_again_where_proofs_are_asked_for() ->
 async def test_a_registration_that_proves_is_active_at_once_when_proofs_are_switched_off() -> None:
     world = ApiWorld(proving=frozenset({Platform.APNS}))
     made = await registered(world)
-    world.service._proving = frozenset()
+    world.service.rules = replace(world.service.rules, proving=frozenset())
 
     view = await world.service.challenge(access(made))
 

@@ -567,3 +567,31 @@ def test_a_file_without_keys_of_invitations_is_a_fault(site: Installation) -> No
     site.replace("[api]", '[api]\ninvitation_key_file = "invitation-public.pem"')
 
     assert [key for key, _ in site.faults()] == ["api.invitation_key_file"]
+
+
+def test_a_setting_may_name_a_credential_of_systemd(site: Installation) -> None:
+    folder = site.folder / "credentials"
+    folder.mkdir()
+    (site.folder / "apns.p8").rename(folder / "apns")
+    site.replace('key_file = "apns.p8"', 'key_file = "credential:apns"')
+
+    settings = site.load(environ={"CREDENTIALS_DIRECTORY": str(folder)})
+
+    assert settings.apns is not None
+    assert [account.authentication.file for account in settings.apns.accounts] == [folder / "apns"]
+
+
+def test_a_credential_is_a_fault_in_a_process_without_any(site: Installation) -> None:
+    site.replace('key_file = "apns.p8"', 'key_file = "credential:apns"')
+
+    assert site.faults() == [
+        ("apns.key_file", "names a credential of systemd, and this process was started without any")
+    ]
+
+
+def test_a_credential_is_never_looked_for_outside_of_its_folder(site: Installation) -> None:
+    site.replace('key_file = "apns.p8"', f'key_file = "credential:/{site.folder}/apns.p8"')
+
+    assert [key for key, _ in site.faults(environ={"CREDENTIALS_DIRECTORY": "/run/credentials/relay"})] == [
+        "apns.key_file"
+    ]
