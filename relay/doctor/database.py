@@ -30,7 +30,7 @@ from relay.store.ops import SqlOpsStore
 from relay.store.privileges import excess, missing
 from relay.store.seals import seal_heads
 from relay.store.sessions import check_sessions
-from relay.store.survey import ServerSurvey, survey
+from relay.store.survey import ServerSurvey, survey, watch_processes
 
 SUBJECT: Final = "database.url"
 SHOWN: Final = 4
@@ -55,11 +55,13 @@ class Known:
     servers: Mapping[str, ServerSurvey] = field(default_factory=lambda: MappingProxyType({}))
     lessons: Mapping[str, Lesson] = field(default_factory=lambda: MappingProxyType({}))
     """What was learnt about the paths to them, by URL."""
+    processes: int = 0
+    """How many processes watch mailboxes now."""
 
     @property
     def mailboxes(self) -> int:
-        """The number of mailboxes, 0 if it is not known."""
-        return sum(each.mailboxes for each in self.servers.values())
+        """The number of mailboxes that one process watches, 0 if it is not known."""
+        return -(-sum(each.mailboxes for each in self.servers.values()) // max(1, self.processes))
 
 
 async def look_at_database(settings: Settings, clocks: PeerClocks, now: Clock) -> Known:
@@ -109,7 +111,8 @@ async def _look(settings: Settings, database: Database, clocks: PeerClocks, now:
         return Known(tuple(findings))
     findings.append(_judge_keys(settings, await seal_heads(database)))
     lessons = await SqlIdleTimeoutStore(database).lessons(now() - LESSONS)
-    return Known(tuple(findings), await survey(database), lessons)
+    processes = await watch_processes(database, now())
+    return Known(tuple(findings), await survey(database), lessons, processes)
 
 
 def judge_rights(role: Role, lacking: Sequence[str], too_many: Sequence[str]) -> list[Finding]:

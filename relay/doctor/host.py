@@ -35,7 +35,7 @@ FEW_NODES: Final = 1000  # files that a disk still takes
 OTHERS: Final = 0o007
 SPARE: Final = 256
 """Files that a process has open besides connections of phones and to mail servers."""
-ANSWER: Final = 3.0  # seconds for a relay that runs here
+ANSWER: Final = 2.0  # seconds for a relay that runs here
 OTHER_CERTIFICATE: Final = "another certificate"
 ANY: Final = {EVERYWHERE: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- where it is reached
 RAISE: Final = "set LimitNOFILE= in its systemd unit, or the limit of its container (ulimits.nofile)"

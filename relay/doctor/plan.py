@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
+from pathlib import Path
 from random import SystemRandom
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from relay.domain.clock import Clock
 from relay.domain.model import Role
 from relay.ops import checks
 from relay.ops.health import PartState
+from relay.push.apns.config import ApnsCertificate
 from relay.settings import Settings
 from relay.settings.webpush import PUSHES
 
@@ -107,6 +109,10 @@ class Doctor:
             for environment in sorted(wanted):
                 look = partial(asks.look_at_apns, apns, environment)
                 found.append(_check("push", f"apns {environment.value}", look))
+            for account in apns.accounts:
+                if isinstance(account.authentication, ApnsCertificate):
+                    expiry = partial(judge_expiry, account.file_setting, account.authentication.file, self._now)
+                    found.append(_check("certificate", account.file_setting, _in_thread(expiry)))
         if fcm is not None:
             found.append(_check("push", "fcm", partial(asks.look_at_fcm, fcm)))
         if webpush is not None:
@@ -116,6 +122,15 @@ class Doctor:
                 look = partial(asks.look_at_service, webpush, service)
                 found.append(_check("push service", f"webpush {service}", look))
         return found
+
+
+def judge_expiry(setting: str, file: Path, now: Clock) -> list[Finding]:
+    """Return the finding about a certificate that the relay shows to a provider: how long it is still valid."""
+    subject = Subject("certificate", setting)
+    found = checks.certificate(setting, file, now).check()
+    if found.state is not PartState.OK:
+        return [subject.note(found.reason, found.remedy)]
+    return [subject.good("is valid for more than two weeks")]
 
 
 def judge_clock(clocks: PeerClocks) -> Finding:

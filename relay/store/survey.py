@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from relay.store.engine import Database
-from relay.store.tables import mailbox
+from relay.store.tables import mailbox, node
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,12 @@ class ServerSurvey:
     """How many speak each version, e.g. 141; those that speak none yet are left out."""
     heartbeat: float | None
     """The average interval of their Pings, in seconds; None: none was held yet."""
+
+
+async def watch_processes(database: Database, now: datetime) -> int:
+    """Return how many processes share the mailboxes at a moment; raises StoreUnavailable."""
+    alive = sa.select(sa.func.count()).select_from(node).where(node.c.alive_until > now, sa.not_(node.c.leaving))
+    return await database.run(lambda connection: int(connection.scalar(alive) or 0))
 
 
 async def survey(database: Database) -> dict[str, ServerSurvey]:

@@ -14,7 +14,7 @@ from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import MailboxId
 from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.server.idle_timeout import IdleTimeout, Lesson
-from relay.doctor.database import look_at_database
+from relay.doctor.database import Known, look_at_database
 from relay.domain.model import Role
 from relay.process.clock import now
 from relay.security.sealing import SealingPrivateKey, generate, read_private
@@ -25,7 +25,7 @@ from relay.store.idle_timeouts import SqlIdleTimeoutStore
 from relay.store.migrate import revisions
 from relay.store.privileges import API, PUSH, ROLES, WATCH, grants_sql, missing
 from relay.store.survey import ServerSurvey, survey
-from relay.store.tables import mailbox
+from relay.store.tables import mailbox, node
 from tests.contract.conftest import MigratedDatabases
 from tests.contract.samples import NOW
 from tests.fakes.examined import Examined, found
@@ -233,3 +233,19 @@ async def test_what_was_learnt_of_a_path_is_known(database_url: str, engine: Dat
     known = await look_at_database(settings(database_url, Role.ALL), PeerClocks(now), now)
 
     assert known.lessons == {"https://mail.example.com/eas": lesson}
+
+
+async def test_watch_processes_share_the_mailboxes(database_url: str, engine: Database, settings: Make) -> None:
+    for name in ("ann", "ben", "cleo"):
+        await add_mailbox(database_url, name)
+    moment = now()
+    alive = {"version": "0.1.0", "joined_at": moment, "beat_at": moment, "alive_until": moment + timedelta(minutes=1)}
+    dead = {**alive, "alive_until": moment - timedelta(minutes=1)}
+    rows = [{"id": "one", **alive}, {"id": "two", **alive}, {"id": "dead", **dead}]
+    async with transaction(engine) as connection:
+        await connection.execute(sa.insert(node).values(rows))
+
+    known = await look_at_database(settings(database_url, Role.ALL), PeerClocks(now), now)
+
+    assert (known.processes, known.mailboxes) == (2, 2)
+    assert Known(()).mailboxes == 0

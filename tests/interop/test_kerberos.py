@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.commands.request import HttpRequest
 from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, Unreachable
 from eas_watcher.names import DeviceId, MailboxId
+from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.reasons import Reason
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.http_request import compose
@@ -23,6 +25,7 @@ from eas_watcher.tools.probe.arguments import Order, run_probe
 from eas_watcher.tools.probe.finding import works
 from eas_watcher.transport.http import open_transport
 from eas_watcher.transport.negotiate import NegotiateTransport
+from relay.doctor.mail_servers import MailServers
 from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas.server import open_eas_simulator
@@ -192,6 +195,32 @@ async def test_a_kdc_that_is_away_is_waited_for(mit: Realm, client: Callable[[Re
 
     assert isinstance(error, Unreachable)
     assert not error.reached
+
+
+async def test_the_doctor_gets_a_ticket_or_names_why_there_is_none(
+    mit: Realm, domain: Realm, client: Callable[[Realm], None]
+) -> None:
+    client(mit)
+    asks = MailServers(now, Random(1), PeerClocks(now))
+
+    async def found(service: Service) -> tuple[str, str]:
+        (finding,) = await asks.look_at_kdc("main", "https://mail.example.com", service)
+        return finding.grade.value, f"{finding.text} {finding.remedy}"
+
+    good = await found(relay_at(mit))
+    foreign_keytab = await found(relay_at(domain))
+    no_service = await found(relay_at(mit, "HTTP/nowhere.example.com@EXAMPLE.COM"))
+    mit.daemon.stop()
+    try:
+        away = await found(relay_at(mit))
+    finally:
+        mit.daemon.start()
+
+    assert good[0] == "good"
+    assert (foreign_keytab[0], no_service[0], away[0]) == ("bad", "bad", "bad")
+    assert "the KDC does not take the relay's own key" in foreign_keytab[1]
+    assert "HTTP/nowhere.example.com" in no_service[1]
+    assert "port 88 to the KDC" in away[1]
 
 
 async def test_the_relay_acts_for_each_user_in_their_own_name(domain: Realm, client: Callable[[Realm], None]) -> None:
