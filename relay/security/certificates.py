@@ -1,6 +1,7 @@
 """Reads PEM certificates and private keys, and checks their kind."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -39,9 +40,15 @@ def read_certificate(pem: bytes) -> Certificate:
 
 
 def public_keys(pem: bytes) -> frozenset[bytes]:
-    """Return the public keys of all certificates of a PEM text, as DER; raises ValueError if there is none."""
-    found = x509.load_pem_x509_certificates(pem)
-    return frozenset(each.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for each in found)
+    """Return the public keys of the certificates of a PEM text, as DER, but for keys of unknown kinds.
+
+    Raises ValueError if there is no certificate.
+    """
+    found = set()
+    for each in x509.load_pem_x509_certificates(pem):
+        with suppress(ValueError, UnsupportedAlgorithm):
+            found.add(each.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    return frozenset(found)
 
 
 def lone_issuer(pem: bytes) -> str | None:
@@ -54,7 +61,7 @@ def lone_issuer(pem: bytes) -> str | None:
         return None
     try:
         access = first.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, ValueError):
         return None
     if all(each.access_method != AuthorityInformationAccessOID.CA_ISSUERS for each in access):
         return None

@@ -75,11 +75,11 @@ class Access:
         return f"Run as root: `{_lend(path, process)}`; {NEW_KEY}"
 
     def _stranger(self, process: Process) -> str | None:
-        """Return who has rights beside the owner and the groups of this process: the first one found."""
+        """Return who has rights beside the owner and the groups of this process: everybody, or the first one found."""
         mask = next((rights for tag, rights, _ in self._entries() if tag == _MASK), _ALL)
+        if any(tag == _OTHER and rights for tag, rights, _ in self._entries()):
+            return "everybody on this host"
         for tag, rights, number in self._entries():
-            if tag == _OTHER and rights:
-                return "everybody on this host"
             if tag in (_GROUP_OF_FILE, _GROUP) and rights & mask:
                 group = self.group if tag == _GROUP_OF_FILE else number
                 if group not in process.groups:

@@ -4,6 +4,7 @@ import asyncio
 import copy
 import os
 import socket
+import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from relay import app
 from relay.domain.errors import RelayError, SettingsInvalid
 from relay.domain.model import Role
-from relay.security.secret_files import group_name, user_name
+from relay.security.secret_files import ACL, group_name, user_name
 from relay.settings import load
 from relay.settings.sections import known_keys
 from tests.installation import Installation, explained
@@ -40,6 +41,8 @@ from tests.integration.spoiling import (
 )
 
 SECRETS: Final = ("api.key", "apns.p8", "fcm.json", "state/sealing-private.pem")
+HEADER: Final = bytes.fromhex("02000000")  # the version of an ACL
+ENTRY: Final = struct.Struct("<HHI")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
 
 
@@ -232,6 +235,7 @@ def service(template: Path) -> Iterator[Host]:
     """Give an installation that root made and a service without rights reads, whose own is the state folder."""
     with tempfile.TemporaryDirectory() as open_folder:
         host = Host(template, Path(open_folder) / "host")
+        assert host.checked() == []  # loads all modules: nobody may not enter where root keeps its Python
         for folder_ in (host.folder.parent, host.folder):
             folder_.chmod(0o755)
         host.toml.chmod(0o644)
@@ -241,7 +245,7 @@ def service(template: Path) -> Iterator[Host]:
 
 @needs_root
 def test_secrets_that_root_lends_to_a_group_of_the_relay_are_taken(service: Host) -> None:
-    """As Kubernetes mounts a Secret for a pod with an fsGroup, and as systemd passes a credential with an ACL."""
+    """As Kubernetes mounts a Secret for a pod with an fsGroup."""
     for name in SECRETS:
         os.chown(service.folder / name, 0, NOBODY)
         (service.folder / name).chmod(0o440)
@@ -249,6 +253,22 @@ def test_secrets_that_root_lends_to_a_group_of_the_relay_are_taken(service: Host
     with as_nobody():
         assert service.checked() == []
         assert service.checked(serves=True) == []
+
+
+@needs_root
+def test_secrets_that_root_lends_by_an_acl_are_taken(service: Host) -> None:
+    """As systemd passes a credential (`LoadCredential=`): root:root, and an entry for the user of the service."""
+    nobodys = 0xFFFFFFFF
+    entries = [(0x01, 4, nobodys), (0x02, 4, NOBODY), (0x04, 0, nobodys), (0x10, 4, nobodys), (0x20, 0, nobodys)]
+    for name in SECRETS:
+        try:
+            os.setxattr(service.folder / name, ACL, b"".join([HEADER, *(ENTRY.pack(*entry) for entry in entries)]))
+        except OSError:
+            pytest.skip("this file system has no ACLs")
+        assert (service.folder / name).stat().st_mode & 0o777 == 0o440
+
+    with as_nobody():
+        assert service.checked() == []
 
 
 @needs_root

@@ -14,7 +14,15 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from eas_watcher.transport.tls import client_context
-from relay.security.certificates import ca_flaws, is_p256, public_key_of, read_certificate, read_expiry
+from relay.security.certificates import (
+    ca_flaws,
+    is_p256,
+    lone_issuer,
+    public_key_of,
+    public_keys,
+    read_certificate,
+    read_expiry,
+)
 from tests.fakes import chains
 
 END = datetime(2030, 1, 2, tzinfo=UTC)
@@ -96,3 +104,24 @@ def test_names_the_flaws_of_a_ca_that_strict_software_refuses(ca: chains.Authori
 def test_a_certificate_that_is_no_ca_or_cannot_be_read_has_no_flaws() -> None:
     assert ca_flaws(ROOT.server()) == []
     assert ca_flaws(b"nothing") == []
+
+
+def test_all_public_keys_of_a_chain_are_found_whatever_their_order() -> None:
+    issuing = chains.Authority("Issuing CA")
+    chain = issuing.server(chain=issuing.pem)
+    upside_down = issuing.pem + chain
+
+    assert len(public_keys(chain)) == 2
+    assert public_keys(upside_down) == public_keys(chain)
+    assert public_key_of(chain) in public_keys(upside_down)
+    assert public_key_of(chain) != read_certificate(upside_down).public_key
+
+
+def test_a_certificate_that_stands_alone_names_its_issuer_if_that_is_to_be_had_somewhere() -> None:
+    issuing = chains.Authority("Issuing CA", issuer=chains.Authority())
+    placed = issuing.server(issuer_at="http://pki.example.com/ca.crt")
+
+    assert lone_issuer(placed) == "CN=Issuing CA"
+    assert lone_issuer(placed + issuing.pem) is None
+    assert lone_issuer(issuing.server()) is None, "a CA that signs as a root says nothing of the kind"
+    assert lone_issuer(chains.Authority().pem) is None

@@ -54,6 +54,7 @@ def test_a_secret_that_its_owner_and_our_groups_may_read_is_closed(access: Acces
     ("access", "stranger"),
     [
         (Access(10001, 10001, 0o604), "everybody on this host (mode 0604)"),
+        (Access(0, 0, 0o444), "everybody on this host (mode 0444)"),
         (Access(0, 10001, 0o444), "everybody on this host (mode 0444)"),
         (Access(10001, 10001, 0o601), "everybody on this host (mode 0601)"),
         (Access(10001, 54321, 0o640), "the group 54321, which 10001 is not in (mode 0640)"),
