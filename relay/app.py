@@ -7,7 +7,8 @@ import asyncio
 import logging
 import resource
 import signal
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from eas_watcher.machine.memory import WatchState
+from eas_watcher.peer_clocks import PeerClocks
 from relay.compose.ops import open_ops, status
 from relay.compose.prepare import may_run, prepare
 from relay.compose.reload import Load, Reloader, take_log
@@ -22,6 +25,7 @@ from relay.compose.running import Job, Running, Sockets, open_running
 from relay.domain.errors import MigrationsPending, RelayBroke
 from relay.domain.explanation import Findings
 from relay.domain.model import Role
+from relay.ops.status import DatabaseView
 from relay.process import gc_tuning, trimming
 from relay.process.clock import now
 from relay.process.dead_man import give_signs_of_life
@@ -30,9 +34,11 @@ from relay.security.sealing import derive_account, foreign
 from relay.settings import Settings
 from relay.settings.values import DatabaseSettings
 from relay.store import restoring, seals, wipes
+from relay.store.clock import DatabaseClock
 from relay.store.engine import Database, connect_arguments, embedded_lock, open_database, refusals
 from relay.store.explanation import EVENTS, SqlExplanationStore
 from relay.store.migrate import pending, upgrade
+from relay.store.ops import SqlOpsStore
 from relay.store.privileges import grant
 from relay.store.seals import seal_heads
 from relay.store.sessions import check_sessions
@@ -234,6 +240,29 @@ async def explain(settings: Settings, name: str, most: int = EVENTS, before: dat
     account_of = (lambda _: "") if key is None else partial(derive_account, key)
     async with _migrated(settings) as database:
         return await SqlExplanationStore(database, now).find(name, account_of, most, before)
+
+
+@asynccontextmanager
+async def database_view(settings: DatabaseSettings) -> AsyncIterator[Callable[[], Awaitable[DatabaseView]]]:
+    """Yield what returns the database's view of the whole installation; both raise MigrationsPending and others."""
+    async with open_database(settings.dsn, settings.ca_file, reads=True) as database:
+        if await pending(database):
+            raise MigrationsPending
+        store, clock = SqlOpsStore(database), now
+        if settings.file is None:
+            watch = DatabaseClock(database, PeerClocks(now))
+            await watch.look()
+            clock = watch.now
+
+        async def view() -> DatabaseView:
+            with refusals():
+                mailboxes: Counter[WatchState] = Counter()
+                for (state, _), number in (await store.mailboxes_by_state()).items():
+                    mailboxes[state] += number
+                registrations, outbox = await store.registrations_by_state(), await store.outbox()
+                return DatabaseView(mailboxes, registrations, outbox, await store.nodes(clock()), clock())
+
+        yield view
 
 
 async def unknown_registrations(settings: Settings, registrations: Collection[str]) -> set[str]:

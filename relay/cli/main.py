@@ -24,6 +24,7 @@ from relay.cli.output import FAILED, FAULTY, describe, fail, failing, note, say,
 from relay.cli.phone import phone
 from relay.cli.running import run
 from relay.cli.sandbox import deliver, sandbox
+from relay.cli.status import check_health, status
 from relay.domain.errors import KeyLost, RelayError, SettingsInvalid
 from relay.domain.explanation import Findings
 from relay.domain.model import Role
@@ -51,6 +52,8 @@ cli.add_typer(sandbox, name="sandbox")
 cli.command()(deliver)
 cli.command()(doctor)
 cli.command()(phone)
+cli.command()(status)
+cli.command("check-health")(check_health)
 cli.command()(init)
 cli.command("files")(write_shipped)
 

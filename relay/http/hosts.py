@@ -11,6 +11,7 @@ EVERYWHERE: Final = "*"
 """All addresses of this machine, IPv4 and IPv6."""
 _ABSENT: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 _FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+_LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 _BOTH: Final = frozenset(_FAMILIES.values())
 
 
@@ -56,6 +57,16 @@ def overlap(ones: Iterable[str], others: Iterable[str]) -> bool:
     """Return whether two listeners would want one address, if their ports are the same."""
     others = tuple(others)
     return any(_overlap(one, other) for one in ones for other in others)
+
+
+def reached_at(hosts: Iterable[str]) -> list[str]:
+    """Return the hosts by which this machine reaches listeners; those on all addresses are reached on loopback."""
+    found: dict[str, None] = {}
+    for host in hosts:
+        families = _unspecified(host)
+        loopback = [address for family, address in _LOOPBACK.items() if family in families]
+        found |= dict.fromkeys(loopback or [host])
+    return list(found)
 
 
 def _overlap(one: str, other: str) -> bool:

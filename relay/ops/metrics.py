@@ -253,6 +253,9 @@ class _RelayCollector(Collector):
         cuts = GaugeMetricFamily(
             "relay_path_cut_seconds", "Idle timeout on the path, where one is known.", labels=["url"]
         )
+        heartbeats = GaugeMetricFamily(
+            "relay_server_heartbeat_seconds", "Heartbeat that Pings to the server survived last.", labels=["url"]
+        )
         capacities = GaugeMetricFamily(
             "relay_server_pings_limit", "Pings the server holds at once, where mailboxes take turns.", labels=["url"]
         )
@@ -267,9 +270,12 @@ class _RelayCollector(Collector):
             waiting.add_metric([url], admission.waiting)
             refused.add_metric([url], admission.held_back)
             doubtful.add_metric([url], len(admission.doubtful))
+            lesson = admission.path.lesson
+            if lesson is not None and lesson.interval is not None:
+                heartbeats.add_metric([url], lesson.interval)
             if admission.path.cut_off is not None:
                 cuts.add_metric([url], admission.path.cut_off.middle)
-        yield from (states, waiting, refused, doubtful, cuts, capacities, polled)
+        yield from (states, waiting, refused, doubtful, cuts, heartbeats, capacities, polled)
         yield from self._connecting()
 
     def _connecting(self) -> Iterable[Metric]:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Role
+from relay.http.hosts import reached_at
 from relay.security.sealing import SealingPrivateKey
 from relay.settings.checks import Checks, key_files, state_folder
 from relay.settings.database import database_settings
 from relay.settings.files import Files, credentials_folder
-from relay.settings.sections import DatabaseSection, RelaySection, SealingSection, WebPushSection
+from relay.settings.sections import DatabaseSection, OpsSection, RelaySection, SealingSection, WebPushSection
 from relay.settings.source import Faults, read_sections
 from relay.settings.values import DatabaseSettings, KeyMaking, Origin, Settings
 
@@ -79,3 +80,16 @@ def _files(path: Path, environ: Mapping[str, str], faults: Faults, now: datetime
     """Return what reads the files that a relay.toml names."""
     moment = now or datetime.now(UTC)  # noqa: TID251 -- the process begins here, without a clock
     return Files(path.absolute().parent, faults, moment, credentials=credentials_folder(environ))
+
+
+def ops_addresses(path: Path, environ: Mapping[str, str]) -> list[str]:
+    """Return where the ops listener of this host answers, each as http://HOST:PORT; raises SettingsInvalid."""
+    sections, faults = read_sections(path, environ), Faults()
+    ops = sections.read("ops", OpsSection, faults)
+    if faults.list:
+        raise SettingsInvalid(faults.list)
+    return [_url(host, ops.port) for host in reached_at(ops.host)]
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.reasons import Reason
 from relay.domain.model import Environment, Platform, RegistrationState
-from relay.domain.ports.ops import OutboxLevel, RefusedLogins, TokenLevel
+from relay.domain.ports.ops import OutboxLevel, RefusedLogins, TokenLevel, WatchNode
 from relay.domain.reasons import read_reason
 from relay.domain.tries import Budget, TryLimits
 from relay.domain.unreadable import UnreadableRows
@@ -19,7 +19,7 @@ from relay.store import tries
 from relay.store.engine import Database
 from relay.store.reading import WRONG, describe
 from relay.store.rows import AnyRow
-from relay.store.tables import mailbox, outbox, registration
+from relay.store.tables import mailbox, node, outbox, registration, shard
 
 
 class SqlOpsStore:
@@ -99,6 +99,18 @@ class SqlOpsStore:
         query = sa.select(*group, sa.func.count()).where(registration.c.state == RegistrationState.ACTIVE.value)
         rows = await self._database.run(_rows, query.group_by(*group).order_by(*group))
         return [TokenLevel(*level) for level in self._known(rows, registration, Platform, str, Environment)]
+
+    async def nodes(self, now: datetime) -> Sequence[WatchNode]:
+        """Return the watch processes, each with the number of its shards."""
+        owned = sa.func.count(shard.c.number)
+        query = sa.select(node.c.id, node.c.version, node.c.alive_until, node.c.leaving, owned).outerjoin_from(
+            node, shard, shard.c.owner == node.c.id
+        )
+        rows = await self._database.run(_rows, query.group_by(*query.selected_columns[:-1]).order_by(node.c.id))
+        return [
+            WatchNode(id_, version, shards, (until - now).total_seconds(), bool(leaving))
+            for id_, version, until, leaving, shards in rows
+        ]
 
     def _known(self, rows: Iterable[AnyRow], table: sa.Table, *kinds: Callable[[Any], Any]) -> list[list[Any]]:
         """Return counted rows with their first values turned into these kinds, and set aside those that are of none."""

@@ -102,3 +102,13 @@ async def test_an_absent_database_is_reported() -> None:
     async with open_database("postgresql://relay@127.0.0.1:1/relay") as engine:
         with pytest.raises(StoreUnavailable):
             await SqlOpsStore(engine).reachable()
+
+
+async def test_watch_processes_come_with_their_shards(engine: Database, watches: SqlWatchStore) -> None:
+    ops = SqlOpsStore(engine)
+    assert await ops.nodes(LATER) == []
+
+    await own_all(watches)
+
+    (node,) = await ops.nodes(LATER)
+    assert (node.shards, node.leaving) == (256, False)

@@ -33,7 +33,9 @@ from tests.fakes.ops import NOON, HandClock, OpsCounts
 
 def cut_admission() -> ServerAdmission:
     """Return the admission to a server whose Pings are cut after 300 s."""
-    return ServerAdmission(20.0, 8, Random(1), lambda: NOON, PathKnowledge(cut_off=IdleTimeout(299.0, 301.0)))
+    return ServerAdmission(
+        20.0, 8, Random(1), lambda: NOON, PathKnowledge(cut_off=IdleTimeout(299.0, 301.0), remembered=240)
+    )
 
 
 @dataclass

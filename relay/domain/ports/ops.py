@@ -48,6 +48,18 @@ class RefusedLogins:
     """Whether others wait, since too many were refused."""
 
 
+@dataclass(frozen=True, slots=True)
+class WatchNode:
+    """A watch process that is registered in the database."""
+
+    id: str
+    version: str
+    shards: int
+    left: float
+    """Seconds until its lease ends; not positive: it counts as dead."""
+    leaving: bool
+
+
 class OpsStore(Protocol):
     """Counts for health and metrics."""
 

@@ -81,6 +81,7 @@ def test_the_process_is_measured_without_any_database(bench: Bench) -> None:
         "relay_server_waiting{url=https://mail.example.com/eas}": 0,
         "relay_server_refused{url=https://mail.example.com/eas}": 0,
         "relay_path_cut_seconds{url=https://mail.example.com/eas}": 300,
+        "relay_server_heartbeat_seconds{url=https://mail.example.com/eas}": 240,
         "relay_server_connections{protocol=h2,url=https://mail.example.com/eas}": 3,
         "relay_server_connections{protocol=http/1.1,url=https://mail.example.com/eas}": 2,
         "relay_server_requests_open{protocol=h2,url=https://mail.example.com/eas}": 250,

@@ -1,0 +1,123 @@
+"""`relay status` and `relay check-health` as operators and monitoring run them, beside a real relay."""
+
+import asyncio
+import json
+import os
+import pty
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from relay.sandbox.process import open_relay
+from tests.acceptance.test_cli import relay
+from tests.ports import free_ports
+from tests.site import ANN, PASSWORD, Site
+from tests.waiting import until
+
+
+async def ready(site: Site) -> None:
+    """Let a mail go through the relay."""
+    site.sandbox.eas.add_mailbox(ANN, PASSWORD)
+    assert (await site.register())[0] == 201
+    await site.held()
+    site.deliver()
+    await site.sandbox.apns.wait(1)
+
+
+async def test_people_and_programs_see_what_the_relay_does(site: Site) -> None:
+    config = ("--config", str(site.sandbox.toml))
+    async with site.relay():
+        await ready(site)
+        people = await relay("status", "--once", "--seconds", "0.1", *config)
+        programs = await relay("status", "--json", "--seconds", "0", *config)
+        other = f"http://127.0.0.1:{free_ports(1)[0]}"
+        several = await relay(
+            "status", "--once", "--node", other, "--node", f"http://127.0.0.1:{site.sandbox.ports.ops}", *config
+        )
+    nobody = await relay("status", "--once", *config)
+
+    assert (people.status, programs.status, several.status) == (0, 0, 0), people.err + programs.err + several.err
+    assert "mailboxes     1 watching" in people.out
+    assert "Pings         1 held" in people.out
+    assert "changes, " in people.out
+    told = json.loads(programs.out)
+    assert (told["state"], told["mailboxes"], told["registrations"]) == ("ok", {"watching": 1}, 1)
+    assert told["latency"]["pushes"] == 1
+    assert told["nodes"][0]["shards"] == 256
+    assert ANN not in people.out + programs.out
+    assert f"process       {other} cannot be reached: Connection refused" in several.out
+    assert nobody.status == 1
+    assert "mailboxes     1 watching" in nobody.out, "the database still says it"
+    assert "no process of the relay answers" in nobody.err
+
+
+async def test_a_terminal_shows_it_until_somebody_ends_it(site: Site) -> None:
+    async with site.relay():
+        await ready(site)
+        ours, theirs = pty.openpty()
+        os.set_blocking(ours, False)
+        command = (sys.executable, "-m", "relay", "status", "--config", str(site.sandbox.toml))
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=theirs, stdout=theirs, stderr=theirs, env=os.environ | {"TERM": "xterm"}
+        )
+        os.close(theirs)
+        shown = b""
+
+        def sees(words: bytes) -> bool:
+            nonlocal shown
+            with suppress(BlockingIOError, OSError):
+                shown += os.read(ours, 65536)
+            return words in shown
+
+        try:
+            await until(lambda: sees(b"1 held"))
+            await until(lambda: sees(b"0 changes, 0 pushes accepted"))
+            process.terminate()
+            await until(lambda: sees(b"") and process.returncode is not None)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+            os.close(ours)
+    assert process.returncode == 0
+
+
+async def test_monitoring_gets_one_line_and_a_status(site: Site) -> None:
+    config = ("--config", str(site.sandbox.toml))
+    async with site.relay():
+        await ready(site)
+        well = await relay("check-health", *config)
+        strict = await relay("check-health", "--crit-watched", "101", *config)
+        container = await relay("check-health", "--probe", "ready", *config)
+    dead = await relay("check-health", *config)
+    ill = await relay("check-health", "--probe", "alive", *config)
+
+    assert (well.status, strict.status, container.status) == (0, 2, 0), well.out + strict.out + container.err
+    assert well.out.startswith("RELAY OK - role all: 1 Pings held")
+    assert strict.out.startswith("RELAY CRITICAL - 100% of the mailboxes are watched | ")
+    assert (dead.status, len(dead.out.splitlines())) == (2, 1)
+    assert (ill.status, "Connection refused" in ill.err) == (1, True)
+
+
+@pytest.mark.parametrize("host", ["::1", "*"])
+async def test_both_follow_the_listener_of_the_configuration(site: Site, host: str) -> None:
+    site.sandbox.toml.write_text(site.sandbox.toml.read_text().replace("[ops]\n", f'[ops]\nhost = "{host}"\n'))
+    config = ("--config", str(site.sandbox.toml))
+    async with open_relay(site.sandbox.toml, site.sandbox.ports.ops, environ=site.environ, ops_host="[::1]"):
+        found = await relay("check-health", "--probe", "alive", *config)
+        seen = await relay("status", "--json", "--seconds", "0", *config)
+
+    assert (found.status, found.out) == (0, "alive\n"), found.err
+    assert len(json.loads(seen.out)["processes"]) == 1, seen.err
+
+
+async def test_what_cannot_be_checked_is_unknown(tmp_path: Path) -> None:
+    missing = await relay("check-health", "--config", str(tmp_path / "relay.toml"))
+    strange = await relay("check-health", "--node", "ftp://relay")
+    nowhere = await relay("status", "--node", "ftp://relay", "--config", str(tmp_path / "relay.toml"))
+
+    assert (missing.status, missing.out.startswith("RELAY UNKNOWN - ")) == (3, True)
+    assert (strange.status, strange.out) == (3, "RELAY UNKNOWN - --node: ftp://relay is no http://HOST:PORT\n")
+    assert nowhere.status == 2
