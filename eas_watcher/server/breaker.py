@@ -18,13 +18,16 @@ from eas_watcher.errors import EasError, ServerBusy, Unreachable
 
 DISTINCT: Final = 3  # mailboxes that must fail within WINDOW
 WINDOW: Final = 30.0  # seconds
+FIRST: Final = 2.0
+"""Seconds until the first probe: what cut all connections (a firewall, a restart of a proxy) is often over at once, and
+one request of one mailbox is no storm. The next ones follow after twice the time each."""
 CEILING: Final = 60.0  # seconds between two probes: one request a minute hurts no server, and soon shows its return
 
 
 def rules(rate: float) -> Rules:
     """Return the rules of a server to which `rate` mailboxes per second may start or return."""
     return Rules(
-        first=backoff.FIRST,
+        first=FIRST,
         ceiling=CEILING,
         spread=backoff.SPREAD,
         sources=DISTINCT,

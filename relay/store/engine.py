@@ -227,23 +227,18 @@ class _InThreads:
 def _run_within(connection: sa.Connection, job: Job[Any], *, joined: bool) -> None:
     """Run a job in a transaction; raise what ends the transaction as a whole.
 
-    A job that joined others is rolled back by itself, unless SQLite rolled all of them back, as it does when the disk
-    is full [SQLite: Transaction, "Response To Errors Within A Transaction"].
+    A job that joined others is rolled back by itself. If SQLite has rolled all of them back, as it does when the disk
+    is full [SQLite: Transaction, "Response To Errors Within A Transaction"], its savepoint is gone, which raises too.
     """
     if joined:
         execute_text(connection, "SAVEPOINT joined")
     job.run(connection)
     if job.error is not None:
-        if not joined or not _in_transaction(connection):
+        if not joined:
             raise job.error
         execute_text(connection, "ROLLBACK TO joined")
     if joined:
         execute_text(connection, "RELEASE joined")
-
-
-def _in_transaction(connection: sa.Connection) -> bool:
-    driver: Any = None if connection.invalidated else connection.connection.dbapi_connection
-    return driver is not None and bool(driver.in_transaction)
 
 
 def _with_others(error: BaseException, *, alone: bool) -> BaseException:

@@ -55,7 +55,7 @@ def test_several_mailboxes_within_half_a_minute_show_that_their_server_is_away()
         assert not breaker.away
         breaker = breaker.failed(name, read_failure(LOST), 14.0 * name, Middle())
 
-    assert breaker.state == Away(str(LOST), 33.0, 1)
+    assert breaker.state == Away(str(LOST), 30.0, 1)
     assert breaker.rules.returns == ByRate(20.0)
 
 

@@ -285,7 +285,7 @@ async def test_a_candidate_whose_server_is_away_queues_for_it() -> None:
     finding = await check(Server(Unreachable("no connection: refused", reached=False)))
 
     assert finding == Finding(
-        CheckResult.UNKNOWN, "no connection: refused", Reason.UNREACHABLE, retry_in=5.0, queues=True
+        CheckResult.UNKNOWN, "no connection: refused", Reason.UNREACHABLE, retry_in=2.0, queues=True
     )
 
 

@@ -306,7 +306,7 @@ async def test_a_candidate_waits_with_the_watches_for_a_server_that_is_away(tmp_
             here.admission.failed(watch, away)
         assert here.server.asked == 0
         assert [(condition.detail, condition.retry_in) for condition in here.shown] == [
-            ("the server is away: no connection: refused", 5.0)
+            ("the server is away: no connection: refused", 2.0)
         ]
         await here.admission.enter(watch)
         here.admission.answered(watch)
@@ -322,7 +322,7 @@ async def test_a_candidate_alone_probes_a_server_that_is_away_at_the_pace_of_a_w
         here.server.error = Unreachable("no connection: refused", reached=False)
         here.start()
         await asyncio.sleep(200)
-        assert here.server.moments == [0.0, 5.0, 15.0, 35.0, 75.0, 135.0, 195.0]
+        assert here.server.moments == [0.0, 2.0, 6.0, 14.0, 30.0, 62.0, 122.0, 182.0]
         assert {condition.detail for condition in here.shown} == {"no connection: refused"}
 
         here.server.error = None
@@ -356,7 +356,7 @@ async def test_a_candidate_that_is_replaced_while_it_waits_leaves_the_queue(tmp_
         here.candidate = replace(here.candidate, sealed=here.seal("another"))
         here.store.present = replace(here.store.present, candidates=(here.candidate,))
         here.start()
-        await asyncio.sleep(1)
+        await asyncio.sleep(0.5)
         assert here.admission.waiting == 1
         await asyncio.sleep(60)
 
