@@ -3,7 +3,7 @@
 import ssl
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -110,12 +110,15 @@ class MailServers:
         async with AsyncExitStack() as undo:
             wanted = {*configured, *([AUTODISCOVER] if found.hosts else [])}
             for name in wanted:
-                present = self._opened.get(name)
-                if name not in changed and present is not None and (present.single_use is not None or not tickets):
+                present, server = self._opened.get(name), configured.get(name)
+                if name not in changed and present is not None:
+                    # Watches go on over what is open. It may lack what the first server that takes tickets demands.
+                    if tickets and present.single_use is None:
+                        alone = await self._open_alone(server, found.ca_file, present.stack)
+                        present = replace(present, single_use=alone)
                     opened[name] = present
                     continue
                 stack = await undo.enter_async_context(AsyncExitStack())
-                server = configured.get(name)
                 opened[name] = await self._open(server, found.ca_file, stack, tickets=tickets)
                 self._unused.append(stack)
             undo.pop_all()
@@ -124,7 +127,8 @@ class MailServers:
     def use(self, opening: "Opening") -> Retire:
         """Go over to what was opened; return what closes that which is in use no more."""
         configured, found, opened = opening.configured, opening.found, opening.opened
-        gone = [each.stack for name, each in self._opened.items() if opened.get(name) is not each]
+        stay = [each.stack for each in opened.values()]
+        gone = [each.stack for each in self._opened.values() if each.stack not in stay]
         self._retired += gone
         self._unused.clear()
         self._opened = opened
@@ -172,23 +176,23 @@ class MailServers:
     ) -> _Opened:
         """Open what one server needs; None: all those that Autodiscover finds."""
         trust = self._trust
+        alone = await self._open_alone(server, found_ca, stack) if tickets else None
         if server is None:
             own = await stack.enter_async_context(open_transport(trust(found_ca)))
-            alone = None
-            if tickets:
-                alone = await stack.enter_async_context(open_transport(trust(found_ca), reuse=False))
             return _Opened(own, alone, stack=stack)
         http2 = trust(server.ca_file) if server.http2 else None
         own = await stack.enter_async_context(
             open_transport(trust(server.ca_file), sources=server.sources, http2=http2)
         )
-        alone = None
-        if tickets:
-            alone = await stack.enter_async_context(
-                open_transport(trust(server.ca_file), reuse=False, sources=server.sources)
-            )
         tokens = await self._open_tokens(server.oauth, stack)
         return _Opened(own, alone, tokens, _open_tickets(server, stack), stack)
+
+    async def _open_alone(
+        self, server: ServerSettings | None, found_ca: Path | None, stack: AsyncExitStack
+    ) -> HttpTransport:
+        """Open a transport that uses each connection for one request only."""
+        ca_file, sources = (found_ca, ()) if server is None else (server.ca_file, server.sources)
+        return await stack.enter_async_context(open_transport(self._trust(ca_file), reuse=False, sources=sources))
 
     async def _open_tokens(self, oauth: OAuthSettings | None, stack: AsyncExitStack) -> TokenEndpoint | None:
         """Open the token endpoint of a server; None if it takes no OAuth credentials."""

@@ -93,7 +93,13 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
 
         async def take() -> None:
             store.limits, store.guards_wipes = found.limits, found.wiped_needs_administrator
-            mailboxes.change_servers(changes.restarting, servers.use(opening))
+            retire = servers.use(opening)
+
+            async def done() -> None:
+                await grants.settle()
+                await retire()
+
+            mailboxes.change_servers(changes.restarting, done)
 
         return take
 

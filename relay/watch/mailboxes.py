@@ -345,10 +345,10 @@ class Mailboxes:
         while True:
             done = await self._changed.get()
             await self._follow_policies()
-            while stale := [each for each, terms in self._held.terms() if terms != self._accounts.terms(terms.server)]:
+            while stale := [pair for pair in self._held.terms() if pair[1] != self._accounts.terms(pair[1].server)]:
                 log.info("mailboxes of changed servers restart", extra={"mailboxes": len(stale)})
-                for mailbox in stale:
-                    await self._room()
+                for mailbox, terms in stale:
+                    await self._room(terms.server)
                     await self._verification.stop_of([mailbox])
                     await self._restart(mailbox)
                 await asyncio.sleep(AGAIN)  # those that could not be read are read again
@@ -367,11 +367,14 @@ class Mailboxes:
                 await self._fleet.stop(mailbox)
                 await self._restart(mailbox)
 
-    async def _room(self) -> None:
-        """Wait while many mailboxes queue for their start: what is stopped now would only wait with them."""
-        while True:
-            if not self.busy:
-                return
+    async def _room(self, name: str) -> None:
+        """Wait while many mailboxes of a server queue for their start: what is stopped now would only wait with them.
+
+        A server that is away is not waited for: no Ping is held there.
+        """
+        server = self._accounts.server(name)
+        admission = None if server is None else self._context.admissions.known(server.url)
+        while admission is not None and admission.waiting > BUSY and admission.state != "away":  # noqa: ASYNC110 -- a queue reports nothing
             await asyncio.sleep(LOOK)
 
     async def _restart(self, mailbox: MailboxId) -> None:

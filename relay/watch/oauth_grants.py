@@ -65,12 +65,18 @@ class Grants:
         self._listeners.append(resealed)
 
     def tokens(self, mailbox: Mailbox, sealed: bytes, credential: OAuthCredential, endpoint: TokenEndpoint) -> Tokens:
-        """Return the one holder of a grant's tokens, which lives as long as it is in use or renews."""
+        """Return the one holder of a grant's tokens, which lives as long as it is in use or renews.
+
+        If `endpoint` is another one than before, since settings have changed, the holder asks that one from now on.
+        """
         name = _name(mailbox.id, credential)
         tokens = self._tokens.get(name)
         if tokens is None:
             tokens = GrantTokens(credential, endpoint, _Keep(self, mailbox, sealed), self._random)
             self._tokens[name] = tokens
+        elif tokens.endpoint is not endpoint:
+            tokens.endpoint = endpoint
+            tokens.expire()
         return tokens
 
     def newest(self, mailbox: MailboxId, credential: OAuthCredential) -> bytes | None:
@@ -83,6 +89,11 @@ class Grants:
         tokens = self._tokens.get(_name(mailbox, credential))
         if tokens is not None:
             tokens.expire()
+
+    async def settle(self) -> None:
+        """Wait for the renewals that run now, before the connections are closed that they use."""
+        if running := {task for tokens in self._tokens.values() if (task := tokens.renewing) is not None}:
+            await asyncio.wait(running)
 
     async def stop(self) -> None:
         """Wait a moment for running renewals: a refresh token that was issued and not stored locks the user out."""

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+import trustme
 
 from relay.process.clock import now
 from relay.sandbox.certificates import lasting_ca
@@ -153,6 +155,29 @@ async def test_enrolment_keys_turn_over_while_the_relay_runs(site: Site) -> None
 
         assert await register("first-key-of-the-mdm-1234567890") == 403
         assert await register("second-key-of-the-mdm-1234567890") in {201, 202}
+
+
+async def test_a_device_of_a_former_ca_loses_its_connection(site: Site) -> None:
+    former, present = trustme.CA(), trustme.CA()
+    former.cert_pem.write_to_path(site.sandbox.folder / "devices.pem")
+    replace(site.sandbox.toml, "[api]", '[api]\nenrolment = ["mtls"]\nclient_ca_file = "devices.pem"')
+    trust = ssl.create_default_context(cafile=site.sandbox.folder / "ca.pem")
+    former.issue_cert(ANN).configure_cert(trust)
+    connector = aiohttp.TCPConnector(ssl=trust)
+    async with site.relay() as relay, aiohttp.ClientSession(site.sandbox.api_url, connector=connector) as device:
+
+        async def asks() -> bool:
+            try:
+                async with device.get("/v1/capabilities") as answer:
+                    return answer.status == 200
+            except aiohttp.ClientError:
+                return False
+
+        assert await asks()
+        present.cert_pem.write_to_path(site.sandbox.folder / "devices.pem")
+        await reloaded(relay)
+
+        assert not await asks()
 
 
 async def test_another_app_is_registered_and_pushed_to_without_a_restart(site: Site) -> None:

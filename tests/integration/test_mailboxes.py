@@ -1,13 +1,16 @@
 """The watch role between a real store and a simulated mail server: its watches follow the registrations."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.memory import WatchState
+from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass
 from relay.domain.model import Mark, Platform, RegistrationChange, RegistrationId, RegistrationState
 from relay.domain.outcome import TokenGone
@@ -17,6 +20,7 @@ from relay.sandbox.eas.failures import AnswerHttp, FailurePlan
 from relay.security.sealing import SealingPrivateKey, generate
 from relay.store.outbox import SqlOutboxStore
 from relay.store.wakeups import LocalWakeups
+from relay.watch.accounts import EasServer
 from relay.watch.leases import LEASE, MARGIN, RENEW
 from tests.integration.eas_world import hurried, hurry
 from tests.integration.watch_role import ANN, EMAIL, MAILBOX, WatchRole, open_watch_role
@@ -288,3 +292,77 @@ async def test_a_new_password_ends_the_wait_after_a_refused_one(role: WatchRole)
 
     await until(lambda: role.eas.held == 1)
     assert (await role.view(id_)).mailbox.state is not WatchState.CREDENTIAL_REFUSED
+
+
+async def change_servers(role: WatchRole, restarting: Collection[str] = ()) -> None:
+    """Let the role follow its servers, which have changed, and return when no watch uses the old ones."""
+    done = asyncio.Event()
+
+    async def note() -> None:
+        done.set()
+
+    role.mailboxes.change_servers(restarting, note)
+    await until(done.is_set)
+
+
+def server_of(role: WatchRole) -> EasServer:
+    server = role.mailboxes._accounts.server("main")
+    assert server is not None
+    return server
+
+
+def set_server(role: WatchRole, server: EasServer) -> None:
+    servers = role.mailboxes._accounts._servers
+    assert isinstance(servers, dict)
+    servers["main"] = server
+
+
+async def test_a_mailbox_of_a_changed_server_gets_a_new_watch(role: WatchRole) -> None:
+    await role.judged(await role.register("first"))
+    await until(lambda: role.eas.held == 1)
+    set_server(role, replace(server_of(role), policy=Policy(heartbeat=Heartbeat(300, 60, 900))))
+
+    await change_servers(role, ["main", "another"])
+
+    await until(lambda: role.eas.held == 1)
+    assert role.fleet._watches[MAILBOX]._state.watch.policy.heartbeat.maximum == 900
+    assert role.eas.records.broken == {ANN: 1}
+
+
+async def test_other_limits_of_a_server_reach_the_watch_while_its_ping_is_held(role: WatchRole) -> None:
+    await role.judged(await role.register("first"))
+    await until(lambda: role.eas.held == 1)
+    policy = Policy(hosts=frozenset({"mail2.example.com"}))
+    set_server(role, replace(server_of(role), policy=policy))
+
+    await change_servers(role)
+
+    assert role.fleet._watches[MAILBOX]._state.watch.policy.hosts == policy.hosts
+    assert role.eas.records.broken == {}
+
+
+async def test_a_watch_at_a_host_that_is_allowed_no_more_starts_anew_at_its_own_server(role: WatchRole) -> None:
+    """Else its password would go to a server that the operator has removed."""
+    await role.judged(await role.register("first"))
+    await until(lambda: role.eas.held == 1)
+    role.fleet._watches[MAILBOX]._client._url = "https://removed.example.com/Microsoft-Server-ActiveSync"
+
+    await change_servers(role)
+
+    await until(lambda: role.eas.held == 1 and role.fleet.url(MAILBOX) == role.eas.url)
+    assert role.eas.records.broken == {ANN: 1}
+
+
+async def test_a_mailbox_whose_server_was_unknown_starts_when_it_is_configured(role: WatchRole) -> None:
+    await role.judged(await role.register("first"))
+    await until(lambda: role.eas.held == 1)
+    servers, server = role.mailboxes._accounts._servers, server_of(role)
+    assert isinstance(servers, dict)
+    del servers["main"]
+    await change_servers(role, ["main"])
+    await until(lambda: role.eas.held == 0)
+    assert MAILBOX not in role.fleet
+
+    servers["main"] = server
+    await change_servers(role, ["main"])
+    await until(lambda: role.eas.held == 1)

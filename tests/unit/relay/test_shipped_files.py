@@ -4,6 +4,7 @@ import ast
 import configparser
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -17,6 +18,8 @@ import yaml
 from relay.api.problems import BY_ERROR
 from relay.cli.output import FAULTY
 from relay.domain.model import SHARDS
+from relay.process.dead_man import LOOK
+from relay.process.service_manager import SHARE
 from relay.settings.sections import known_keys
 from relay.watch.leases import DRAIN, GOODBYE
 from tests.fakes.metrics import Bench
@@ -242,3 +245,27 @@ def test_every_library_that_the_code_imports_is_declared() -> None:
 
     foreign = imported - sys.stdlib_module_names - {"eas_watcher", "relay"}
     assert {names.get(name, name) for name in foreign} <= declared
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="this host has no systemd-analyze")
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    unit = re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", shipped("config/relay.service"), flags=re.MULTILINE)
+    (tmp_path / "relay.service").write_text(re.sub(r"^Documentation=.*$", "", unit, flags=re.MULTILINE))
+    (tmp_path / "relay.socket").write_text(shipped("config/relay.socket"))
+    files = [str(tmp_path / "relay.service"), str(tmp_path / "relay.socket")]
+
+    verified = subprocess.run(["systemd-analyze", "verify", *files], check=False, capture_output=True, text=True)
+
+    assert (verified.returncode, verified.stderr) == (0, "")
+
+
+def test_the_unit_gives_signs_of_life_and_reloads_by_the_signal_that_the_relay_knows() -> None:
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]  # names keep their case
+    unit.read_string(shipped("config/relay.service"))
+    sock = shipped("config/relay.socket")
+
+    assert unit["Service"]["Type"] == "notify"
+    assert float(unit["Service"]["WatchdogSec"]) > LOOK * SHARE
+    assert unit["Service"]["ExecReload"].endswith("-HUP $MAINPID")
+    assert f"ListenStream={known_keys()['api.port'][0]}" in sock

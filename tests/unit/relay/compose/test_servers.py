@@ -1,8 +1,10 @@
 import ssl
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+from eas_watcher.auth.negotiate import Naming
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.machine.state import Policy
 from eas_watcher.server.admissions import Admissions
@@ -10,7 +12,8 @@ from eas_watcher.transport.holding import HoldsInTask
 from eas_watcher.transport.tls import client_context
 from relay.compose.servers import HostRouter, MailServers, Retire
 from relay.ops.mail_server import Used
-from relay.settings.values import AutodiscoverSettings, ServerSettings
+from relay.security.invitations import Invitations, InvitedUsers
+from relay.settings.values import AutodiscoverSettings, KerberosSettings, ServerSettings
 from tests.fakes.ops import NOON
 
 
@@ -121,4 +124,20 @@ async def test_a_server_that_is_removed_is_known_no_more() -> None:
     assert here.servers.servers.keys() == {"main"}
     assert here.connections.keys() == {URL}
     await retire()
+    await here.servers.close()
+
+
+async def test_the_first_server_that_takes_tickets_leaves_the_connections_of_others_alone() -> None:
+    """Their watches are not restarted, so nothing may be closed under them."""
+    here = Servers()
+    await here.go_over({"main": configured()})
+    used = here.connections[URL]
+    invited = InvitedUsers("other", Invitations([]), Naming("EXAMPLE.COM", frozenset()))
+    delegated = replace(configured(OTHER), kerberos=KerberosSettings(invited, None))
+
+    await here.go_over({"main": configured(), "other": delegated}, "other")
+
+    assert here.connections[URL] == used
+    assert here.servers._retired == []
+    assert here.servers._single_use.keys() == {"mail.example.com", "mail2.example.com"}
     await here.servers.close()
