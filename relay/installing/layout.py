@@ -10,6 +10,8 @@ from relay.domain.model import Role
 from relay.installing.database_users import DATABASE, OWNER, users_sql
 from relay.installing.sample import PROVIDERS, Value, reads, render
 
+CHECKS: Final = ("check", "doctor")
+"""The commands that say whether a new installation is whole: without, and with a look at what it reaches."""
 PARTS: Final = (Role.API, Role.WATCH, Role.PUSH)
 PRIVATE, PUBLIC = "sealing-private.pem", "sealing-public.pem"
 PASSWORD: Final = "database.password"
@@ -103,8 +105,8 @@ def _single(folder: Path, state: Path, answers: Answers, keys: Keys, sample: str
         *_to_place(missing, answers.runs_as),
         _copy_keys([state / PRIVATE], webpush=folder / "vapid.pem" if "webpush" in answers.providers else None),
         Step(
-            "Check it; every fault is named with its remedy.",
-            (_as(answers.runs_as, f"relay check --config {_q(config)}"),),
+            "Check it, and what it reaches; every fault is named with its remedy.",
+            tuple(_as(answers.runs_as, f"relay {command} --config {_q(config)}") for command in CHECKS),
         ),
         _start([(Role.ALL, config)], answers.runs_as),
     ]
@@ -167,9 +169,11 @@ def _separate(
             (_as(answers.runs_as, f"relay migrate --grants --config {_q(config)}"),),
         ),
         Step(
-            "Check each role; every fault is named with its remedy.",
+            "Check each role, and on its host what it reaches; every fault is named with its remedy.",
             tuple(
-                _as(answers.runs_as, f"relay check --role {role.value} --config {_q(path)}") for role, path in configs
+                _as(answers.runs_as, f"relay {command} --role {role.value} --config {_q(path)}")
+                for role, path in configs
+                for command in CHECKS
             ),
         ),
         _start(configs, answers.runs_as),
