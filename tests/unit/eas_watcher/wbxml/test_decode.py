@@ -193,7 +193,7 @@ def test_reads_a_bounded_number_of_tokens(start: bytes) -> None:
 
 @pytest.mark.parametrize("start", [b"\x45", b"\x45\x5d"])
 def test_an_element_with_a_text_counts_as_three_tokens(start: bytes) -> None:
-    one, most = b"\x46\x03x\x00\x01", MAX_TOKENS // 3 - 1
+    one, most = b"\x46\x03x\x00\x01", MAX_TOKENS // 3 - 2
 
     decode(HEADER + start + one * most + b"\x01" * len(start), sparse=True)
     with pytest.raises(WbxmlError, match="too many tokens"):
