@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
 
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Ending
@@ -39,7 +40,7 @@ _COLUMNS: Final = (
     "code",
     "count",
 )
-_INSERT: Final = Prepared(sa.insert(event), _COLUMNS)
+_INSERT: Final = Prepared(sa.insert(event).inline(), _COLUMNS)  # asks for no id back, which only the api role may read
 _OWNERS: Final = Prepared(
     sa.select(registration.c.id, registration.c.mailbox_id).where(Among("ids", registration.c.id))
 )
@@ -64,6 +65,8 @@ class TimelineWriter:
         self._database = database
         self._timeline = timeline
         self._dropped = 0
+        self._refused = ""
+        """Why the database refused the last events; empty: it did not."""
 
     async def run(self) -> None:
         """Write until cancelled; `close` writes the rest."""
@@ -79,9 +82,20 @@ class TimelineWriter:
                 await self._database.run(write, happenings)
             except StoreUnavailable:
                 log.debug("events not noted: the database is away", extra={"events": len(happenings)})
+            except DBAPIError as error:
+                # No push depends on events: a right that is missing after an upgrade must not stop the process.
+                self._refuse(str(error.orig))
+            else:
+                self._refused = ""
         if self._timeline.dropped != self._dropped:
             more, self._dropped = self._timeline.dropped - self._dropped, self._timeline.dropped
             log.warning("events of the timeline dropped: too many came at once", extra={"events": more})
+
+    def _refuse(self, detail: str) -> None:
+        """Log once why the database refuses events."""
+        if detail != self._refused:
+            self._refused = detail
+            log.warning("events not noted: the database refuses them", extra={"detail": detail})
 
     async def close(self) -> None:
         """Write the last events, if that is quick."""
@@ -195,12 +209,12 @@ def events_of(
 ) -> list[Happening]:
     """Return the last events of some mailboxes and of an account, the oldest first; rows that are damaged are left out.
 
-    `before` leaves out what came later.
+    `before` leaves out what came later. Events of an account that belong to another mailbox are those of a namesake.
     """
     found: dict[int, Happening] = {}
     wanted = [(event.c.mailbox_id == each) for each in sorted(mailboxes)]
     if account:
-        wanted.append(sa.and_(event.c.account != "", event.c.account == account))
+        wanted.append(sa.and_(*_of_stranger(account)))
     for condition in wanted:
         query = _EVENTS.query.where(condition)
         if before is not None:
@@ -210,7 +224,13 @@ def events_of(
     return [each for _, each in sorted(found.items(), key=lambda item: (item[1].at, item[0]))][-most:]
 
 
+def _of_stranger(account: str) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions of an account's events that belong to no mailbox which is there."""
+    known = sa.exists(mailbox.c.id).where(mailbox.c.id == event.c.mailbox_id)
+    return event.c.account != "", event.c.account == account, ~known
+
+
 def mailboxes_of(connection: sa.Connection, account: str) -> list[str]:
-    """Return the mailboxes, gone or not, for which an account registered or tried to."""
-    query = sa.select(event.c.mailbox_id).where(event.c.account != "", event.c.account == account).distinct()
+    """Return the mailboxes that are gone, for which an account registered or tried to."""
+    query = sa.select(event.c.mailbox_id).where(*_of_stranger(account)).distinct()
     return sorted(each for each in connection.scalars(query) if each)

@@ -6,6 +6,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import ProgrammingError
 
 from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.machine.memory import Condition, Progress, WatchState
@@ -17,6 +18,8 @@ from relay.domain.explanation import MailboxExplanation
 from relay.domain.model import Ending, Mark, Platform, RegistrationChange
 from relay.domain.outcome import Delivered, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
+from relay.domain.retention import Retention
+from relay.domain.timeline import Event, Happening
 from relay.domain.tries import TryLimits
 from relay.store import migrate
 from relay.store.engine import Database, open_database, refusals
@@ -26,6 +29,7 @@ from relay.store.ops import SqlOpsStore
 from relay.store.outbox import SqlOutboxStore
 from relay.store.privileges import API, PUSH, WATCH, grants_sql
 from relay.store.registrations import SqlRegistrationStore
+from relay.store.timeline import events_of, shorten, write
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import (
@@ -270,3 +274,22 @@ async def test_explain_with_the_user_of_any_role_explains_or_says_what_it_lacks(
         "the database refuses: permission denied",
         "the database refuses: permission denied",
     ]
+
+
+async def test_every_role_notes_events_and_only_api_reads_and_shortens_them(
+    api: Database, watch: Database, push: Database
+) -> None:
+    phone = await register(SqlRegistrationStore(api, LocalWakeups()))
+    events = [
+        Happening(NOW, Event("state", phone.mailbox_id, what="watching")),
+        Happening(NOW, Event("pushed", registration_id=phone.id, result="delivered")),
+    ]
+
+    for engine in (api, watch, push):
+        await engine.run(write, events)
+
+    assert len(await api.run(events_of, [phone.mailbox_id], "hash", 100)) == 6
+    assert await shorten(api, api, LATER + timedelta(days=9), Retention()) == 6
+    for engine in (watch, push):
+        with refusals(), pytest.raises(ProgrammingError, match="permission denied"):
+            await engine.run(events_of, [phone.mailbox_id], "", 100)

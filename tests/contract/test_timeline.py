@@ -90,6 +90,20 @@ async def test_a_mailbox_comes_with_its_events_and_those_of_its_user(engine: Dat
     assert list(getattr(ann, "events", ())) == events
 
 
+async def test_events_of_a_namesake_are_not_shown(engine: Database, watches: SqlWatchStore) -> None:
+    registrations = SqlRegistrationStore(engine, LocalWakeups())
+    for name in ("ann", "ben"):
+        await activate(registrations, watches, name)
+    await write_all(engine, [seen("registered", "mb-ben", account="hash"), seen("denied", "mb-gone", account="hash")])
+    store = SqlExplanationStore(engine, lambda: LATER)
+
+    (ann,) = (await store.find("ann@example.com", lambda _: "hash")).mailboxes
+    stranger = await store.find("eve@example.com", lambda _: "hash")
+
+    assert [each.event.kind for each in getattr(ann, "events", ())] == ["denied"]
+    assert [each.event.kind for each in stranger.events] == ["denied"]
+
+
 async def test_the_end_of_a_registration_is_noted_with_its_transaction(
     engine: Database, watches: SqlWatchStore
 ) -> None:
@@ -162,6 +176,26 @@ async def test_events_wait_for_nothing_when_the_database_is_away(
 
     assert timeline.take() == []
     assert [each.message for each in caplog.records].count("events of the timeline dropped: too many came at once") == 1
+
+
+async def test_a_database_that_refuses_events_stops_no_process(
+    engine: Database, watches: SqlWatchStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    await register(SqlRegistrationStore(engine, LocalWakeups()))
+    timeline = Timeline(lambda: NOW)
+    writer = TimelineWriter(engine, timeline)
+    rename = "ALTER TABLE event RENAME TO {}"
+    await engine.run(lambda connection: connection.execute(sa.text(rename.format("elsewhere"))).rowcount)
+    for _ in range(2):
+        timeline.progressed(MailboxId("mb-ann"), Progress(changes=(Change(CollectionClass.EMAIL, 1),)))
+        await writer.flush()
+    back = "ALTER TABLE elsewhere RENAME TO event"
+    await engine.run(lambda connection: connection.execute(sa.text(back)).rowcount)
+    timeline.progressed(MailboxId("mb-ann"), Progress(changes=(Change(CollectionClass.EMAIL, 1),)))
+    await writer.flush()
+
+    assert [each.message for each in caplog.records] == ["events not noted: the database refuses them"]
+    assert len(await kept(engine)) == 1
 
 
 async def test_a_damaged_event_is_left_out(engine: Database, watches: SqlWatchStore) -> None:

@@ -1,15 +1,17 @@
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, timedelta
+from typing import cast
 
 import pytest
 
 from eas_watcher.machine.memory import WatchState
-from eas_watcher.names import CollectionClass
+from eas_watcher.names import CollectionClass, MailboxId
 from relay.domain.explanation import Findings, KnownRegistration, MailboxExplanation
 from relay.domain.model import Mode, Quarantine
 from relay.domain.outcome import LastOutcome, OutcomeKind
-from relay.ops.explain import document, text
+from relay.domain.timeline import Event, EventKind, Happening
+from relay.ops.explain import document, strangers, text
 from tests.unit.relay.ops.test_advice import MAILBOX, NOW, REGISTRATION, WAITING
 
 CANARY = "canary-device-token"
@@ -114,3 +116,64 @@ def test_a_quarantine_and_a_parked_push_are_shown() -> None:
 @pytest.mark.parametrize("told", [text(CASE, NOW), json.dumps(document(Findings((CASE,)), NOW)[0])])
 def test_neither_shows_a_device_token_or_a_secret(told: str) -> None:
     assert CANARY not in told
+
+
+PING = Happening(NOW - timedelta(hours=1), Event(EventKind.STATE, "mb-ann", what="watching"))
+MAIL = Happening(NOW, Event(EventKind.NOTICED, "mb-ann", what="email"))
+DENIED = Happening(NOW, Event(EventKind.DENIED, account=CANARY, code="credential"))
+
+
+def test_people_read_what_happened_last() -> None:
+    told = text(replace(CASE, events=(PING, MAIL)), NOW, UTC).splitlines()
+
+    assert told[-3:] == [
+        "happened last, times in UTC",
+        "  2026-11-24 11:00:00  Ping held",
+        "  2026-11-24 12:00:00  new mail noticed",
+    ]
+
+
+def test_people_read_what_was_so_at_a_moment() -> None:
+    told = text(replace(CASE, events=(PING, MAIL)), NOW, UTC, at=NOW + timedelta(minutes=1)).splitlines()
+
+    assert told[-3:] == [
+        "around 2026-11-24 12:01:00, times in UTC",
+        (
+            "  A Ping was held, since 2026-11-24 11:00:00; new mail noticed at 2026-11-24 12:00:00; "
+            "no push had an answer within 10 minutes."
+        ),
+        "  2026-11-24 12:00:00  new mail noticed",
+    ]
+    assert text(CASE, NOW, UTC, at=NOW).endswith("  no event is kept from then\n")
+
+
+def test_programs_read_a_moment_too() -> None:
+    (told,) = document(Findings((replace(CASE, events=(PING, MAIL)),)), NOW, NOW)
+
+    assert told["at"] == "2026-11-24T12:00:00Z"
+    assert str(told["verdict"]).startswith("A Ping was held")
+    assert [each["words"] for each in cast("list[dict[str, str]]", told["events"])] == ["new mail noticed"]
+
+
+def test_users_without_a_mailbox_are_told_of_without_a_mailbox() -> None:
+    found = Findings(events=(DENIED,))
+
+    assert strangers(found, "ann", NOW, UTC).splitlines() == [
+        "ann has no mailbox here. Of users with this name, in any spelling and domain:",
+        "happened last, times in UTC",
+        "  2026-11-24 12:00:00  a registration was refused: wrong user or password, says the mail server",
+    ]
+    assert "Ping" not in strangers(found, "ann", NOW, UTC, at=NOW)
+    (told,) = document(found, NOW)
+    assert told["mailbox"] is None
+    assert CANARY not in json.dumps(told)
+
+
+def test_several_mailboxes_are_listed_and_nothing_of_them_explained() -> None:
+    found = Findings(similar=(MAILBOX, replace(MAILBOX, id=MailboxId("mb-anna"), user="anna@example.com")))
+
+    assert strangers(found, "ann", NOW) == (
+        "ann@example.com\tmain\twatching\tmb-ann\nanna@example.com\tmain\twatching\tmb-anna\n"
+    )
+    assert [each["registrations"] for each in document(found, NOW)] == [None, None]
+    assert strangers(Findings(), "ann", NOW) == ""

@@ -11,7 +11,15 @@ from eas_watcher.auth.negotiate import KerberosCredential
 from eas_watcher.names import MailboxId
 from relay.domain.errors import SealBroken
 from relay.security.credentials import StoredCredential
-from relay.security.sealing import BLOCK, SealingPrivateKey, SealingPublicKey, derive_device_id, generate, is_old
+from relay.security.sealing import (
+    BLOCK,
+    SealingPrivateKey,
+    SealingPublicKey,
+    derive_account,
+    derive_device_id,
+    generate,
+    is_old,
+)
 from tests.fakes.seals import old_seal
 
 
@@ -185,6 +193,20 @@ def test_device_ids_are_stable_and_differ_by_user_server_and_installation(
 
     assert len(ids) == 4
     assert all(len(id_) == 32 and id_.isalnum() for id_ in ids)
+
+
+def test_a_user_has_one_hash_in_all_spellings_and_another_with_each_key(
+    keys: tuple[SealingPrivateKey, SealingPublicKey], tmp_path: Path
+) -> None:
+    _, public = keys
+    other = SealingPrivateKey.load(_written(tmp_path)).public_key()
+
+    ann = derive_account(public, "ann@example.com")
+
+    assert {derive_account(public, spelling) for spelling in ("ANN@example.com", "EXAMPLE\\ann", "ann")} == {ann}
+    assert ann not in {derive_account(other, "ann@example.com"), derive_account(public, "ben@example.com")}
+    assert len(ann) == 32
+    assert "ann" not in ann
 
 
 def test_two_keys_have_two_ids(keys: tuple[SealingPrivateKey, SealingPublicKey]) -> None:

@@ -17,7 +17,7 @@ from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, Apn
 from relay.push.fcm.config import FcmConfig
 from relay.security.invitations import generate as invitation_keys
 from relay.security.sealing import generate
-from relay.settings import key_making, load
+from relay.settings import key_making, load, ops_addresses
 from tests.fakes.chains import Authority
 from tests.installation import GOOD, Installation
 
@@ -595,3 +595,26 @@ def test_a_credential_is_never_looked_for_outside_of_its_folder(site: Installati
     assert [key for key, _ in site.faults(environ={"CREDENTIALS_DIRECTORY": "/run/credentials/relay"})] == [
         "apns.key_file"
     ]
+
+
+@pytest.mark.parametrize(
+    ("host", "found"),
+    [
+        ("127.0.0.1", ["http://127.0.0.1:9091"]),
+        ("::1", ["http://[::1]:9091"]),
+        ("*", ["http://127.0.0.1:9091", "http://[::1]:9091"]),
+    ],
+)
+def test_commands_learn_where_the_ops_listener_answers(tmp_path: Path, host: str, found: list[str]) -> None:
+    toml = tmp_path / "relay.toml"
+    toml.write_text(f'[ops]\nhost = "{host}"\nport = 9091\n')
+
+    assert ops_addresses(toml, {}) == found
+
+
+def test_a_faulty_address_of_the_ops_listener_is_a_fault(tmp_path: Path) -> None:
+    toml = tmp_path / "relay.toml"
+    toml.write_text("[ops]\nport = 0\n")
+
+    with pytest.raises(SettingsInvalid):
+        ops_addresses(toml, {})
