@@ -108,6 +108,7 @@ class Reason(StrEnum):
     HOST_NOT_ALLOWED = "host-not-allowed"
     SEAL_BROKEN = "seal-broken"
     CREDENTIAL_KIND = "credential-kind"
+    MAINTENANCE = "maintenance"
 
     UNKNOWN = "unknown-reason"
     """A code in the database that this version does not know; never written."""

@@ -8,16 +8,21 @@ import logging
 import resource
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 from eas_watcher.machine.memory import WatchState
+from eas_watcher.names import MailboxId
 from eas_watcher.peer_clocks import PeerClocks
+from relay.admin.administration import Administration
+from relay.admin.audit import Act, Stamp, Verdict
+from relay.admin.keeping import open_keys, read_keys
 from relay.compose.ops import open_ops, status
 from relay.compose.prepare import may_run, prepare
 from relay.compose.reload import Load, Reloader, take_log
@@ -33,7 +38,8 @@ from relay.process.service_manager import ServiceManager
 from relay.security.sealing import derive_account, foreign
 from relay.settings import Settings
 from relay.settings.values import DatabaseSettings
-from relay.store import restoring, seals, wipes
+from relay.store import acts, restoring, seals, wipes
+from relay.store.administration import SqlAdminStore
 from relay.store.clock import DatabaseClock
 from relay.store.engine import Database, connect_arguments, embedded_lock, open_database, refusals
 from relay.store.explanation import EVENTS, SqlExplanationStore
@@ -42,9 +48,14 @@ from relay.store.ops import SqlOpsStore
 from relay.store.privileges import grant
 from relay.store.seals import seal_heads
 from relay.store.sessions import check_sessions
+from relay.store.wakeups import LocalWakeups
+from relay.store.watches import SqlWatchStore
 from relay.store.wipes import WipedAccount
 
 log = logging.getLogger(__name__)
+
+CLI: Final = "cli"
+"""How acts of the command line are noted in the audit log."""
 
 
 @asynccontextmanager
@@ -178,28 +189,32 @@ async def sealed_for_others(database: DatabaseSettings, keys: Collection[bytes])
             return foreign(await seal_heads(engine), keys)
 
 
-async def forget_credentials(database: DatabaseSettings) -> int:
+async def forget_credentials(database: DatabaseSettings, audit_key_file: Path, who: str) -> int:
     """Destroy all credentials, whose key is lost; return how many there were.
 
-    Raises DatabaseInUse, DatabaseRefuses, StoreUnavailable.
+    Raises DatabaseInUse, DatabaseRefuses, MigrationsPending, OSError, StoreUnavailable.
     """
+    stamp = Stamp(who, CLI, now(), open_keys(audit_key_file))
     async with AsyncExitStack() as stack:
         if database.file is not None:
             stack.enter_context(embedded_lock(database.file))
         engine = await stack.enter_async_context(open_database(database.dsn, database.ca_file))
+        if await pending(engine):
+            raise MigrationsPending
         with refusals():
-            return await seals.forget_credentials(engine, now())
+            return await seals.forget_credentials(engine, stamp.at, stamp)
 
 
-async def distrust(settings: Settings) -> int:
+async def distrust(settings: Settings, who: str) -> int:
     """Let no registration of a restored database ring before its app was seen; return how many there are.
 
-    Raises DatabaseInUse, DatabaseRefuses, MigrationsPending, StoreUnavailable.
+    Raises DatabaseInUse, DatabaseRefuses, MigrationsPending, OSError, StoreUnavailable.
     """
+    stamp = _stamp(settings, who)
     async with AsyncExitStack() as stack:
         if settings.database.file is not None:
             stack.enter_context(embedded_lock(settings.database.file))
-        return await restoring.distrust(await stack.enter_async_context(_migrated(settings)))
+        return await restoring.distrust(await stack.enter_async_context(_migrated(settings)), stamp)
 
 
 async def wiped_accounts(settings: Settings) -> Sequence[WipedAccount]:
@@ -211,13 +226,64 @@ async def wiped_accounts(settings: Settings) -> Sequence[WipedAccount]:
         return await wipes.wiped_accounts(database)
 
 
-async def allow_wiped(settings: Settings, user: str, server: str | None) -> Sequence[WipedAccount]:
+async def allow_wiped(settings: Settings, user: str, server: str | None, who: str) -> Sequence[WipedAccount]:
     """Allow a wiped account again, and return what was allowed; the relay may run or not.
 
-    Raises MigrationsPending, DatabaseRefuses, StoreUnavailable.
+    Raises MigrationsPending, DatabaseRefuses, OSError, StoreUnavailable.
     """
+    stamp = _stamp(settings, who)
     async with _migrated(settings) as database:
-        return await wipes.allow(database, user, server)
+        return await wipes.allow(database, user, server, stamp)
+
+
+@asynccontextmanager
+async def administration(settings: Settings) -> AsyncIterator[Administration]:
+    """Open what administrators see and do from the command line; the relay may run or not.
+
+    Raises MigrationsPending, DatabaseRefuses, OSError, StoreUnavailable.
+    """
+    keys = open_keys(settings.admin.audit_key_file)
+    async with _migrated(settings) as database:
+        store = SqlAdminStore(database, retention=settings.retention, account_of=_account_of(settings))
+        yield Administration(store, settings.server_names, keys, now, CLI)
+
+
+async def finish_forgetting(settings: Settings, mailboxes: Iterable[MailboxId]) -> None:
+    """Delete mailboxes that are to be forgotten from an embedded database that no relay uses.
+
+    Where a relay runs, its watch role does that, as soon as it has stopped their watches. Raises DatabaseInUse.
+    """
+    async with AsyncExitStack() as stack:
+        if settings.database.file is not None:
+            stack.enter_context(embedded_lock(settings.database.file))
+        store = SqlWatchStore(await stack.enter_async_context(_migrated(settings)), LocalWakeups(), settings.limits)
+        for mailbox in mailboxes:
+            await store.forget(mailbox)
+
+
+async def acts_of(settings: Settings, user: str | None, limit: int) -> Sequence[Act]:
+    """Return the last administrative acts, the newest first; with a user, those about the user.
+
+    Raises OSError, MigrationsPending, StoreUnavailable.
+    """
+    stamp = _stamp(settings, "")
+    async with _migrated(settings) as database:
+        if user is None:
+            return await acts.latest(database, limit)
+        found = await database.run(acts.about, stamp.subjects(user))
+        return list(reversed(found))[:limit]
+
+
+async def verify_acts(settings: Settings) -> Verdict:
+    """Check the whole audit log of administrative acts; raises OSError, MigrationsPending, StoreUnavailable."""
+    keys = read_keys(settings.admin.audit_key_file) if settings.admin.audit_key_file.exists() else ()
+    async with _migrated(settings) as database:
+        return await acts.verify_all(database, {key.id: key for key in keys})
+
+
+def _stamp(settings: Settings, who: str) -> Stamp:
+    """Return the stamp of an act from the command line; raises OSError."""
+    return Stamp(who, CLI, now(), open_keys(settings.admin.audit_key_file))
 
 
 @asynccontextmanager
@@ -236,10 +302,14 @@ async def explain(settings: Settings, name: str, most: int = EVENTS, before: dat
     The last events come with them, `most` of each, and none that came after `before`. Raises MigrationsPending,
     DatabaseRefuses, StoreUnavailable.
     """
-    key = settings.sealing.public
-    account_of = (lambda _: "") if key is None else partial(derive_account, key)
     async with _migrated(settings) as database:
-        return await SqlExplanationStore(database, now).find(name, account_of, most, before)
+        return await SqlExplanationStore(database, now).find(name, _account_of(settings), most, before)
+
+
+def _account_of(settings: Settings) -> Callable[[str], str]:
+    """Return what hashes a user as the timeline does; the role may have no key for that."""
+    key = settings.sealing.public
+    return (lambda _: "") if key is None else partial(derive_account, key)
 
 
 @asynccontextmanager

@@ -104,6 +104,8 @@ class WatchState(StrEnum):
     WIPING = "wiping"
     """A wipe is being acknowledged; the watch does nothing else any more, also after a restart."""
     WIPED = "wiped"
+    PAUSED = "paused"
+    """An administrator paused the mailbox. No watch has this state: the program around the watches shows it."""
 
     @property
     def ended(self) -> bool:

@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
 
 import typer
 
+from relay.cli.acting import who
 from relay.cli.configuration import DEFAULT, Config, default_config
 from relay.cli.doctor import doctor
 from relay.cli.init import init, write_shipped
 from relay.cli.invitations import invitations
+from relay.cli.mailboxes import mailboxes, maintenance
 from relay.cli.output import FAILED, FAULTY, describe, fail, failing, note, say, show_faults, show_warnings
 from relay.cli.phone import phone
+from relay.cli.registrations import registrations
 from relay.cli.running import run
 from relay.cli.sandbox import deliver, sandbox
 from relay.cli.status import check_health, status
@@ -41,7 +44,7 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-audits = typer.Typer(help="Check what left the company.", no_args_is_help=True)
+audits = typer.Typer(help="Check what left the company, and what administrators did.", no_args_is_help=True)
 cli.add_typer(audits, name="audit")
 wipes = typer.Typer(
     help="Let users come back whose device an administrator wiped.", no_args_is_help=True, rich_markup_mode=None
@@ -49,6 +52,9 @@ wipes = typer.Typer(
 cli.add_typer(wipes, name="wipes")
 cli.add_typer(invitations, name="invitations")
 cli.add_typer(sandbox, name="sandbox")
+cli.add_typer(mailboxes, name="mailboxes")
+cli.add_typer(registrations, name="registrations")
+cli.command()(maintenance)
 cli.command()(deliver)
 cli.command()(doctor)
 cli.command()(phone)
@@ -137,7 +143,8 @@ def keygen(
         refuse_existing(making.private_key_file, making.public_key_file)
         if forget:
             with failing("cannot reach the database"):
-                note(f"{run(app.forget_credentials(making.database))} credentials destroyed")
+                number = run(app.forget_credentials(making.database, making.audit_key_file, who()))
+            note(f"{number} credentials destroyed")
         else:
             _refuse_lost_keys(making)
         write_sealing_keys(making.private_key_file, making.public_key_file)
@@ -231,10 +238,18 @@ def verify(
         Path | None, typer.Option("--config", "-c", help="A relay.toml, to look registrations up in its database.")
     ] = None,
     role: RoleOption = Role.ALL,
+    *,
+    acts: Annotated[bool, typer.Option("--acts", help="Check the log of administrative acts in the database.")] = False,
 ) -> None:
-    """Prove that nothing but templates left: find any line that was changed, removed, moved, or is no template."""
+    """Prove that nothing but templates left: find any line that was changed, removed, moved, or is no template.
+
+    With --acts, check the log of what administrators did instead.
+    """
     from relay.cli.audit import audit, files_of
 
+    if acts:
+        _verify_acts(_load_database(config or default_config(), role))
+        return
     if not logs and config is None:
         config = default_config()
     settings = None if config is None else _load(config, role)
@@ -255,6 +270,31 @@ def verify(
     if found.faults:
         fail(f"{len(found.faults)} faults in {found.seen.lines} lines", FAILED)
     say(f"{found.seen.lines} lines, unbroken, and every body is one of the templates")
+
+
+@audits.command("acts")
+def list_acts(
+    config: Config = DEFAULT,
+    role: RoleOption = Role.ALL,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Entries at most, the newest ones.")] = 100,
+    user: Annotated[str | None, typer.Option("--user", help="Only acts about this user, in any spelling.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")] = False,
+) -> None:
+    """List what administrators did, the newest first: number, when, who, how, what, server, user's hash; by tabs."""
+    from relay import app
+    from relay.admin.documents import act
+    from relay.process import log
+
+    settings = _load_database(config, role)
+    log.configure("error", "text", sys.stderr)
+    with failing("cannot read the audit log"):
+        found = [act(each) for each in run(app.acts_of(settings, user, limit)) or []]
+    if as_json:
+        say(json.dumps(found, indent=2))
+        return
+    for each in found:
+        typer.echo("\t".join(str(each[name]) for name in ("number", "at", "who", "via", "what", "server", "subject")))
 
 
 @audits.command()
@@ -322,7 +362,7 @@ def restored(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     settings = _load_database(config, role)
     log.configure(settings.log.level, settings.log.format, sys.stderr)
     with failing("cannot reach the database"):
-        number = run(app.distrust(settings))
+        number = run(app.distrust(settings, who()))
     logging.getLogger(__name__).info("database restored", extra={"registrations": number})
     say(f"{number} registrations ring again once their apps have sent their device tokens")
 
@@ -354,7 +394,7 @@ def allow(
     settings = _load_database(config, role)
     log.configure(settings.log.level, settings.log.format, sys.stderr)
     with failing("cannot reach the database"):
-        allowed = run(app.allow_wiped(settings, user, server)) or []
+        allowed = run(app.allow_wiped(settings, user, server, who())) or []
     for each in allowed:
         fields = {"user": each.user, "server": each.server, "wiped_at": each.wiped_at.isoformat()}
         logging.getLogger(__name__).info("wiped mailbox allowed again", extra=fields)
@@ -424,6 +464,21 @@ def _prepare(settings: "Settings", *, serves: bool, ports: Collection[int] = ())
             app.look_at_host(settings, serves=serves, ports=ports)
     except SettingsInvalid as error:
         show_faults(error)
+
+
+def _verify_acts(settings: "Settings") -> None:
+    """Check the log of administrative acts; end the command with a status that says how it is."""
+    from relay import app
+
+    with failing("cannot read the audit log"):
+        found = run(app.verify_acts(settings))
+    if found is None:
+        raise typer.Exit(FAILED)
+    for fault in found.faults:
+        note(fault)
+    if found.faults:
+        fail(f"{len(found.faults)} faults in {found.entries} acts", FAILED)
+    say(f"{found.entries} acts, unbroken; the last one is {found.end}")
 
 
 def _note_unknown(settings: "Settings", registrations: set[str]) -> None:

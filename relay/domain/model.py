@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, NewType
 
-from eas_watcher.machine.memory import Memory, Progress, WatchState
+from eas_watcher.machine.memory import Condition, Memory, Progress, WatchState
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
 from eas_watcher.reasons import Reason
 from relay.domain.outcome import LastOutcome
@@ -274,6 +274,12 @@ class WatchRecord:
     candidates: tuple[Candidate, ...]
     registrations: int
     """How many registrations, in any state, name this mailbox; none: the mailbox may be forgotten."""
+    halted: Condition | None = None
+    """Set while an administrator paused the mailbox, or its server is in maintenance: nobody asks the server."""
+    retry: bool = False
+    """True once if an administrator ends the wait of the mailbox."""
+    forgotten: bool = False
+    """True if an administrator has the relay forget the mailbox's user."""
 
     @property
     def seals(self) -> list[bytes]:

@@ -61,6 +61,8 @@ class Recheck(StrEnum):
     WHILE_WATCHED = "with every Ping"
     NEW_CREDENTIAL = "when the app sends a new credential"
     NEW_START = "when it starts, and when an app registers for the mailbox again"
+    RESUMED = "when an administrator resumes it"
+    MAINTAINED = "when an administrator ends the maintenance"
     NEVER = "never"
     AS_NEWER = "as the newer version does"
 
@@ -448,6 +450,13 @@ REASONS: Final[Mapping[Reason, Row]] = MappingProxyType(
             "register again.",
             Recheck.NEW_START,
         ),
+        Reason.MAINTENANCE: Row(
+            Actor.NOBODY,
+            "The mailbox's server is in maintenance: pushes come again when that is over.",
+            "Nothing while it lasts; `relay maintenance NAME off` ends it.",
+            Recheck.MAINTAINED,
+            Concern.SERVER,
+        ),
         Reason.UNKNOWN: Row(
             Actor.ADMINISTRATOR,
             "The relay cannot watch the mailbox: its administrator sees why.",
@@ -480,6 +489,12 @@ STATES: Final[Mapping[WatchState, Row]] = MappingProxyType(
             Recheck.NEVER,
         ),
         WatchState.WIPED: _WIPED,
+        WatchState.PAUSED: Row(
+            Actor.ADMINISTRATOR,
+            "An administrator of the relay paused this mailbox: no pushes come until it is resumed.",
+            "`relay mailboxes resume` lets it go on.",
+            Recheck.RESUMED,
+        ),
     }
 )
 """State -> what follows from it, for a mailbox without a reason."""

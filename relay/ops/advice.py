@@ -23,6 +23,8 @@ between them."""
 def advise_on_mailbox(explanation: MailboxExplanation, now: datetime) -> str:
     """Return what to do about the watch of a mailbox."""
     mailbox = explanation.mailbox
+    if mailbox.state is WatchState.PAUSED or mailbox.reason is Reason.MAINTENANCE:
+        return row_of(mailbox.state, mailbox.reason).remedy
     if explanation.owner is None or explanation.owned_until is None or explanation.owned_until < now:
         return "No process watches this mailbox: start `relay serve` (role all or watch), or see why it holds no lease."
     if mailbox.state is WatchState.WATCHING and _late(mailbox, now):
@@ -36,9 +38,13 @@ def advise_on_mailbox(explanation: MailboxExplanation, now: datetime) -> str:
     return " ".join(filter(None, (row.remedy, _allow(mailbox) if row.access_rule else "", again)))
 
 
-def advise_on_registration(known: KnownRegistration, reason: Reason | None, now: datetime) -> str:
-    """Return what to do about the pushes of a registration; `reason` is that of its mailbox."""
+def advise_on_registration(
+    known: KnownRegistration, reason: Reason | None, now: datetime, *, paused: bool = False
+) -> str:
+    """Return what to do about the pushes of a registration; `reason` is that of its mailbox, which may be `paused`."""
     registration = known.registration
+    if paused and registration.state is not RegistrationState.WIPED:
+        return "An administrator paused its mailbox: no push leaves, and what waits does so until it is resumed."
     if registration.state is RegistrationState.VERIFYING and reason not in {None, Reason.NOT_ASKED}:
         return "Its credential waits for the mail server's word: do what is said above about the mailbox."
     if registration.state is not RegistrationState.ACTIVE:

@@ -1,4 +1,4 @@
-"""The routes of the ops listener: /livez, /readyz, /healthz and /metrics; plain HTTP, on loopback by default."""
+"""The routes of the ops listener: /livez, /readyz, /healthz, /metrics, and the admin API; plain HTTP, on loopback."""
 
 from collections.abc import Collection
 from http import HTTPStatus
@@ -9,16 +9,20 @@ from aiohttp.typedefs import Handler, Middleware
 
 from relay.http import kinds, problems
 from relay.http.addresses import read_address
+from relay.ops.admin_api import AdminApi
 from relay.ops.health import Health, PartState, Report, worst
 from relay.ops.metrics import CONTENT_TYPE, Metrics
 
 ELSEWHERE: Final = kinds.Kind(HTTPStatus.MISDIRECTED_REQUEST, "unknown-host", "The listener has another name")
 
 
-def create_ops_app(health: Health, metrics: Metrics, hosts: Collection[str] = ()) -> web.Application:
+def create_ops_app(
+    health: Health, metrics: Metrics, hosts: Collection[str] = (), admin: AdminApi | None = None
+) -> web.Application:
     """Return the application; it holds no state of its own.
 
-    It answers to the names of loopback, to the address that it was reached at, and to `hosts`.
+    It answers to the names of loopback, to the address that it was reached at, and to `hosts`. Without `admin` there is
+    no admin API.
     """
 
     async def livez(_: web.Request) -> web.Response:
@@ -44,6 +48,8 @@ def create_ops_app(health: Health, metrics: Metrics, hosts: Collection[str] = ()
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/metrics", exposition)
+    if admin is not None:
+        admin.add_to(app)
     return app
 
 

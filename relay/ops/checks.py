@@ -31,8 +31,10 @@ SPRAYED: Final = 0.4  # of the refused logins that a server bears; more are hard
 SLOW: Final = 0.25  # seconds a timer may be late before Pings and pushes suffer
 STALLED: Final = 2.0  # seconds
 
-_NOT_MEANT: Final = (WatchState.WIPING, WatchState.WIPED, WatchState.VERIFYING, WatchState.CREDENTIAL_REFUSED)
-"""States of mailboxes that wait for their users, or for a first credential, and not for a watch."""
+_NOT_MEANT: Final = (
+    *(WatchState.WIPING, WatchState.WIPED, WatchState.VERIFYING, WatchState.CREDENTIAL_REFUSED, WatchState.PAUSED),
+)
+"""States of mailboxes that wait for their users, an administrator, or a first credential, and not for a watch."""
 SHOWN: Final = 5
 """Rights too many that health names; the log has all."""
 CLOSE: Final = (
@@ -62,7 +64,7 @@ def mailboxes(levels: Callable[[], Mapping[tuple[WatchState, Reason | None], int
     """
 
     def check() -> Finding:
-        known = levels()
+        known = {key: n for key, n in (levels() or {}).items() if key[1] is not Reason.MAINTENANCE}
         if not known:
             return OK
         ill = {key: n for key, n in known.items() if _ill(*key)}
@@ -267,4 +269,4 @@ def _ill(state: WatchState, reason: Reason | None) -> bool:
 
 def _unproved(state: WatchState, reason: Reason | None) -> bool:
     """Return True for mailboxes without an accepted credential whose server was asked, or should have been, in vain."""
-    return state is WatchState.VERIFYING and reason not in {None, Reason.NOT_ASKED}
+    return state is WatchState.VERIFYING and reason not in {None, Reason.NOT_ASKED, Reason.MAINTENANCE}

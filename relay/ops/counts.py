@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -27,6 +27,8 @@ class Counts:
     tokens: Sequence[TokenLevel]
     refused_logins: Mapping[str, RefusedLogins]
     read_at: datetime
+    maintained: Mapping[str, datetime] = field(default_factory=dict)
+    """The mail servers in maintenance, and since when."""
 
 
 class CountsCache:
@@ -41,6 +43,10 @@ class CountsCache:
         self.reachable = False
         """Whether the last refresh succeeded."""
 
+    def maintained(self, server: str) -> datetime | None:
+        """Return since when a mail server is in maintenance; None: it is not."""
+        return None if self.newest is None else self.newest.maintained.get(server)
+
     async def refresh(self) -> None:
         """Read the counts again; the old ones stay if the database does not answer."""
         try:
@@ -50,11 +56,12 @@ class CountsCache:
                 registrations = await self._store.registrations_by_state()
                 outbox = await self._store.outbox()
                 tokens = await self._store.tokens()
+                maintained = await self._store.maintained()
                 refused = await self._store.refused_logins(self._clock())
         except (StoreUnavailable, TimeoutError):
             self.reachable = False
             return
-        self.newest = Counts(mailboxes, registrations, outbox, tokens, refused, self._clock())
+        self.newest = Counts(mailboxes, registrations, outbox, tokens, refused, self._clock(), maintained)
         self.reachable = True
 
     async def run(self) -> None:

@@ -105,7 +105,7 @@ def text(
             f"  provider     {_last_outcome(own) or 'said nothing so far'}",
             *([f"  quarantine   {_quarantined(own.quarantine, now)}"] if own.quarantine else []),
             *(f"  waiting      {_waiting(mark, now)}" for mark in known.marks),
-            f"  to do        {advise_on_registration(known, mailbox.reason, now)}",
+            f"  to do        {_advise(known, mailbox, now)}",
         ]
     lines += _aside(explanation) + _happened(explanation.events, now, zone, at)
     return "\n".join(lines) + "\n"
@@ -174,8 +174,12 @@ def _registration(known: KnownRegistration, mailbox: Mailbox, now: datetime) -> 
             }
             for mark in known.marks
         ],
-        "to_do": advise_on_registration(known, mailbox.reason, now),
+        "to_do": _advise(known, mailbox, now),
     }
+
+
+def _advise(known: KnownRegistration, mailbox: Mailbox, now: datetime) -> str:
+    return advise_on_registration(known, mailbox.reason, now, paused=mailbox.state is WatchState.PAUSED)
 
 
 def _with_subfolders(own: Registration) -> list[str]:

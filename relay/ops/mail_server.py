@@ -1,7 +1,7 @@
 """The health of one mail server, by its admission and by what is known about its workers and the path to it."""
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -29,14 +29,22 @@ CUT: Final = (
 
 
 def mail_server(
-    name: str, admission: Callable[[], ServerAdmission | None], clock: Clock, used: Used | None = None
+    name: str,
+    admission: Callable[[], ServerAdmission | None],
+    clock: Clock,
+    used: Used | None = None,
+    maintained: Callable[[str], datetime | None] = lambda _: None,
 ) -> Part:
     """Return the part of a configured server; `admission` returns None until the first request to the server.
 
-    `used` returns the connections to it.
+    `used` returns the connections to it, `maintained` since when it is in maintenance.
     """
 
     def check() -> Finding:
+        since = maintained(name)
+        if since is not None:
+            text = f"is in maintenance since {since:%Y-%m-%d %H:%M} UTC: its mailboxes are not watched"
+            return Finding(PartState.DEGRADED, text, f"When it is over: `relay maintenance {name} off`.")
         known = admission()
         found = OK if known is None else _judge(name, known, clock)
         return Finding(PartState.OK, _describe(used())) if found == OK and used is not None else found

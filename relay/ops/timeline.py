@@ -37,6 +37,7 @@ _STATES: Final[Mapping[str, str]] = {
     WatchState.BLOCKED: "the mail server denies access",
     WatchState.WIPING: "a wipe is acknowledged",
     WatchState.WIPED: "an administrator wiped the device: the watch has ended",
+    WatchState.PAUSED: "an administrator paused the mailbox: no watch, and no pushes",
 }
 _DENIALS: Final[Mapping[str, str]] = {
     Denial.CREDENTIAL: "wrong user or password, says the mail server",

@@ -14,6 +14,7 @@ from relay.http.hosts import overlap
 from relay.network.urls import is_loopback, secure_url
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
+from relay.settings.admin import admin_settings
 from relay.settings.apns import ApnsChecks
 from relay.settings.contents import missing
 from relay.settings.database import DATABASE, database_settings
@@ -88,6 +89,7 @@ class Checks:
         database = database_settings(read("database", DatabaseSection, faults), self._files, self._role, state_dir)
         sealing = self._sealing(state_dir, read("sealing", SealingSection, faults))
         api, ops = self._listeners(read("api", ApiSection, faults), read("ops", OpsSection, faults))
+        admin = admin_settings(self._sections, self._files, self._role, state_dir)
         discovery = self._server_checks.autodiscover()
         servers = self._servers(self._sections.servers(faults), discovery.hosts)
         if self._role in PUSHES:
@@ -106,6 +108,7 @@ class Checks:
             sealing=sealing,
             api=api,
             ops=ops,
+            admin=admin,
             servers=MappingProxyType(servers),
             autodiscover=discovery,
             apns=self._apns(apns, apns_checks),

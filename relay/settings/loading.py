@@ -12,10 +12,18 @@ from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Role
 from relay.http.hosts import reached_at
 from relay.security.sealing import SealingPrivateKey
+from relay.settings.admin import audit_key_file
 from relay.settings.checks import Checks, key_files, state_folder
 from relay.settings.database import database_settings
 from relay.settings.files import Files, credentials_folder
-from relay.settings.sections import DatabaseSection, OpsSection, RelaySection, SealingSection, WebPushSection
+from relay.settings.sections import (
+    AdminSection,
+    DatabaseSection,
+    OpsSection,
+    RelaySection,
+    SealingSection,
+    WebPushSection,
+)
 from relay.settings.source import Faults, read_sections
 from relay.settings.values import DatabaseSettings, KeyMaking, Origin, Settings
 
@@ -47,12 +55,13 @@ def key_making(path: Path, environ: Mapping[str, str]) -> KeyMaking:
     sealing = sections.read("sealing", SealingSection, faults)
     state_dir = state_folder(files.folder, relay, faults)
     database = database_settings(sections.read("database", DatabaseSection, faults), files, Role.ALL, state_dir)
+    admin = sections.read("admin", AdminSection, faults)
     former = files.former_keys([files.path(name) for name in sealing.former_private_key_files])
     if faults.list:
         raise SettingsInvalid(faults.list)
     private, public = key_files(files, state_dir, sealing)
     ids = SealingPrivateKey(former[0], former[1:]).ids if former else frozenset[bytes]()
-    return KeyMaking(private, public, ids, database)
+    return KeyMaking(private, public, ids, database, audit_key_file(files, admin, state_dir))
 
 
 def database_of(path: Path, environ: Mapping[str, str], role: Role) -> DatabaseSettings:

@@ -166,6 +166,27 @@ class OpsSection(Section):
     )
 
 
+class AdminSection(Section):
+    """[admin]: the acts of administrators, and who may do them over HTTP."""
+
+    audit_key_file: Text | None = Field(
+        default=None,
+        description="keys of the audit log of administrative acts, the newest first; "
+        "unset: admin-audit.key in relay.state_dir",
+    )
+
+
+class AdminTokenSection(Section):
+    """[admin.tokens.NAME]: one token of the admin API."""
+
+    file: Text | None = Field(
+        default=None, description="file whose first line is the token, or sha256: and the SHA-256 of the token in hex"
+    )
+    scopes: Annotated[tuple[Literal["read", "act", "forget"], ...], BeforeValidator(split), Field(min_length=1)] = (
+        Field(default=("read",), description="what it opens, out of read, act, forget")
+    )
+
+
 Version = Literal["12.1", "14.0", "14.1", "16.0", "16.1"]
 VERSIONS: Final[tuple[Version, ...]] = get_args(Version)
 LONGEST_HEARTBEAT: Final = 3540  # seconds, Exchange's upper bound [MS-ASCMD 2.2.3.79.1]
@@ -494,6 +515,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "sealing": SealingSection,
     "api": ApiSection,
     "ops": OpsSection,
+    "admin": AdminSection,
     "servers": ServerSection,
     "autodiscover": AutodiscoverSection,
     "apns": ApnsSection,
@@ -508,7 +530,11 @@ SECTIONS: Final[dict[str, type[Section]]] = {
 }
 """The tables of relay.toml; `servers` holds one such table per server."""
 
-NAMED: Final[dict[str, type[Section]]] = {"servers": ServerSection, "apns.accounts": ApnsAccountSection}
+NAMED: Final[dict[str, type[Section]]] = {
+    "servers": ServerSection,
+    "apns.accounts": ApnsAccountSection,
+    "admin.tokens": AdminTokenSection,
+}
 """The tables that hold one table per name; operators choose the names."""
 
 
@@ -516,7 +542,8 @@ def known_keys() -> dict[str, tuple[Any, str]]:
     """Return every key, e.g. "api.port" and "servers.NAME.url", with its default and its meaning."""
     keys: dict[str, tuple[Any, str]] = {}
     for table, section in SECTIONS.items():
-        for where, fields in (table, section), (f"{table}.accounts", NAMED.get(f"{table}.accounts")):
+        inner = [(where, fields) for where, fields in NAMED.items() if where.startswith(f"{table}.")]
+        for where, fields in (table, section), *inner:
             name = f"{where}.NAME" if where in NAMED else where
             if fields is not None:
                 keys |= {

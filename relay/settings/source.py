@@ -14,12 +14,24 @@ from pydantic_core import ErrorDetails
 from relay.domain.errors import SettingsInvalid
 from relay.security.secret_files import Process, unreadable
 from relay.settings.contents import read_regular, text_misfit
-from relay.settings.sections import NAMED, RETIRED, SECTIONS, ApnsAccountSection, Section, ServerSection
+from relay.settings.sections import (
+    NAMED,
+    RETIRED,
+    SECTIONS,
+    AdminTokenSection,
+    ApnsAccountSection,
+    Section,
+    ServerSection,
+)
 
 PREFIX: Final = "RELAY__"
 SERVER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 """Server names go into metrics, logs and environment variables."""
-NAMES: Final = {"servers": "mail server", "apns.accounts": "developer team or certificate"}
+NAMES: Final = {
+    "servers": "mail server",
+    "apns.accounts": "developer team or certificate",
+    "admin.tokens": "administrator or program",
+}
 """What a table of NAMED describes, in the words of remedies."""
 KINDS: Final = {
     "int": "must be a whole number",
@@ -93,6 +105,12 @@ class Sections:
         apns = self.tables.get("apns", {})
         tables = apns.get("accounts", {}) if isinstance(apns, dict) else {}
         return self._named("apns.accounts", tables, ApnsAccountSection, faults)
+
+    def admin_tokens(self, faults: Faults) -> dict[str, AdminTokenSection]:
+        """Return the tables of all admin tokens, by name; an unusable name is reported and left out."""
+        admin = self.tables.get("admin", {})
+        tables = admin.get("tokens", {}) if isinstance(admin, dict) else {}
+        return self._named("admin.tokens", tables, AdminTokenSection, faults)
 
     def _named(self, where: str, tables: Any, model: type[S], faults: Faults) -> dict[str, S]:
         """Return the tables below the table `where`, e.g. "servers", by name."""

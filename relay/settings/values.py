@@ -9,6 +9,7 @@ from typing import Literal
 from eas_watcher.auth.grant import OAuthClient
 from eas_watcher.auth.negotiate import Service
 from eas_watcher.machine.state import Policy
+from relay.admin.tokens import AdminToken
 from relay.domain.model import AUTODISCOVER, Platform, Role
 from relay.domain.retention import Retention
 from relay.domain.tries import DEFAULT, TryLimits, share_directories
@@ -74,6 +75,7 @@ class KeyMaking:
     former: frozenset[bytes]
     """The ids of the keys in sealing.former_private_key_files."""
     database: DatabaseSettings
+    audit_key_file: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,16 @@ class OpsSettings:
     port: int
     names: tuple[str, ...] = ()
     """Further names and addresses that requests may be for."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSettings:
+    """The acts of administrators, and who may do them over HTTP."""
+
+    audit_key_file: Path
+    """The keys of the audit log."""
+    tokens: tuple[AdminToken, ...] = ()
+    """Who may use the admin API; empty: it is off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +247,7 @@ class Settings:
     sealing: SealingSettings
     api: ApiSettings | None
     ops: OpsSettings
+    admin: AdminSettings
     servers: Mapping[str, ServerSettings]
     autodiscover: AutodiscoverSettings
     apns: ApnsConfig | None
@@ -251,6 +264,11 @@ class Settings:
     warnings: tuple[tuple[str, str, str], ...] = ()
     """What works, but should change: key as in TOML, what is wrong, what to do."""
     origin: Origin = field(default_factory=Origin, repr=False, compare=False)
+
+    @property
+    def server_names(self) -> frozenset[str]:
+        """The names that mailboxes have of their servers."""
+        return frozenset({*self.servers, *([AUTODISCOVER] if self.autodiscover.hosts else [])})
 
     @property
     def limits(self) -> Mapping[str, TryLimits]:

@@ -16,7 +16,7 @@ from relay.domain.timeline import Happening
 from relay.domain.unreadable import UnreadableRows
 from relay.store.engine import Database
 from relay.store.reading import Bad, Reader, faults
-from relay.store.rows import MAILBOX, REGISTRATION, AnyRow, read_mailbox, read_registration
+from relay.store.rows import REGISTRATION, SHOWN, AnyRow, read_registration, read_shown
 from relay.store.tables import candidate, mailbox, node, outbox, registration, shard
 from relay.store.timeline import events_of, mailboxes_of
 from relay.store.wakeups import LocalWakeups
@@ -97,11 +97,11 @@ def _read_mark(row: AnyRow) -> tuple[str, WaitingMark]:
 
 
 _MAILBOXES: Final = Reader(
-    sa.select(*MAILBOX, shard.c.owner, sa.func.coalesce(node.c.alive_until, shard.c.lease_until).label("owned_until"))
+    sa.select(*SHOWN, shard.c.owner, sa.func.coalesce(node.c.alive_until, shard.c.lease_until).label("owned_until"))
     .outerjoin_from(mailbox, shard, shard.c.number == mailbox.c.shard)
     .outerjoin(node, node.c.id == shard.c.owner),
     [mailbox.c.id],
-    lambda row: (read_mailbox(row), row.owner, row.owned_until),
+    lambda row: (read_shown(row), row.owner, row.owned_until),
 )
 _REGISTRATIONS: Final = Reader(
     sa.select(

@@ -27,7 +27,7 @@ from relay.store.marks import Claim, Key, NewMark
 from relay.store.moves import with_moves
 from relay.store.prepared import Prepared
 from relay.store.reading import UNDECODABLE, Reader, fetch, is_ours
-from relay.store.rows import AnyRow, read_cause, read_pushed
+from relay.store.rows import PAUSED, AnyRow, read_cause, read_pushed
 from relay.store.tables import registration
 
 _LISTENING: Final = (
@@ -155,6 +155,7 @@ class Addressee(NamedTuple):
     locale: str
     pushed: Mapping[str, float]
     active: bool
+    """Whether it gets pushes: it is active, and no administrator paused its mailbox."""
     quarantined: bool
 
 
@@ -168,7 +169,7 @@ def _read_addressee(row: AnyRow) -> Addressee:
         Mode(row.mode),
         row.locale,
         read_pushed(row.pushed),
-        row.state == RegistrationState.ACTIVE.value,
+        row.state == RegistrationState.ACTIVE.value and not row.paused,
         row.recheck_at is not None,
     )
 
@@ -185,6 +186,7 @@ _ADDRESSEES: Final = Reader(
         registration.c.pushed,
         registration.c.state,
         registration.c.recheck_at,
+        registration.c.mailbox_id.in_(PAUSED).label("paused"),
     ).where(_CONCERNED),
     [registration.c.id],
     _read_addressee,

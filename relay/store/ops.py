@@ -18,8 +18,8 @@ from relay.domain.unreadable import UnreadableRows
 from relay.store import tries
 from relay.store.engine import Database
 from relay.store.reading import WRONG, describe
-from relay.store.rows import AnyRow
-from relay.store.tables import mailbox, node, outbox, registration, shard
+from relay.store.rows import AnyRow, shown_condition
+from relay.store.tables import mailbox, maintenance, node, outbox, registration, shard
 
 
 class SqlOpsStore:
@@ -44,9 +44,9 @@ class SqlOpsStore:
         await self._database.run(lambda connection: connection.scalar(sa.select(1)))
 
     async def mailboxes_by_state(self) -> Mapping[tuple[WatchState, Reason | None], int]:
-        """Count mailboxes by state and reason."""
-        group = (mailbox.c.state, mailbox.c.reason)
-        rows = await self._database.run(_rows, sa.select(*group, sa.func.count()).group_by(*group))
+        """Count mailboxes by state and reason, as people see them."""
+        shown = sa.select(*shown_condition()).select_from(mailbox).subquery()
+        rows = await self._database.run(_rows, sa.select(*shown.c, sa.func.count()).group_by(*shown.c))
         counts: Counter[tuple[WatchState, Reason | None]] = Counter()
         for state, reason, number in self._known(rows, mailbox, WatchState):
             counts[state, read_reason(reason)] += number  # two reasons of a newer version are one to this version
@@ -91,6 +91,11 @@ class SqlOpsStore:
                 minutes = round(limits.window.total_seconds() / 60)
                 found[server] = RefusedLogins(budget.strangers + budget.owners, limits.refusals, minutes, wait)
         return found
+
+    async def maintained(self) -> Mapping[str, datetime]:
+        """Return the mail servers in maintenance, and since when."""
+        rows = await self._database.run(_rows, sa.select(maintenance.c.server, maintenance.c.since))
+        return {row.server: row.since for row in rows}
 
     async def tokens(self) -> Sequence[TokenLevel]:
         """Count active registrations by app, environment and the reason why their device tokens are refused."""

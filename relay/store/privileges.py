@@ -10,12 +10,14 @@ from relay.domain.model import Role
 from relay.store.engine import Database
 from relay.store.rows import MAILBOX, QUARANTINE
 from relay.store.tables import (
+    act,
     candidate,
     challenged,
     collection,
     event,
     hierarchy,
     mailbox,
+    maintenance,
     metadata,
     node,
     outbox,
@@ -35,6 +37,10 @@ PUSH: Final = "relay_push"
 ROLES: Final = (API, WATCH, PUSH)
 
 _FIRST: Final = ("id", "server", "user", "user_key", "device_id", "shard", "state", "since", "dirty")
+_FIXED: Final = ("id", "server", "user", "user_key", "device_id", "shard", "paused_at", "forgotten")
+"""What the watch role never changes of a mailbox."""
+_STEERING: Final = ("paused_at", "retry", "forgotten")
+"""What administrators ask for. The watch role does it, so that no other one needs the rights to it."""
 _UNUSED: Final = ("candidate_refusals", "candidate_refused_at")
 """Columns of mailboxes that the version before reads; a later migration drops them."""
 _QUARANTINE: Final = tuple(column.name for column in QUARANTINE)
@@ -94,9 +100,9 @@ def _without(table: sa.Table, *names: str) -> tuple[str, ...]:
 
 GRANTS: Final = (
     # The api role registers and shows; of credentials it reads only whether one waits.
-    Grant(API, "mailbox", "SELECT", (*(column.name for column in MAILBOX), "user_key", *_UNUSED)),
+    Grant(API, "mailbox", "SELECT", (*(column.name for column in MAILBOX), "user_key", *_UNUSED, *_STEERING)),
     Grant(API, "mailbox", "INSERT", _FIRST),
-    Grant(API, "mailbox", "UPDATE", ("dirty",)),
+    Grant(API, "mailbox", "UPDATE", ("dirty", *_STEERING)),
     *_whole(API, registration, "SELECT", "DELETE"),
     Grant(API, "registration", "INSERT", _NEW),
     Grant(API, "registration", "UPDATE", _CHANGED),
@@ -112,9 +118,11 @@ GRANTS: Final = (
     Grant(API, "push_test", "UPDATE", ("state", "ended_at")),
     *_whole(API, tombstone, "SELECT", "INSERT", "DELETE"),
     *_whole(API, event, "SELECT", "DELETE"),
+    *_whole(API, wipe, "SELECT"),
+    *_whole(API, maintenance, "INSERT", "DELETE"),
     # The watch role opens credentials; it may not read device tokens and registration secrets.
     *_whole(WATCH, mailbox, "SELECT", "DELETE"),
-    Grant(WATCH, "mailbox", "UPDATE", _without(mailbox, "id", "server", "user", "user_key", "device_id", "shard")),
+    Grant(WATCH, "mailbox", "UPDATE", _without(mailbox, *_FIXED)),
     *_whole(WATCH, collection, "SELECT", "INSERT", "UPDATE", "DELETE"),
     *_whole(WATCH, hierarchy, "SELECT", "INSERT", "DELETE"),
     Grant(
@@ -148,7 +156,7 @@ GRANTS: Final = (
     *_whole(WATCH, path, "SELECT", "INSERT", "UPDATE"),
     *_whole(WATCH, sealed_anew, "SELECT", "INSERT"),
     # The push role sends; of mailboxes it may count the states, for its metrics, and mark one that lost a registration.
-    Grant(PUSH, "mailbox", "SELECT", ("id", "state", "reason")),
+    Grant(PUSH, "mailbox", "SELECT", ("id", "server", "state", "reason", "paused_at")),
     Grant(PUSH, "mailbox", "UPDATE", ("dirty",)),
     Grant(PUSH, "registration", "SELECT", _FOR_PUSH),
     Grant(PUSH, "registration", "UPDATE", ("state", "last_push_at", "last_outcome", "pushed", *_QUARANTINE)),
@@ -165,7 +173,8 @@ GRANTS: Final = (
     Grant(PUSH, "push_test", "SELECT", ("registration_id", "state")),
     Grant(PUSH, "push_test", "UPDATE", ("state", "reason", "channel", "ended_at")),
     *(Grant(user, "event", "INSERT", _without(event, "id")) for user in ROLES),
-    *(grant for user in ROLES for table in (shard, node) for grant in _whole(user, table, "SELECT")),
+    *(grant for user in (API, WATCH) for grant in _whole(user, act, "SELECT", "INSERT")),
+    *(grant for user in ROLES for table in (shard, node, maintenance) for grant in _whole(user, table, "SELECT")),
     *(Grant(user, "alembic_version", "SELECT") for user in ROLES),
 )
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, TypeVar
 import sqlalchemy as sa
 
 from eas_watcher.commands.folder_sync import Folder
-from eas_watcher.machine.memory import Collection, Memory
+from eas_watcher.machine.memory import Collection, Condition, Memory
 from eas_watcher.names import CollectionClass, CollectionId, MailboxId, SyncKey
 from relay.domain.model import Candidate, Mailbox, RegistrationId, RegistrationState, WatchRecord
 from relay.domain.unreadable import UnreadableRows
@@ -21,9 +21,11 @@ from relay.store.rows import (
     COLLECTION,
     MAILBOX,
     PARTNERSHIP,
+    STEERING,
     AnyRow,
     read_classes,
     read_collection,
+    read_halt,
     read_hierarchy,
     read_mailbox,
     read_memory,
@@ -34,7 +36,7 @@ from relay.store.tables import candidate, collection, hierarchy, mailbox, regist
 
 _THIS: Final = mailbox.c.id == sa.bindparam("_id")
 AT_ONCE: Final = 500  # mailboxes per statement; far below both databases' limit of parameters
-_MAILBOXES: Final = sa.select(*MAILBOX, *PARTNERSHIP, mailbox.c.sealed_credential)
+_MAILBOXES: Final = sa.select(*MAILBOX, *PARTNERSHIP, *STEERING, mailbox.c.sealed_credential)
 TABLES: Final = ("mailbox", "collection", "hierarchy", "registration")
 """The tables whose rows belong to a mailbox, as `UnreadableRows` names them."""
 
@@ -45,6 +47,9 @@ class Owned(NamedTuple):
     mailbox: Mailbox
     memory: Memory
     sealed_credential: bytes | None
+    halted: Condition | None
+    retry: bool
+    forgotten: bool
 
 
 class Wish(NamedTuple):
@@ -62,7 +67,8 @@ class Wish(NamedTuple):
 
 
 def _read_owned(row: AnyRow) -> Owned:
-    return Owned(read_mailbox(row), read_memory(row), row.sealed_credential)
+    mailbox, memory = read_mailbox(row), read_memory(row)
+    return Owned(mailbox, memory, row.sealed_credential, read_halt(row), row.retry, row.forgotten)
 
 
 def _read_wish(row: AnyRow) -> Wish:
@@ -95,7 +101,9 @@ _LEASED: Final = (
 _ALL_OWNED: Final = Prepared(_LEASED)
 _DIRTY_OWNED: Final = Prepared(_LEASED.where(mailbox.c.dirty))
 _DIRTY_SHARDS: Final = Prepared(sa.select(mailbox.c.shard).where(mailbox.c.dirty).distinct())
-_CLEAR_DIRTY: Final = Prepared(sa.update(mailbox).where(Among("ids", mailbox.c.id)).values(dirty=sa.false()))
+_CLEAR_DIRTY: Final = Prepared(
+    sa.update(mailbox).where(Among("ids", mailbox.c.id)).values(dirty=sa.false(), retry=sa.false())
+)
 _WISHES: Final = Reader(
     sa.select(
         registration.c.mailbox_id,
@@ -165,7 +173,9 @@ def take_records(
     only_dirty: bool,
     at_once: int = AT_ONCE,
 ) -> list[WatchRecord]:
-    """Lock and read mailboxes of shards that are still leased, clear their dirty flags; all: count a try on their keys.
+    """Lock and read mailboxes of shards that are still leased, clear their dirty and retry flags.
+
+    Without `only_dirty` a try is counted on their keys.
 
     Those that cannot be read stay as they are, dirty or not.
     """
@@ -265,6 +275,9 @@ def _record(
             Candidate(each.id, id_, each.sealed, each.created_at) for each in wishes if each.sealed is not None
         ),
         registrations=len(wishes) + lost,
+        halted=owned.halted,
+        retry=owned.retry,
+        forgotten=owned.forgotten,
     )
 
 

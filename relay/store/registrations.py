@@ -49,9 +49,11 @@ from relay.store.reading import WRONG, Bad, Reader, faults
 from relay.store.rows import (
     MAILBOX,
     REGISTRATION,
+    SHOWN,
     AnyRow,
     read_mailbox,
     read_registration,
+    read_shown,
     write_classes,
     write_quarantine,
 )
@@ -126,7 +128,7 @@ class SqlRegistrationStore:
 
     async def view(self, registration_id: RegistrationId) -> RegistrationView | None:
         """Read one registration with its mailbox."""
-        found, bad = await self._reads.run(_VIEWS.all, _VIEWS_OF, {"ids": [registration_id]})
+        found, bad = await self._reads.run(VIEWS.all, _VIEWS_OF, {"ids": [registration_id]})
         self._unreadable.looked("registration", registration_id, faults(bad))
         self._refuse(bad)
         return found[0] if found else None
@@ -242,7 +244,7 @@ class SqlRegistrationStore:
 def _read_view(row: AnyRow) -> RegistrationView:
     return RegistrationView(
         registration=read_registration(row),
-        mailbox=read_mailbox(row),
+        mailbox=read_shown(row),
         candidate_pending=bool(row.candidate_pending),
         candidate_refused=row.candidate_refused,
         seen_at=row.seen_at,
@@ -250,10 +252,10 @@ def _read_view(row: AnyRow) -> RegistrationView:
 
 
 _MAILBOXES: Final = Reader(sa.select(*MAILBOX), [mailbox.c.id], read_mailbox)
-_VIEWS: Final = Reader(
+VIEWS: Final = Reader(
     sa.select(
         *REGISTRATION,
-        *MAILBOX,
+        *SHOWN,
         registration.c.candidate_refused,
         registration.c.seen_at,
         candidate.c.registration_id.is_not(None).label("candidate_pending"),
@@ -273,7 +275,7 @@ _ALIKE: Final = Prepared(
         mailbox.c.user_key, mailbox.c.id
     )
 )
-_VIEWS_OF: Final = Prepared(_VIEWS.query.where(Among("ids", registration.c.id)))
+_VIEWS_OF: Final = Prepared(VIEWS.query.where(Among("ids", registration.c.id)))
 _CANDIDATES_OF: Final = Prepared(
     sa.select(candidate.c.registration_id).where(Among("ids", candidate.c.registration_id))
 )
@@ -309,7 +311,7 @@ def _look_at(
         rows = _CANDIDATES_OF.rows(connection, {"ids": list(seen)})
         looked = {RegistrationId(row.registration_id): None for row in rows}
     if left := [id_ for id_ in ids if id_ not in looked]:
-        found, _ = _VIEWS.all(connection, _VIEWS_OF, {"ids": left})
+        found, _ = VIEWS.all(connection, _VIEWS_OF, {"ids": left})
         looked |= {view.registration.id: view for view in found}
     return looked
 

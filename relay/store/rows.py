@@ -1,14 +1,16 @@
 """The columns that each reader asks for, and the values they become."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
+import sqlalchemy as sa
 from sqlalchemy import Row
 
 from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.commands.provision import Acknowledgement
-from eas_watcher.machine.memory import WIPES, Collection, Memory, Partnership, WatchState
+from eas_watcher.machine.memory import WIPES, Collection, Condition, Memory, Partnership, WatchState
 from eas_watcher.names import (
     CollectionClass,
     CollectionId,
@@ -19,6 +21,7 @@ from eas_watcher.names import (
     ServerId,
     SyncKey,
 )
+from eas_watcher.reasons import Reason
 from relay.domain.model import (
     DuePush,
     Environment,
@@ -34,7 +37,7 @@ from relay.domain.model import (
 from relay.domain.outcome import LastOutcome
 from relay.domain.reasons import Cause, read_detail, read_reason
 from relay.push.settlement import MarkUpdate, PendingMark, Recipient, RegistrationUpdate
-from relay.store.tables import Moment, collection, mailbox, outbox, registration
+from relay.store.tables import Moment, collection, mailbox, maintenance, outbox, registration
 
 LONGEST_WAIT: Final = 4000.0
 """Seconds; a watch waits an hour and 10 % at most, so a later next try was written while the clock was wrong."""
@@ -57,6 +60,17 @@ MAILBOX: Final = (
     mailbox.c.last_change_at,
 )
 """What the api and watch roles may read of a mailbox."""
+
+MAINTAINED: Final = (
+    sa.select(maintenance.c.since).where(maintenance.c.server == mailbox.c.server).scalar_subquery()
+).label("maintained_at")
+"""Since when the server of a mailbox is in maintenance; null: it is not."""
+SHOWN: Final = (*MAILBOX, mailbox.c.paused_at, MAINTAINED)
+"""What `read_shown` needs."""
+STEERING: Final = (mailbox.c.paused_at, mailbox.c.retry, mailbox.c.forgotten, MAINTAINED)
+"""What administrators ask of the watch role."""
+PAUSED: Final = sa.select(mailbox.c.id).where(mailbox.c.paused_at.is_not(None))
+"""The ids of all mailboxes that are paused."""
 
 PARTNERSHIP: Final = (
     mailbox.c.version,
@@ -165,6 +179,42 @@ def read_mailbox(row: AnyRow) -> Mailbox:
         last_ping_at=row.last_ping_at,
         heartbeat=row.heartbeat,
         last_change_at=row.last_change_at,
+    )
+
+
+def read_halt(row: AnyRow) -> Condition | None:
+    """Read of the columns STEERING what keeps the watch role from asking the mail server; None: nothing."""
+    if row.paused_at is not None:
+        return Condition(WatchState.PAUSED)
+    return None if row.maintained_at is None else Condition(WatchState.WAITING, Reason.MAINTENANCE)
+
+
+def read_shown(row: AnyRow) -> Mailbox:
+    """Read the columns SHOWN: a mailbox as people see it, who want to know that nobody watches it, and why.
+
+    What was begun with a wipe goes before; what the watch left in the row is there again afterwards.
+    """
+    found = read_mailbox(row)
+    if found.state in {WatchState.WIPING, WatchState.WIPED}:
+        return found
+    if row.paused_at is not None:
+        return replace(found, state=WatchState.PAUSED, reason=None, detail="", since=row.paused_at, next_try_at=None)
+    if row.maintained_at is None or found.state.ended:
+        return found
+    state = found.state if found.state is WatchState.VERIFYING else WatchState.WAITING
+    return replace(found, state=state, reason=Reason.MAINTENANCE, detail="", since=row.maintained_at, next_try_at=None)
+
+
+def shown_condition() -> tuple[sa.ColumnElement[str], sa.ColumnElement[str]]:
+    """Return state and reason of a mailbox as `read_shown` reads them, for statements that count or choose."""
+    state, reason = mailbox.c.state, mailbox.c.reason
+    wiped = state.in_((WatchState.WIPING.value, WatchState.WIPED.value))
+    paused = mailbox.c.paused_at.is_not(None)
+    maintained = MAINTAINED.element.is_not(None) & (state != WatchState.CREDENTIAL_REFUSED.value)
+    waits = sa.case((state == WatchState.VERIFYING.value, state), else_=WatchState.WAITING.value)
+    return (
+        sa.case((wiped, state), (paused, WatchState.PAUSED.value), (maintained, waits), else_=state).label("state"),
+        sa.case((wiped, reason), (paused, ""), (maintained, Reason.MAINTENANCE.value), else_=reason).label("reason"),
     )
 
 

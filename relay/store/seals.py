@@ -8,8 +8,10 @@ import sqlalchemy as sa
 
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.reasons import Reason
+from relay.admin.audit import Stamp, What
 from relay.domain.model import Mark, RegistrationState
 from relay.domain.reasons import Cause
+from relay.store import acts
 from relay.store.engine import Database, scrub
 from relay.store.marks import NewMark, set_marks
 from relay.store.tables import candidate, mailbox, registration
@@ -31,17 +33,17 @@ def _seal_heads(connection: sa.Connection) -> Mapping[bytes, int]:
     return {bytes(row[0]): row[1] for row in connection.execute(query)}
 
 
-async def forget_credentials(database: Database, now: datetime) -> int:
+async def forget_credentials(database: Database, now: datetime, stamp: Stamp) -> int:
     """Destroy all credentials, as if their servers had refused them; return how many mailboxes had one.
 
     Phones with an active registration get an `attention` push. No watch role may run.
     """
-    number = await database.run(_forget, now)
+    number = await database.run(_forget, now, stamp)
     await scrub(database)
     return number
 
 
-def _forget(connection: sa.Connection, now: datetime) -> int:
+def _forget(connection: sa.Connection, now: datetime, stamp: Stamp) -> int:
     had = mailbox.c.sealed_credential.is_not(None) & (mailbox.c.state != WatchState.WIPED.value)
     values = {
         "sealed_credential": None,
@@ -62,4 +64,5 @@ def _forget(connection: sa.Connection, now: datetime) -> int:
     name, cause = Mark.ATTENTION.value, Cause.CREDENTIAL.value
     marks = [NewMark(row.id, name, row.platform, 1, certain=True, cause=cause) for row in listeners]
     set_marks(connection, marks, now)
+    acts.note(connection, stamp, What.CREDENTIALS_FORGET, detail=f"{len(ids)} credentials")
     return len(ids)

@@ -1,4 +1,4 @@
-"""The schema: sixteen tables, the same on SQLite and PostgreSQL."""
+"""The schema: eighteen tables, the same on SQLite and PostgreSQL."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -107,11 +107,17 @@ mailbox = sa.Table(
     sa.Column("dirty", sa.Boolean, nullable=False, server_default=sa.false(), index=True),
     sa.UniqueConstraint("server", "user"),
     sa.Column("user_key", sa.Text),
+    sa.Column("paused_at", Moment),
+    sa.Column("retry", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("forgotten", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("ix_mailbox_server_user_key", "server", "user_key", unique=True),
 )
 """`user_key` is what all spellings of a user have in common (`relay/domain/users.py`); null: each is a user of its own,
-or another spelling was there before. `candidate_refusals` and `candidate_refused_at` are unused: they stay until a
+or another spelling was there before. `paused_at`, `retry` and `forgotten` are what an administrator asks for; the watch
+role does it. `candidate_refusals` and `candidate_refused_at` are unused: they stay until a
 migration drops them."""
+_PAUSED: Final = mailbox.c.paused_at.is_not(None)
+sa.Index("ix_mailbox_paused", mailbox.c.paused_at, sqlite_where=_PAUSED, postgresql_where=_PAUSED)
 
 collection = sa.Table(
     "collection",
@@ -335,3 +341,29 @@ sa.Index(
 )
 """The timeline (`relay/domain/timeline.py`), for as long as `timeline.keep_hours` says. Without foreign keys: an event
 locks no other row, and those of a mailbox that is forgotten still say why."""
+
+maintenance = sa.Table(
+    "maintenance",
+    metadata,
+    sa.Column("server", sa.Text, primary_key=True),
+    sa.Column("since", Moment, nullable=False),
+)
+"""The mail servers, by their names in relay.toml, that an administrator put into maintenance: nobody asks them."""
+
+act = sa.Table(
+    "act",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("at", Moment, nullable=False),
+    sa.Column("who", sa.Text, nullable=False),
+    sa.Column("via", sa.Text, nullable=False),
+    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("server", sa.Text, nullable=False, server_default=""),
+    sa.Column("subject", sa.Text, nullable=False, server_default=""),
+    sa.Column("detail", sa.Text, nullable=False, server_default=""),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+)
+"""The audit log: what administrators did. Rows are only ever added, and each is chained to the one before it.
+
+`subject` is the keyed hash of a user, of whom nothing else is here."""

@@ -20,7 +20,7 @@ from relay.domain.handover import NOBODY, Offer
 from relay.domain.model import Candidate, CommitEntry, DuePush, Platform, WatchRecord
 from relay.domain.ports.outbox import Handover
 from relay.domain.ports.wakeups import Topic, Wakeups
-from relay.domain.tries import TryLimits, Wait, Withdrawn
+from relay.domain.tries import DEFAULT, TryLimits, Wait, Withdrawn, account_key, servers_alike
 from relay.domain.unreadable import UnreadableRows
 from relay.store import credentials, records
 from relay.store.commits import Committed, commit
@@ -28,7 +28,7 @@ from relay.store.engine import Database, scrub
 from relay.store.marks import outbox_topics
 from relay.store.news import COMMIT_NEWS, are_news, news, read_news
 from relay.store.reading import WRONG
-from relay.store.tables import mailbox, registration
+from relay.store.tables import mailbox, registration, tries, wipe
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,13 @@ _ACCEPTED_BESIDE: Final = (
         sa.func.coalesce(mailbox.c.url, "") == sa.func.coalesce(_REFUSED.c.url, ""),
         mailbox.c.state == WatchState.WATCHING.value,
     )
+)
+
+
+_FORGOTTEN: Final = (
+    sa.select(mailbox.c.forgotten, mailbox.c.server, mailbox.c.user)
+    .where(mailbox.c.id == sa.bindparam("_id"))
+    .with_for_update()
 )
 
 
@@ -160,8 +167,11 @@ class SqlWatchStore:
             return None
 
     async def forget(self, mailbox_id: MailboxId) -> bool:
-        """Delete a mailbox that no registration names any more; return whether it is gone."""
-        gone = await self._database.run(_forget, mailbox_id)
+        """Delete a mailbox that no registration names any more; return whether it is gone.
+
+        One that an administrator has the relay forget goes with all that names its user, whoever registered meanwhile.
+        """
+        gone = await self._database.run(_forget, mailbox_id, self.limits)
         if gone:
             await scrub(self._database)
         return gone
@@ -254,12 +264,29 @@ def _accepted_beside(connection: sa.Connection, mailbox_id: MailboxId) -> dateti
     return moment
 
 
-def _forget(connection: sa.Connection, mailbox_id: MailboxId) -> bool:
+def _forget(connection: sa.Connection, mailbox_id: MailboxId, limits: Mapping[str, TryLimits]) -> bool:
     # Two statements: the transaction that held the row before may have added a registration, which only a statement
     # that begins afterwards sees.
-    connection.execute(sa.select(mailbox.c.id).where(mailbox.c.id == mailbox_id).with_for_update())
+    row = connection.execute(_FORGOTTEN, {"_id": mailbox_id}).one_or_none()
+    if row is None:
+        return True
     named = sa.select(registration.c.id).where(registration.c.mailbox_id == mailbox_id).limit(1)
-    if connection.scalar(named) is not None:
+    if not row.forgotten and connection.scalar(named) is not None:
         return False
     connection.execute(sa.delete(mailbox).where(mailbox.c.id == mailbox_id))
+    if row.forgotten:
+        _forget_user(connection, row.server, row.user, limits)
     return True
+
+
+def _forget_user(connection: sa.Connection, server: str, user: str, limits: Mapping[str, TryLimits]) -> None:
+    """Delete what else names a user; of an account that another mailbox has too, only what has this spelling."""
+    alike = servers_alike(limits, server)
+    others = connection.scalars(sa.select(mailbox.c.user).where(mailbox.c.server.in_(alike)))
+    if any(account_key(other) == account_key(user) for other in others):
+        mine: tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]] = wipe.c.user == user, tries.c.user == user
+    else:
+        mine = wipe.c.account == account_key(user), tries.c.account == account_key(user)
+    connection.execute(sa.delete(wipe).where(wipe.c.server.in_(alike), mine[0]))
+    place = limits.get(server, DEFAULT).place(server)
+    connection.execute(sa.delete(tries).where(tries.c.server == place, mine[1]))

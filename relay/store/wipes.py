@@ -14,7 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from eas_watcher.names import MailboxId
+from relay.admin.audit import Stamp, What
 from relay.domain.tries import TryLimits, account_key, servers_alike
+from relay.store import acts
 from relay.store.bulk import Among
 from relay.store.engine import Database
 from relay.store.prepared import Prepared
@@ -65,9 +67,9 @@ async def wiped_accounts(database: Database) -> Sequence[WipedAccount]:
     return await database.run(_wiped_accounts)
 
 
-async def allow(database: Database, user: str, server: str | None = None) -> Sequence[WipedAccount]:
+async def allow(database: Database, user: str, server: str | None, stamp: Stamp) -> Sequence[WipedAccount]:
     """Allow an account again, in whatever spelling, at one server or at all of them; return what was allowed."""
-    return await database.run(_allow, account_key(user), server)
+    return await database.run(_allow, account_key(user), server, stamp)
 
 
 def _wiped_accounts(connection: sa.Connection) -> list[WipedAccount]:
@@ -75,10 +77,13 @@ def _wiped_accounts(connection: sa.Connection) -> list[WipedAccount]:
     return [WipedAccount(*row) for row in connection.execute(query)]
 
 
-def _allow(connection: sa.Connection, account: str, server: str | None) -> list[WipedAccount]:
+def _allow(connection: sa.Connection, account: str, server: str | None, stamp: Stamp) -> list[WipedAccount]:
     mine = [wipe.c.account == account] if server is None else [wipe.c.account == account, wipe.c.server == server]
     gone = sa.delete(wipe).where(*mine).returning(wipe.c.server, wipe.c.user, wipe.c.wiped_at)
-    return sorted((WipedAccount(*row) for row in connection.execute(gone)), key=lambda each: each.server)
+    allowed = sorted((WipedAccount(*row) for row in connection.execute(gone)), key=lambda each: each.server)
+    for each in allowed:
+        acts.note(connection, stamp, What.WIPE_ALLOW, server=each.server, user=each.user)
+    return allowed
 
 
 def _of(server: str, user: str, limits: Mapping[str, TryLimits]) -> Mapping[str, object]:

@@ -106,6 +106,11 @@ class HeldMailboxes:
         """Return the mailboxes that were started, or would have been, with the terms of their servers."""
         return [(mailbox, held.inputs.terms) for mailbox, held in self._held.items() if held.inputs is not None]
 
+    def halted(self, mailbox: MailboxId) -> None:
+        """Note that a held mailbox is as if it had never been started."""
+        if (held := self._held.get(mailbox)) is not None:
+            held.inputs = None
+
     def of_shards(self, shards: Collection[int]) -> list[MailboxId]:
         """Return the mailboxes of some shards."""
         return [mailbox for mailbox, held in self._held.items() if held.shard in shards]
@@ -400,20 +405,35 @@ class Mailboxes:
                     self.broken(record.mailbox.id)
 
     async def _apply_one(self, record: WatchRecord) -> None:
-        if record.registrations == 0:
-            await self._forget(record.mailbox.id, record.mailbox.user)
+        if record.registrations == 0 or record.forgotten:
+            await self._forget(record)
+            return
+        if record.halted is not None:
+            await self._halt(record.mailbox.id, record.halted)
             return
         for candidate in record.candidates:
             self._verification.start(candidate, record)
         await self._follow(record)
 
-    async def _forget(self, mailbox: MailboxId, user: str) -> None:
+    async def _halt(self, mailbox: MailboxId, why: Condition) -> None:
+        """Ask the mail server nothing more about a mailbox; when it goes on, it starts as after a restart."""
+        await self._verification.stop_of([mailbox])
+        if mailbox in self._fleet:
+            log.info("watch halted: an administrator asks for it", extra={"mailbox": mailbox})
+        await self._fleet.stop(mailbox)
+        self._held.halted(mailbox)
+        self._timeline.progressed(mailbox, Progress(condition=why))
+
+    async def _forget(self, record: WatchRecord) -> None:
+        mailbox = record.mailbox.id
+        await self._verification.stop_of([mailbox])
         await self._fleet.stop(mailbox)
         self._held.drop(mailbox)
         self._timeline.left(mailbox)
         if await self._store.forget(mailbox):
-            log.info("mailbox forgotten: no registration names it", extra={"mailbox": mailbox})
-            self._timeline.forgotten(mailbox, user)
+            log.info("mailbox forgotten", extra={"mailbox": mailbox})
+            if not record.forgotten:  # an administrator leaves no trace of the user
+                self._timeline.forgotten(mailbox, record.mailbox.user)
         else:
             self._broken.put_nowait(mailbox)  # an app registered it meanwhile: read it again
 
@@ -421,7 +441,9 @@ class Mailboxes:
         """Start, replace or stop the watch of one mailbox; leave it alone when none of its inputs changed."""
         id_ = record.mailbox.id
         before = self._held.inputs_of(id_)
-        if id_ in self._fleet and before is not None and self._unchanged(before, record):
+        # While a refused credential is confirmed, its tries stay spaced, whoever asks for more [promise 4].
+        retry = record.retry and not record.memory.refusals
+        if id_ in self._fleet and before is not None and self._unchanged(before, record) and not retry:
             self._held.started(id_, self._inputs_of(record))
             return
         if id_ in self._fleet or (before is not None and before.seal is not None):
@@ -432,6 +454,10 @@ class Mailboxes:
             if fresh is None or lease is None or self._held.lease_of(id_) != lease:
                 return  # forgotten or lost meanwhile: a watch without its lease would be a second one
             record = fresh
+            if record.halted is not None or record.forgotten:
+                return  # its dirty flag is set: the next look halts or forgets it
+        if retry and not record.memory.refusals:
+            record = replace(record, memory=replace(record.memory, retry_in=0.0))
         now = self._inputs_of(record)
         if before is not None and before.seal != now.seal:
             record = _with_fresh_credential(record)

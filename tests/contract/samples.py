@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from eas_watcher.machine.memory import Change, Collection, Progress
 from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId, ServerId, SyncKey
+from relay.admin.audit import AuditKey, Stamp
 from relay.domain.model import (
     Candidate,
     CommitEntry,
@@ -31,6 +32,8 @@ from tests.transactions import OpenTransaction, transaction
 NOW = datetime(2026, 11, 24, 8, 30, 15, 250_000, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)
 SHARD = 7
+AUDIT_KEY = AuditKey(b"k" * 32)
+BY_CLEO = Stamp("cleo", "cli", NOW, (AUDIT_KEY,))
 DAY = 86400.0  # seconds
 MAIL = Collection(
     CollectionId("5"), CollectionClass.EMAIL, SyncKey("key-1"), 1, NOW, (ServerId("5:1"), ServerId("5:2"))

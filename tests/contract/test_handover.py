@@ -7,14 +7,17 @@ import pytest
 import sqlalchemy as sa
 
 from eas_watcher.machine.memory import Change, Condition, Progress, WatchState
-from eas_watcher.names import CollectionClass
+from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.reasons import Reason
+from relay.admin.audit import AuditKey, Stamp
+from relay.admin.values import Order
 from relay.domain.handover import Offer
 from relay.domain.model import CommitEntry, DuePush, Environment, Lane, Mark, Platform
 from relay.domain.outcome import Delivered, Refused
 from relay.domain.pacing import Pacing
 from relay.domain.ports.wakeups import Topic
 from relay.domain.reasons import Cause
+from relay.store.administration import SqlAdminStore
 from relay.store.engine import Database, open_database
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
@@ -76,6 +79,18 @@ async def test_a_mark_born_claimed_is_the_one_that_a_claim_would_return(process:
     assert {(row.owner, row.until) for row in rows.values()} == {(OWNER, NOW + MINUTE)}
     assert await process.claim() == []
     assert await process.claim(NOW + MINUTE, owner="push-2") == born
+
+
+async def test_no_mark_of_a_paused_mailbox_is_born_claimed(process: Site, engine: Database) -> None:
+    await process.activate()
+    stamp = Stamp("cleo", "cli", NOW, (AuditKey(b"k" * 32),))
+    await SqlAdminStore(engine).order(MailboxId("mb-ann"), Order.PAUSE, stamp)
+
+    assert await process.born() == []
+    assert await process.claim() == []
+
+    await SqlAdminStore(engine).order(MailboxId("mb-ann"), Order.RESUME, stamp)
+    assert len(await process.claim()) == 1
 
 
 async def test_nobody_is_woken_for_marks_that_are_born_claimed(process: Site) -> None:

@@ -20,7 +20,7 @@ from relay.store.seals import LOST, forget_credentials, seal_heads
 from relay.store.tables import candidate, outbox
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
-from tests.contract.samples import LATER, NOW, activate, candidate_of, new_mailbox, new_registration, register
+from tests.contract.samples import BY_CLEO, LATER, NOW, activate, candidate_of, new_mailbox, new_registration, register
 from tests.fakes.seals import old_seal
 from tests.installation import Installation
 from tests.transactions import transaction
@@ -61,7 +61,7 @@ async def test_forgotten_credentials_are_as_if_their_server_had_refused_them(
     ann = await activate(registrations, watches)
     ben = await register(registrations, "ben")
 
-    assert await forget_credentials(engine, LATER) == 1
+    assert await forget_credentials(engine, LATER, BY_CLEO) == 1
 
     view = await registrations.view(ann.id)
     assert view is not None

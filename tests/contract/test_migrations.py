@@ -156,7 +156,7 @@ async def _writes(engine: Database, table: str, column: str, value: object) -> b
 @pytest.mark.parametrize(("table", "column"), ENUMS, ids=lambda name: name)
 async def test_a_column_of_names_takes_those_of_this_version_only(engine: Database, table: str, column: str) -> None:
     kind = ENUMS[table, column]
-    for member in kind:
+    for member in set(kind) - {WatchState.PAUSED}:  # which is shown, and never stored
         assert await _writes(engine, table, column, member.value)
     assert not await _writes(engine, table, column, 99 if issubclass(kind, int) else "bogus")
 

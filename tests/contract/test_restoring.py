@@ -13,7 +13,7 @@ from relay.store.registrations import SqlRegistrationStore
 from relay.store.restoring import distrust
 from relay.store.tables import candidate
 from relay.store.watches import SqlWatchStore
-from tests.contract.samples import LATER, NEW_MAIL, NOW, activate, candidate_of, entry, own_all, register
+from tests.contract.samples import BY_CLEO, LATER, NEW_MAIL, NOW, activate, candidate_of, entry, own_all, register
 from tests.transactions import transaction
 
 DAY = timedelta(days=1)
@@ -39,7 +39,7 @@ async def test_after_a_restore_a_registration_rings_only_once_its_app_sent_its_t
     here = await activate(registrations, watches, device="tablet")
     await watches.commit([entry(await own_all(watches), Progress(changes=(NEW_MAIL,)))], NOW)
 
-    assert await distrust(engine) == 2
+    assert await distrust(engine, BY_CLEO) == 2
 
     assert await ringing(watches, outbox) == set()
     await registrations.change(here.id, RegistrationChange(device_token=here.device_token), LATER)
@@ -55,7 +55,7 @@ async def test_a_restored_candidate_makes_nothing_active(
 ) -> None:
     waiting = await register(registrations)
 
-    assert await distrust(engine) == 0
+    assert await distrust(engine, BY_CLEO) == 0
     await watches.accept(candidate_of(waiting), LATER)
 
     assert await state_of(registrations, waiting) is RegistrationState.VERIFYING
@@ -70,7 +70,7 @@ async def test_a_wiped_registration_still_gets_its_last_push_after_a_restore(
     wiped = Progress(condition=Condition(WatchState.WIPED, Reason.REMOTE_WIPE), attention=True)
     await watches.commit([entry(await own_all(watches), wiped)], NOW)
 
-    assert await distrust(engine) == 0
+    assert await distrust(engine, BY_CLEO) == 0
 
     (push,) = (await outbox.claim(Platform.APNS, 10, "push-1", LATER + DAY, LATER)).pushes
     assert (push.registration_id, push.mark) == (phone.id, Mark.ATTENTION)

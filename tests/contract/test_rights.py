@@ -39,12 +39,12 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
     "mailbox": {
         API: {
             "SELECT": f"{NEVER_CHANGES} state reason detail since next_try_at last_ping_at heartbeat last_change_at"
-            " candidate_refusals candidate_refused_at",
+            " candidate_refusals candidate_refused_at paused_at retry forgotten",
             "INSERT": f"{NEVER_CHANGES} state since dirty",
-            "UPDATE": "dirty",
+            "UPDATE": "dirty paused_at retry forgotten",
         },
-        WATCH: {"SELECT": ALL, "UPDATE": f"but {NEVER_CHANGES}", "DELETE": ALL},
-        PUSH: {"SELECT": "id state reason", "UPDATE": "dirty"},
+        WATCH: {"SELECT": ALL, "UPDATE": f"but {NEVER_CHANGES} paused_at forgotten", "DELETE": ALL},
+        PUSH: {"SELECT": "id server state reason paused_at", "UPDATE": "dirty"},
     },
     "collection": {WATCH: {"SELECT": ALL, "INSERT": ALL, "UPDATE": ALL, "DELETE": ALL}},
     "hierarchy": {WATCH: {"SELECT": ALL, "INSERT": ALL, "DELETE": ALL}},
@@ -74,7 +74,7 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
         API: {"SELECT": "registration_id account", "INSERT": ALL, "DELETE": ALL},
         WATCH: {"SELECT": ALL, "UPDATE": "sealed account", "DELETE": ALL},
     },
-    "wipe": {WATCH: {"SELECT": ALL, "INSERT": ALL, "DELETE": ALL}},
+    "wipe": {API: {"SELECT": ALL}, WATCH: {"SELECT": ALL, "INSERT": ALL, "DELETE": ALL}},
     "event": {
         API: {"SELECT": ALL, "INSERT": "but id", "DELETE": ALL},
         WATCH: {"INSERT": "but id"},
@@ -113,6 +113,12 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
     },
     "path": {WATCH: {"SELECT": ALL, "INSERT": ALL, "UPDATE": ALL}},
     "sealed_anew": {WATCH: {"SELECT": ALL, "INSERT": ALL}},
+    "maintenance": {
+        API: {"SELECT": ALL, "INSERT": ALL, "DELETE": ALL},
+        WATCH: {"SELECT": ALL},
+        PUSH: {"SELECT": ALL},
+    },
+    "act": {API: {"SELECT": ALL, "INSERT": ALL}, WATCH: {"SELECT": ALL, "INSERT": ALL}},
     "alembic_version": {API: {"SELECT": ALL}, WATCH: {"SELECT": ALL}, PUSH: {"SELECT": ALL}},
 }
 STATEMENTS: Final = {

@@ -33,6 +33,7 @@ from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.outbox_sites import OutboxSite
 from tests.contract.samples import (
+    BY_CLEO,
     LATER,
     MAIL,
     NEW_MAIL,
@@ -249,7 +250,7 @@ async def test_a_registration_after_the_wipe_starts_from_nothing(
     known = Partnership(ProtocolVersion.V14_1, PolicyKey("1"), SyncKey("h"), informed=True, horizon=NOW)
     await watches.commit([entry(await own_all(watches), Progress(known))], NOW)
     await wipe(watches)
-    assert await wipes.allow(engine, "ann@example.com")
+    assert await wipes.allow(engine, "ann@example.com", None, BY_CLEO)
 
     new = await activate(registrations, watches, device="new")
 
@@ -278,7 +279,7 @@ async def test_nobody_registers_for_a_wiped_account_before_an_administrator_allo
     record = await watches.record(mailbox.id, LATER)
     assert record is not None
     assert (record.sealed_credential, record.candidates) == (None, ())
-    (allowed,) = await wipes.allow(engine, "ANN")
+    (allowed,) = await wipes.allow(engine, "ANN", None, BY_CLEO)
     assert (allowed.server, allowed.user, allowed.wiped_at) == ("office", "ann@example.com", NOW)
     assert await wipes.wiped_accounts(engine) == []
     second = new_registration("again", "tablet")
@@ -334,7 +335,7 @@ async def test_a_wipe_stops_no_registration_of_another_user_or_of_another_device
 
     assert await state_of(registrations, other) is RegistrationState.ACTIVE
     assert await state_of(registrations, ben) is RegistrationState.ACTIVE
-    assert await wipes.allow(engine, "ann", "branch") == []
+    assert await wipes.allow(engine, "ann", "branch", BY_CLEO) == []
     assert [each.user for each in await wipes.wiped_accounts(engine)] == ["ann@example.com"]
 
 

@@ -35,6 +35,7 @@ class OpsCounts:
     registrations: dict[tuple[Platform, RegistrationState], int] = field(default_factory=dict)
     levels: dict[Platform, OutboxLevel] = field(default_factory=dict)
     logins: dict[str, RefusedLogins] = field(default_factory=dict)
+    maintenance: dict[str, datetime] = field(default_factory=dict)
     token_levels: list[TokenLevel] = field(default_factory=list)
     away: bool = False
     hanging: bool = False
@@ -58,6 +59,9 @@ class OpsCounts:
 
     async def refused_logins(self, now: datetime) -> Mapping[str, RefusedLogins]:
         return dict(self.logins)
+
+    async def maintained(self) -> Mapping[str, datetime]:
+        return self.maintenance
 
     async def tokens(self) -> Sequence[TokenLevel]:
         return list(self.token_levels)

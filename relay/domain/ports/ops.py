@@ -78,5 +78,8 @@ class OpsStore(Protocol):
     async def refused_logins(self, now: datetime) -> Mapping[str, RefusedLogins]:
         """Count by server the credentials of apps that were refused; empty for a role that shows none."""
 
+    async def maintained(self) -> Mapping[str, datetime]:
+        """Return the mail servers in maintenance, and since when."""
+
     async def tokens(self) -> Sequence[TokenLevel]:
         """Count active registrations by app, environment and the reason why their device tokens are refused."""

@@ -66,7 +66,7 @@ def test_each_state_of_a_mailbox_has_its_remedy(state: WatchState, reason: Reaso
     assert words in advise_on_mailbox(explanation(state, reason), NOW)
 
 
-@pytest.mark.parametrize("reason", Reason)
+@pytest.mark.parametrize("reason", sorted(set(Reason) - {Reason.MAINTENANCE}))
 def test_a_blocked_mailbox_has_the_remedy_of_its_reason(reason: Reason) -> None:
     row = row_of(WatchState.BLOCKED, reason)
 
@@ -77,7 +77,21 @@ def test_a_blocked_mailbox_has_the_remedy_of_its_reason(reason: Reason) -> None:
     assert ("New-ActiveSyncDeviceAccessRule" in advice) == row.access_rule
 
 
-@pytest.mark.parametrize("state", list(WatchState))
+def test_what_an_administrator_halted_waits_for_an_administrator() -> None:
+    paused = replace(explanation(WatchState.PAUSED), owner=None)
+    maintained = explanation(WatchState.WAITING, Reason.MAINTENANCE)
+
+    assert "relay mailboxes resume" in advise_on_mailbox(paused, NOW)
+    assert "relay maintenance NAME off" in advise_on_mailbox(maintained, NOW)
+
+
+def test_a_registration_of_a_paused_mailbox_says_so_but_for_a_wiped_one() -> None:
+    assert "until it is resumed" in advise_on_registration(known(WAITING), None, NOW, paused=True)
+    wiped = known(state=RegistrationState.WIPED)
+    assert "told of the wipe" in advise_on_registration(wiped, None, NOW, paused=True)
+
+
+@pytest.mark.parametrize("state", sorted(set(WatchState) - {WatchState.PAUSED}))
 def test_a_mailbox_without_an_owner_needs_a_process_in_every_state(state: WatchState) -> None:
     for orphan in (
         replace(explanation(state), owner=None),

@@ -125,7 +125,7 @@ def test_new_mailboxes_that_nobody_judges_are_told(
     assert bool(finding.remedy) == (state is not PartState.OK)
 
 
-@pytest.mark.parametrize("reason", sorted(REASONS))
+@pytest.mark.parametrize("reason", sorted(set(REASONS) - {Reason.MAINTENANCE}))
 def test_each_reason_has_its_own_remedy(reason: Reason) -> None:
     part = checks.mailboxes(lambda: {(WatchState.BLOCKED, reason): 3}, "main")
 
@@ -136,7 +136,18 @@ def test_each_reason_has_its_own_remedy(reason: Reason) -> None:
     assert ("access rules" in remedy) == (REASONS[reason].access_rule)
 
 
-@pytest.mark.parametrize("reason", [reason for reason, row in REASONS.items() if row.concern is Concern.SERVER])
+def test_mailboxes_that_an_administrator_halted_are_no_fault() -> None:
+    halted = {(WatchState.PAUSED, None): 5, (WatchState.WAITING, Reason.MAINTENANCE): 5}
+
+    assert checks.mailboxes(lambda: {**halted, (WatchState.WATCHING, None): 1}).check() == OK
+    assert checks.mailboxes(lambda: halted).check() == OK
+    assert checks.credential_checks(lambda: {(WatchState.VERIFYING, Reason.MAINTENANCE): 5}).check() == OK
+
+
+SERVERS = [each for each, row in REASONS.items() if row.concern is Concern.SERVER and each is not Reason.MAINTENANCE]
+
+
+@pytest.mark.parametrize("reason", SERVERS)
 def test_mailboxes_that_wait_for_their_server_count(reason: Reason) -> None:
     finding = checks.mailboxes(lambda: {(WatchState.WAITING, reason): 3}).check()
 

@@ -12,7 +12,7 @@ from relay.domain.reasons import REASONS
 from relay.ops.health import OK, Finding, PartState
 from relay.ops.mail_server import BRIEF, mail_server
 from tests.fakes.metrics import cut_admission
-from tests.fakes.ops import HandClock
+from tests.fakes.ops import NOON, HandClock
 
 pytestmark = pytest.mark.looptime
 
@@ -38,6 +38,16 @@ class Server:
 
 def test_a_server_without_any_request_has_no_finding() -> None:
     assert mail_server("main", lambda: None, HandClock()).check() == OK
+
+
+def test_a_server_in_maintenance_says_since_when_and_what_ends_it() -> None:
+    part = mail_server("main", lambda: None, HandClock(), maintained={"main": NOON}.get)
+
+    assert part.check() == Finding(
+        PartState.DEGRADED,
+        "is in maintenance since 2026-11-24 12:00 UTC: its mailboxes are not watched",
+        "When it is over: `relay maintenance main off`.",
+    )
 
 
 async def test_a_server_that_is_away_fails_after_a_minute() -> None:

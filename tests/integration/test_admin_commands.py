@@ -1,0 +1,145 @@
+"""`relay mailboxes`, `relay registrations`, `relay maintenance` and the audit log, over the database of a relay."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from typer.testing import CliRunner
+
+from relay.cli.main import cli
+from relay.store.engine import open_database
+from relay.store.migrate import upgrade
+from relay.store.registrations import SqlRegistrationStore
+from relay.store.wakeups import LocalWakeups
+from relay.store.watches import SqlWatchStore
+from tests.contract.samples import activate
+from tests.installation import Installation
+
+USER = "ann@example.com"
+
+
+class Ended(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installation:
+    monkeypatch.setenv("SUDO_USER", "cleo")
+    site = Installation(tmp_path)
+    asyncio.run(fill(site))
+    return site
+
+
+async def fill(site: Installation) -> None:
+    async with open_database(site.load().database.dsn) as engine:
+        await upgrade(engine)
+        wakeups = LocalWakeups()
+        registrations, watches = SqlRegistrationStore(engine, wakeups), SqlWatchStore(engine, wakeups)
+        for name in ("ann", "ben"):
+            await activate(registrations, watches, name)
+
+
+def command(site: Installation, *arguments: str) -> Ended:
+    ended = CliRunner().invoke(cli, [*arguments, "--config", str(site.toml)])
+    assert ended.exception is None or isinstance(ended.exception, SystemExit), ended.exception
+    return Ended(ended.exit_code, ended.stdout, ended.stderr)
+
+
+def test_lists_shows_pauses_and_resumes_mailboxes(installation: Installation) -> None:
+    listed = command(installation, "mailboxes", "list", "--json", "--limit", "1")
+    paused = command(installation, "mailboxes", "pause", USER)
+    again = command(installation, "mailboxes", "pause", "mb-ann")
+    people = command(installation, "mailboxes", "list", "--state", "paused")
+    shown = command(installation, "mailboxes", "show", USER)
+    resumed = command(installation, "mailboxes", "resume", "--server", "office")
+
+    page = json.loads(listed.out)
+    assert [each["user"] for each in page["mailboxes"]] == [USER]
+    assert page["cursor"] == "mb-ann"
+    assert (paused.status, paused.err) == (0, "")
+    assert "mb-ann: paused" in paused.out
+    assert again.status == 1
+    assert "paused already" in again.err
+    assert people.out.count("mb-") == 1
+    assert "relay mailboxes resume" in shown.out
+    assert "mb-ben: it is not paused" in resumed.err
+    assert resumed.status == 0
+
+
+def test_shows_and_ends_registrations(installation: Installation) -> None:
+    listed = command(installation, "registrations", "list", "--user", "ann")
+    shown = command(installation, "registrations", "show", "reg-ann-phone")
+    tested = command(installation, "registrations", "test-push", "reg-ann-phone", "--json")
+    ended = command(installation, "registrations", "forget", "reg-ann-phone", "--yes")
+    nobody = command(installation, "registrations", "show", "reg-ann-phone")
+
+    assert "reg-ann-phone" in listed.out
+    assert "reg-ben" not in listed.out
+    assert "production" in shown.out
+    assert "token-ann-phone" not in listed.out + shown.out
+    assert json.loads(tested.out)[0]["done"] is True
+    assert (ended.status, nobody.status) == (0, 1)
+    assert "'reg-ann-phone' is known" in nobody.err
+
+
+def test_forgets_a_user_and_leaves_a_keyed_hash_that_finds_the_act(installation: Installation) -> None:
+    exported = command(installation, "mailboxes", "export", USER)
+    forgotten = command(installation, "mailboxes", "forget", USER, "--yes")
+    listed = command(installation, "mailboxes", "list")
+    acts = command(installation, "audit", "acts", "--user", r"EXAMPLE\Ann", "--json")
+    verified = command(installation, "audit", "verify", "--acts")
+
+    assert json.loads(exported.out)[0]["mailbox"]["user"] == USER
+    assert (forgotten.status, forgotten.out) == (0, "mb-ann: forgotten\n"), forgotten.err
+    assert USER not in listed.out
+    found = json.loads(acts.out)
+    assert [(each["who"], each["via"], each["what"]) for each in found] == [
+        ("cleo", "cli", "mailbox.forget"),
+        ("cleo", "cli", "mailbox.export"),
+    ]
+    assert verified.out.startswith("2 acts, unbroken")
+    for file in (installation.folder / "state").iterdir():
+        content = file.read_bytes()
+        assert USER.encode() not in content, file
+        assert b"token-ann-phone" not in content, file
+
+
+def test_asks_before_it_forgets(installation: Installation) -> None:
+    ended = command(installation, "mailboxes", "forget", USER)
+
+    assert ended.status == 1
+    assert command(installation, "mailboxes", "show", USER).status == 0
+
+
+def test_maintenance_is_for_servers_of_the_configuration(installation: Installation) -> None:
+    unknown = command(installation, "maintenance", "nowhere", "on")
+    on = command(installation, "maintenance", "main", "on")
+    listed = command(installation, "maintenance")
+    off = command(installation, "maintenance", "main", "off")
+
+    assert (unknown.status, on.status, off.status) == (1, 0, 0)
+    assert "'nowhere' is known" in unknown.err
+    assert listed.out.startswith("main\t")
+
+
+def test_says_what_to_name(installation: Installation) -> None:
+    nobody = command(installation, "mailboxes", "pause")
+    stranger = command(installation, "mailboxes", "pause", "nobody@example.com")
+
+    assert (nobody.status, stranger.status) == (2, 1)
+    assert "--server" in nobody.err
+    assert "'nobody@example.com' is known" in stranger.err
+
+
+def test_verify_finds_an_act_that_was_changed(installation: Installation) -> None:
+    command(installation, "mailboxes", "pause", USER)
+    (installation.folder / "state/admin-audit.key").write_text("0" * 64 + "\n")
+
+    verified = command(installation, "audit", "verify", "--acts")
+
+    assert verified.status == 1
+    assert "cannot be checked" in verified.err
