@@ -153,7 +153,9 @@ class Running:
             remedy = "`ss -ltnp` shows which program: stop it, or choose another port"
             return subject.bad(f"another program has {port}", remedy)
         if ours == OTHER_CERTIFICATE:
-            remedy = "restart the relay: it shows the certificate that it read at its start"
+            remedy = (
+                "a good file is taken within seconds: ask again; if it stays, see the part `configuration` of /healthz"
+            )
             return subject.note(f"{port} is the relay's, which shows another certificate than the file", remedy)
         return subject.good(f"{port} is the relay's, which runs")
 

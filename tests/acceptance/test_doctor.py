@@ -5,8 +5,6 @@ import re
 from pathlib import Path
 from typing import Final
 
-from relay.process.clock import now
-from relay.sandbox.certificates import lasting_ca
 from tests.acceptance.test_cli import relay
 from tests.installation import Installation
 from tests.site import Site, healed
@@ -51,20 +49,6 @@ async def test_a_relay_that_runs_is_known_by_its_ports(site: Site) -> None:
     assert texts["api.port"].endswith("is the relay's, which runs")
     assert "the relay that runs here may open" in texts["open files"]
     assert texts["sealing.private_key_file"] == "opens the 1 stored credentials"
-
-
-async def test_a_relay_that_shows_another_certificate_than_the_file_has(site: Site) -> None:
-    async with site.relay():
-        (site.sandbox.folder / "api.pem").write_bytes(_other_certificate(site))
-        ended = await relay("doctor", "--config", str(site.sandbox.toml), "--json")
-
-    shown = next(each for each in json.loads(ended.out)["checks"] if each["subject"] == "api.port")
-    assert shown["grade"] == "note"
-    assert "another certificate than the file" in shown["text"]
-
-
-def _other_certificate(site: Site) -> bytes:
-    return lasting_ca(site.sandbox.folder, "Push relay sandbox", now()).server_pem("localhost", "127.0.0.1")
 
 
 async def test_faults_of_the_configuration_are_findings_too(tmp_path: Path) -> None:

@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from eas_watcher.tools.probe.finding import Grade
 from relay.domain.model import Role
+from relay.http.listeners import open_listener, server_tls
+from relay.process.clock import now
 from relay.push.webpush.vapid import make_key
-from relay.sandbox.certificates import make_apns_key
+from relay.sandbox.certificates import lasting_ca, make_apns_key
 from relay.sandbox.sandbox import Sandbox, open_sandbox
 from relay.sandbox.scripts import Answer
 from relay.settings import Settings, load
@@ -282,3 +285,23 @@ async def test_a_role_is_asked_for_what_it_may_reach_only(
     assert {each.check for each in examined.findings} >= present
     assert bool(sandbox.eas.records.requests) is (role is Role.WATCH)
     assert bool(sandbox.apns.received) is (role is Role.PUSH)
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+async def test_a_relay_that_shows_another_certificate_than_the_file_has(sandbox: Sandbox, renewed: bool) -> None:
+    async def openapi(_: web.Request) -> web.Response:
+        return web.json_response({"paths": {"/v1/registrations": {}}})
+
+    app = web.Application()
+    app.router.add_get("/v1/openapi.json", openapi)
+    shown = sandbox.folder / "api.pem"
+    tls = server_tls(shown, shown)
+    if renewed:
+        ca = lasting_ca(sandbox.folder, "Push relay sandbox", now())
+        secret(sandbox, "api.pem", ca.server_pem("localhost", "127.0.0.1"))
+    async with open_listener(app, "127.0.0.1", sandbox.ports.api, tls):
+        examined = await examine(settings_of(sandbox))
+
+    assert examined.bad == []
+    assert examined.noted == ([("port", "api.port")] if renewed else [])
+    assert ("another certificate than the file" in examined.one("port", "api.port").text) is renewed
