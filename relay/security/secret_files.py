@@ -110,14 +110,14 @@ def unreadable(
     name = user_name(process.user)
     closed = [folder for folder in path.parents if not may_enter(folder)]
     if closed:
-        return f"Let {name} enter {closed[-1]}, or move the file."
+        return f"Let the user {name} enter {closed[-1]}, or move the file."
     try:
         access = look(path)
     except OSError:
-        return f"Let {name} read it."
+        return f"Let the user {name} read it."
     if access.read_only:
         return f"{_at_its_source()}."
-    return f"Let {name} read it. Run as root: `{_lend(path, process)}`."
+    return f"Let the user {name} read it. Run as root: `{_lend(path, process)}`."
 
 
 def user_name(number: int) -> str:

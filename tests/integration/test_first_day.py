@@ -294,7 +294,9 @@ def test_a_folder_of_secrets_that_the_relay_may_not_enter_is_named(service: Host
 
     found = {key: remedy for key, _, remedy in faults}
     name = user_name(NOBODY)
-    assert found["sealing.private_key_file"] == f"Let {name} enter {service.folder / 'state'}, or move the file."
+    assert (
+        found["sealing.private_key_file"] == f"Let the user {name} enter {service.folder / 'state'}, or move the file."
+    )
 
 
 @needs_root
