@@ -79,12 +79,8 @@ def set_marks(connection: sa.Connection, marks: Iterable[NewMark], now: datetime
     clock was set back since it began. Each (registration, mark) may be given once. Rows are written in the order of the
     key, so that two transactions never wait for each other in a circle.
     """
-    rows = sorted(marks)
-    moments = {"now": now, "soon": now + SOON}
-    if rows and connection.dialect.name == "sqlite":
-        _UPSERT_EACH.many(connection, [dict(zip(_PARAMETERS, row, strict=True)) for row in rows], moments)
-    elif rows:
-        _UPSERT.execute(connection, {ROWS: rows, **moments})
+    if rows := sorted(marks):
+        _UPSERT.execute(connection, {ROWS: rows, "now": now, "soon": now + SOON})
     return outbox_topics({row.platform for row in rows})
 
 
@@ -136,12 +132,7 @@ def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sq
 
 
 _GIVEN: Final = ("registration_id", "mark", "platform", "count", "certain", "cause")
-_UPSERT: Final = Prepared(_upsert(inserts(outbox, _GIVEN, _BEGUN)["postgresql"]))
-_PARAMETERS: Final = tuple(f"_{name}" for name in _GIVEN)
-_UPSERT_EACH: Final = Prepared(
-    _upsert(sqlite.insert(outbox).values({name: sa.bindparam(f"_{name}") for name in _GIVEN} | dict(_BEGUN)))
-)
-"""The same for one mark: SQLite sets many so in half the time that it needs to take JSON apart."""
+_UPSERT: Final = Prepared({dialect: _upsert(insert) for dialect, insert in inserts(outbox, _GIVEN, _BEGUN).items()})
 
 
 def upserted_marks(chosen: sa.Select[Any]) -> sa.CTE:
