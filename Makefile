@@ -18,7 +18,7 @@ NO_GUESSES := $(addprefix --disable-plugin ,Base64HighEntropyString HexHighEntro
 SPREAD := --numprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow check lint format docs soak interop clients bench lock clean
+.PHONY: help demo test slow check lint format docs soak interop clients deb packages bench lock clean
 
 help: ## list the targets
 	@awk -F ' *:.*## ' '/^[a-z]+:.*## / { printf "  make %-9s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,12 @@ interop: $(VENV)/.dev ## test against SOGo, Samba, proxies, nghttpd and PgBounce
 clients: $(VENV)/.clients ## compile and test the clients for apps; installs a Kotlin compiler, needs npm and Java
 	$(BIN)/python -m pytest tests/clients $(ARGS)
 
+deb: $(VENV)/.dev ## build the Debian package into dist, for the Debian whose Python is the one of $(PYTHON)
+	$(BIN)/python packaging/debian/build.py dist
+
+packages: $(VENV)/.dev ## install package and wheel in an empty Debian, up to the first push; needs root
+	$(BIN)/python -m pytest tests/packages $(ARGS)
+
 bench: $(VENV)/.dev $(if $(filter fcm,$(B)),$(VENV)/.bench) ## measure: B=hold|latency|flood|floods|hostile|workers|fleet|apns|cluster|fcm|outbox|register|start|storm; prints "bench NAME VALUE UNIT" lines
 	$(BIN)/python tests/bench/$(B).py $(ARGS)
 
@@ -82,7 +88,7 @@ lock: $(VENV)/.dev ## resolve the dependencies again and lock them with hashes
 	  --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links - -o requirements/clients.txt
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) build *.egg-info state .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) build dist *.egg-info state .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 
 # A virtual environment without a working pip is what a failed first run leaves: it is made anew.
 $(VENV)/.run: requirements/run.txt pyproject.toml

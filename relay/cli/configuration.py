@@ -29,7 +29,8 @@ def default_config(environ: Mapping[str, str] = os.environ, places: Sequence[Pat
     found = next((place for place in places if not missing(place)), None)
     if found is None:
         looked = " and ".join(str(place.absolute()) for place in places)
-        fail(f"there is no relay.toml: looked for {looked}. Name it with --config, or in {VARIABLE}.", FAULTY)
+        remedy = f"Name it with --config or in {VARIABLE}, or write one with `relay init`."
+        fail(f"there is no relay.toml: looked for {looked}. {remedy}", FAULTY)
     return found
 
 

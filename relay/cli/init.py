@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -25,6 +26,15 @@ STATES: Final = Path("/var/lib")
 SERVICE: Final = "push-relay"
 """The user whom the package makes, and the units name."""
 PASSWORD_BYTES, SALT_BYTES = 24, 16
+MADE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "relay.1": "the manual page: `man ./relay.1`",
+        "relay.bash": "completion of bash: /usr/share/bash-completion/completions/relay",
+        "_relay": "completion of zsh: a folder of its fpath",
+        "relay.fish": "completion of fish: ~/.config/fish/completions",
+    }
+)
+"""What `relay files` makes of the commands, by name."""
 _PEM: Final = "PEM file to copy; else the place is named where it goes."
 
 
@@ -121,25 +131,38 @@ def init(
 
 
 def write_shipped(
+    context: typer.Context,
     folder: Annotated[Path | None, typer.Argument(help="Where they are written; else they are listed.")] = None,
 ) -> None:
-    """Write the files that come with the relay: sample of the settings, service, alerts, dashboard, grants, licence."""
+    """Write what comes with the relay: sample of the settings, service, alerts, grants, manual page, completions."""
     from relay.installing.layout import OPEN, File
     from relay.installing.shipped import ABOUT, read
     from relay.installing.writing import FilesExist, write_files
 
+    about = {**ABOUT, **MADE}
     if folder is None:
-        for name, about in ABOUT.items():
-            say(f"{name:<24} {about}")
+        for name, what in about.items():
+            say(f"{name:<24} {what}")
         return
+    texts = {name: read(name) for name in ABOUT} | _made(context.find_root().command)
     try:
-        write_files([File(folder / name, read(name).encode(), OPEN) for name in ABOUT], None)
+        write_files([File(folder / name, text.encode(), OPEN) for name, text in texts.items()], None)
     except FilesExist as error:
         fail(f"{error}. Name another folder.", FAILED)
     except OSError as error:
         fail(f"nothing is written: {describe(error)}", FAILED)
-    for name in ABOUT:
+    for name in about:
         say(str(folder / name))
+
+
+def _made(program: Any) -> dict[str, str]:
+    """Return what is made of the commands of the program, by name."""
+    from importlib.metadata import version
+
+    from relay.cli.manual import bash, fish, man_page, tree, zsh
+
+    root = tree(program, "relay")
+    return dict(zip(MADE, (man_page(root, version("push-relay")), bash(root), zsh(root), fish(root)), strict=True))
 
 
 def _roles(text: str) -> list[Role]:

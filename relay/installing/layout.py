@@ -128,6 +128,10 @@ def _separate(
             own["relay.state_dir"] = str(state / role.value)
         if role is Role.API:
             own["sealing.public_key_file"] = PUBLIC
+            if Role.WATCH not in roles:  # the key belongs to one that is there already
+                missing.append(File(home / PUBLIC, b"", OPEN))
+        # Without the api role here, the watch role's folder keeps its half for it.
+        if (role is Role.API and Role.WATCH in roles) or (role is Role.WATCH and Role.API not in roles):
             files.append(File(home / PUBLIC, keys.sealing_public, OPEN))
         if role is Role.WATCH:
             own["sealing.private_key_file"] = PRIVATE
@@ -261,6 +265,7 @@ _REQUEST: Final = (
 _SOURCES: Final = {
     "api.pem": "the TLS certificate of the API, with its chain, from the CA that phones trust",
     "api.key": "the key of the API's certificate, as PEM without a password",
+    PUBLIC: "the public sealing key from the folder of the watch role",
     "apns.p8": "the key for APNs from developer.apple.com: Certificates, Identifiers & Profiles, Keys",
     "fcm.json": "the key of a service account from the Firebase console: Project settings, Service accounts",
 }
@@ -277,7 +282,7 @@ def _start(configs: Sequence[tuple[Role, Path]], user: str) -> Step:
         for role, path in configs
     )
     units = " ".join("push-relay" if role is Role.ALL else f"push-relay@{role.value}" for role, _ in configs)
-    if all(path.parts[:3] == ("/", "etc", "push-relay") for _, path in configs):
+    if user in ("", "push-relay") and all(path.parts[:3] == ("/", "etc", "push-relay") for _, path in configs):
         return Step("Start it.", (f"systemctl enable --now {units}",))
     return Step("Start it, each in a terminal or under a service manager.", served)
 

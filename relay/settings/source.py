@@ -178,7 +178,7 @@ def read_sections(path: Path, environ: Mapping[str, str]) -> Sections:
     try:
         content, _ = read_regular(path)
     except OSError as error:
-        remedy = "Name another file with --config or RELAY_CONFIG, or copy config/relay.toml."
+        remedy = "Name another file with --config or RELAY_CONFIG, or write one with `relay init`."
         if isinstance(error, PermissionError):
             remedy = unreadable(path.absolute(), Process.present())
         raise SettingsInvalid([(str(path), f"cannot be read: {error.strerror}", remedy)]) from error

@@ -18,6 +18,8 @@ import yaml
 from relay.api.problems import BY_ERROR
 from relay.cli.output import FAULTY
 from relay.domain.model import SHARDS
+from relay.installing.layout import PARTS, Answers, Keys, layout
+from relay.installing.shipped import SAMPLE, read
 from relay.process.dead_man import LOOK
 from relay.process.service_manager import SHARE
 from relay.settings.sections import known_keys
@@ -131,10 +133,22 @@ def test_compose_keeps_the_roles_apart() -> None:
         assert services[role]["command"][:3] == ["serve", "--role", role]
         state = ["egress:/var/lib/push-relay"] if role == "push" else []
         assert services[role]["volumes"] == [f"./deploy/{role}:/etc/push-relay:ro", *state]
-        keys = [
-            variable.removeprefix("RELAY__").lower().replace("__", ".") for variable in services[role]["environment"]
-        ]
-        assert set(keys) <= known_keys().keys()
+        assert services[role]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+
+
+def test_compose_mounts_what_init_writes() -> None:
+    services = yaml.safe_load(shipped("docker-compose.yml"))["services"]
+    keys = Keys(b"", b"", b"", "", lambda: "word", lambda: bytes(16))
+    written = {str(file.path) for file in layout(Path("deploy"), None, PARTS, Answers(), keys, read(SAMPLE)).files}
+
+    assert services["init"]["entrypoint"][:3] == ["relay", "init", "/etc/push-relay"]
+    for name in ("api", "watch", "push", "migrate"):
+        assert services[name]["volumes"][0] == f"./deploy/{name}:/etc/push-relay:ro"
+        assert f"deploy/{name}/relay.toml" in written
+    assert services["migrate"]["command"][:2] == ["migrate", "--grants"]
+    mounted = services["postgres"]["volumes"][1].partition(":")[0].removeprefix("./")
+    secret = yaml.safe_load(shipped("docker-compose.yml"))["secrets"]["postgres-password"]["file"].removeprefix("./")
+    assert {mounted, secret} <= written
 
 
 def test_a_watch_process_has_time_to_hand_over_and_a_kernel_timer_in_its_container() -> None:

@@ -99,6 +99,14 @@ def test_only_some_roles_may_be_asked_for() -> None:
     assert not [name for name in found if name.startswith(("api", "push"))]
 
 
+def test_the_halves_of_the_sealing_key_stay_one_pair_if_a_role_is_written_alone() -> None:
+    watch, api = made([Role.WATCH]), made([Role.API])
+
+    assert {"watch/sealing-private.pem", "watch/sealing-public.pem"} <= files(watch).keys()
+    assert "api/sealing-public.pem" not in files(api)
+    assert "Get the public sealing key from the folder of the watch role." in said(api)
+
+
 def test_under_etc_each_role_has_a_state_folder_of_its_own() -> None:
     layout = made(PARTS, state=Path("/var/lib/push-relay"))
 

@@ -7,8 +7,9 @@ from relay.installing.layout import File
 from relay.installing.writing import FilesExist, NoUser, Owner, find_owner, write_files
 
 
-def test_files_have_their_mode_whatever_the_umask_and_folders_are_closed(tmp_path: Path) -> None:
-    before = os.umask(0o077)
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_files_have_their_mode_whatever_the_umask_and_folders_are_closed(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
     try:
         write_files([File(tmp_path / "a/b/open", b"x", 0o644), File(tmp_path / "a/secret", b"y")], None)
     finally:
