@@ -118,3 +118,21 @@ def test_no_secret_is_kept_to_compare_with(site: Installation) -> None:
 
     assert "PRIVATE KEY" not in str(origin)
     assert "origin" not in repr(site.load())
+
+
+@pytest.mark.parametrize(
+    ("key", "restarting"),
+    [
+        ("servers.main.return_rate", set()),
+        ("servers.main.refused_logins", set()),
+        ("servers.main.url", {"main"}),
+        ("servers.main.heartbeat_start", {"main"}),
+        ("servers.directory", {"directory"}),
+        ("servers.directory.directory", set()),
+        ("autodiscover.lockout_window", set()),
+        ("autodiscover.hosts", {AUTODISCOVER}),
+        ("api.client_ca_file", set()),
+    ],
+)
+def test_only_what_changes_the_way_to_a_server_gives_its_mailboxes_new_watches(key: str, restarting: set[str]) -> None:
+    assert Changes(live=(key,)).restarting == restarting
