@@ -1,10 +1,12 @@
 """Three roles as three processes that share a PostgreSQL database only, each with its own configuration."""
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import asyncpg
@@ -14,9 +16,10 @@ from relay.cli.keygen import write_sealing_keys
 from relay.sandbox.certificates import make_apns_key
 from relay.sandbox.process import RelayProcess, open_relay
 from relay.store.privileges import ROLES, grants_sql
+from tests.acceptance.test_cli import relay
 from tests.postgres import PostgresServer, running_postgres
 from tests.site import ANN, PASSWORD, Site, troubles
-from tests.waiting import SOON
+from tests.waiting import SOON, until
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +84,40 @@ async def test_a_mail_becomes_a_push_through_three_processes(
         site.deliver()
         pushes = await site.sandbox.apns.wait(1, SOON)
         await site.sandbox.webpush.wait(1, SOON)
+        await until(lambda: tells_of_all_roles(site, database))
+        status = await shown_together(site, database, ops_ports)
         found = {role: await troubles(process) for role, process in roles.items()}
 
     assert [push.status for push in pushes] == [200]
     assert len(site.sandbox.webpush.messages) == 1
     assert found == {role: [] for role in ops_ports}
     assert not site.sandbox.eas.records.overlaps
+    assert [each["role"] for each in status["processes"]] == ["api", "watch", "push"]
+    assert (sum(each["pings_held"] for each in status["processes"]), status["nodes"][0]["shards"]) == (1, 256)
+    assert {each["name"] for each in status["providers"]} >= {"apns", "webpush"}
+
+
+async def tells_of_all_roles(site: Site, database: str) -> bool:
+    """Return whether `relay explain` has events that each of the three processes noted."""
+    told = await relay("explain", ANN, "--json", *as_api(site), environ=api_environ(database))
+    kinds = {event["kind"] for case in json.loads(told.out) for event in case["events"]}
+    return {"registered", "accepted", "noticed", "pushed"} <= kinds
+
+
+async def shown_together(site: Site, database: str, ops_ports: dict[str, int]) -> Any:
+    """Return what `relay status` says of three processes together."""
+    nodes = [part for port in ops_ports.values() for part in ("--node", f"http://127.0.0.1:{port}")]
+    told = await relay("status", "--json", "--seconds", "0", *nodes, *as_api(site), environ=api_environ(database))
+    return json.loads(told.out)
+
+
+def as_api(site: Site) -> tuple[str, ...]:
+    return ("--config", str(site.sandbox.toml), "--role", "api")
+
+
+def api_environ(database: str) -> dict[str, str]:
+    url = database.replace("postgres@", "relay_api@")
+    return {"RELAY__DATABASE__URL": url, "RELAY__SEALING__PRIVATE_KEY_FILE": "state/elsewhere.pem"}
 
 
 async def test_marks_wait_for_a_push_process(site: Site, database: str, ops_ports: dict[str, int]) -> None:
