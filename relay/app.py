@@ -244,7 +244,9 @@ async def administration(settings: Settings) -> AsyncIterator[Administration]:
     """
     keys = open_keys(settings.admin.audit_key_file)
     async with _migrated(settings) as database:
-        store = SqlAdminStore(database, retention=settings.retention, account_of=_account_of(settings))
+        store = SqlAdminStore(
+            database, retention=settings.retention, account_of=_account_of(settings), limits=settings.limits
+        )
         yield Administration(store, settings.server_names, keys, now, CLI)
 
 

@@ -167,7 +167,12 @@ async def _open_admin_api(running: Running) -> AdminApi | None:
     if settings.role not in {Role.ALL, Role.API}:
         return None
     store = SqlAdminStore(
-        running.database, running.wakeups, running.reads, settings.retention, running.timeline.account_of
+        running.database,
+        running.wakeups,
+        running.reads,
+        settings.retention,
+        running.timeline.account_of,
+        settings.limits,
     )
     administration = Administration(store, settings.server_names, (), now, "api")
     api = AdminApi(administration, SqlExplanationStore(running.database, now).find, (), now)

@@ -6,6 +6,7 @@ and its entry in the audit log are one transaction.
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -32,7 +33,7 @@ from relay.admin.values import (
 from relay.domain.model import Ending, Mailbox, Mark, Platform, RegistrationId, RegistrationView
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.retention import Retention
-from relay.domain.tries import account_key
+from relay.domain.tries import TryLimits, account_key
 from relay.store import acts, tombstones
 from relay.store.bulk import Among, in_order
 from relay.store.engine import Database, scrub
@@ -44,6 +45,7 @@ from relay.store.rows import SHOWN, AnyRow, read_shown, shown_condition
 from relay.store.tables import mailbox, maintenance, outbox, push_test, registration, tries, wipe
 from relay.store.timeline import delete_events, events_of
 from relay.store.wakeups import CHANNEL, LocalWakeups
+from relay.store.wipes import forget_user, may_forget
 
 T = TypeVar("T")
 
@@ -51,6 +53,8 @@ BETWEEN_TESTS: Final = timedelta(seconds=10)
 """Test pushes of one registration that administrators send are so far apart."""
 MOST_EVENTS: Final = 10_000
 """Events of the timeline in one export; far more than are kept of one mailbox."""
+KEPT: Final = "counts of refused tries are kept until they count no more, and a wipe until `relay wipes allow`"
+"""What the api role's database user cannot delete."""
 RETENTION: Final = Retention()
 WHAT: Final = {
     Order.RETRY: What.MAILBOX_RETRY,
@@ -74,12 +78,14 @@ class SqlAdminStore:
         reads: Database | None = None,
         retention: Retention = RETENTION,
         account_of: Callable[[str], str] = _nobody,
+        limits: Mapping[str, TryLimits] = MappingProxyType({}),
     ) -> None:
         """Act in a database, and wake the roles of this process; through PostgreSQL those of all processes are woken.
 
         With a database for `reads`, lists make no writer wait. `account_of` returns the hash under which the timeline
-        has a user.
+        has a user, `limits` name the directories of servers.
         """
+        self._limits = limits
         self._account_of = account_of
         self._database = database
         self._wakeups = wakeups or LocalWakeups()
@@ -109,7 +115,7 @@ class SqlAdminStore:
     async def order(self, mailbox: MailboxId, order: Order, stamp: Stamp) -> Done | NotDone | None:
         """Do what is ordered about a mailbox, if it makes sense; None: there is no such mailbox."""
         topics = [Topic.MAILBOXES, *(Topic.outbox(each) for each in Platform if order is Order.RESUME)]
-        done = await self._act(topics, _order, mailbox, order, stamp, self._account_of)
+        done = await self._act(topics, _order, mailbox, order, stamp, self._account_of, self._limits)
         if order is Order.FORGET and done is not None:
             await scrub(self._database)
         return done
@@ -267,7 +273,12 @@ _FLAGS: Final[Mapping[Order, Mapping[str, object]]] = {
 
 
 def _order(
-    connection: sa.Connection, id_: MailboxId, order: Order, stamp: Stamp, account_of: Callable[[str], str]
+    connection: sa.Connection,
+    id_: MailboxId,
+    order: Order,
+    stamp: Stamp,
+    account_of: Callable[[str], str],
+    limits: Mapping[str, TryLimits],
 ) -> Done | NotDone | None:
     known = _lock(connection, id_)
     if known is None:
@@ -277,7 +288,7 @@ def _order(
         return why
     flag = {"paused_at": stamp.at} if order is Order.PAUSE else _FLAGS[order]
     connection.execute(sa.update(mailbox).where(mailbox.c.id == id_).values(dirty=True, **flag))
-    detail = ""
+    detail, done = "", follows(order)
     if order is Order.FORGET:
         mine = sa.select(registration.c.id).where(registration.c.mailbox_id == id_)
         locked = list(connection.scalars(mine.order_by(*in_order(registration.c.id)).with_for_update()))
@@ -286,8 +297,12 @@ def _order(
         account = account_of(known.user)
         delete_events(connection, id_, [account] if account else [])
         detail = f"{len(locked)} registrations"
+        if may_forget(connection):
+            forget_user(connection, known.server, known.user, limits)
+        else:
+            done = Done(f"{done.text}; {KEPT}")
     acts.note(connection, stamp, WHAT[order], server=known.server, user=known.user, detail=detail)
-    return follows(order)
+    return done
 
 
 def _owner(connection: sa.Connection, id_: RegistrationId) -> RegistrationView | None:

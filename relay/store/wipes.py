@@ -15,12 +15,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from eas_watcher.names import MailboxId
 from relay.admin.audit import Stamp, What
-from relay.domain.tries import TryLimits, account_key, servers_alike
+from relay.domain.tries import DEFAULT, TryLimits, account_key, servers_alike
 from relay.store import acts
 from relay.store.bulk import Among
 from relay.store.engine import Database
 from relay.store.prepared import Prepared
-from relay.store.tables import mailbox, wipe
+from relay.store.tables import mailbox, tries, wipe
 
 _MINE: Final = (Among("servers", wipe.c.server), wipe.c.account == sa.bindparam("account"))
 _STANDS: Final = Prepared(sa.select(wipe.c.user).where(*_MINE).limit(1))
@@ -70,6 +70,32 @@ async def wiped_accounts(database: Database) -> Sequence[WipedAccount]:
 async def allow(database: Database, user: str, server: str | None, stamp: Stamp) -> Sequence[WipedAccount]:
     """Allow an account again, in whatever spelling, at one server or at all of them; return what was allowed."""
     return await database.run(_allow, account_key(user), server, stamp)
+
+
+def forget_user(connection: sa.Connection, server: str, user: str, limits: Mapping[str, TryLimits]) -> None:
+    """Delete the tries and the wipe of a user; of an account that another mailbox has too, only those of this spelling.
+
+    The api role's database user may not do it.
+    """
+    alike = sorted(servers_alike(limits, server))
+    others = connection.scalars(sa.select(mailbox.c.user).where(mailbox.c.server.in_(alike), mailbox.c.user != user))
+    if any(account_key(other) == account_key(user) for other in others):
+        mine: tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]] = wipe.c.user == user, tries.c.user == user
+    else:
+        mine = wipe.c.account == account_key(user), tries.c.account == account_key(user)
+    connection.execute(sa.delete(wipe).where(wipe.c.server.in_(alike), mine[0]))
+    place = limits.get(server, DEFAULT).place(server)
+    connection.execute(sa.delete(tries).where(tries.c.server == place, mine[1]))
+
+
+def may_forget(connection: sa.Connection) -> bool:
+    """Return True if the present database user may delete the tries and wipes of users."""
+    return connection.dialect.name == "sqlite" or bool(connection.scalar(sa.text(_MAY)))
+
+
+_MAY: Final = """\
+SELECT pg_catalog.has_table_privilege('public.wipe', 'DELETE')
+    AND pg_catalog.has_table_privilege('public.tries', 'DELETE')"""
 
 
 def _wiped_accounts(connection: sa.Connection) -> list[WipedAccount]:

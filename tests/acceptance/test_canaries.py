@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Final
 
+import pytest
+
 from eas_watcher.names import CollectionClass
 from relay.cli.audit import audit
 from relay.sandbox.eas.failures import AnswerHttp, FailurePlan, Garble
@@ -116,6 +118,11 @@ async def test_no_canary_leaves_the_house(site: Site) -> None:
         await until(lambda: len(apns.received) > before)
         answers += [await relay.health(), await relay.metrics()]
         answers.append(await explained(site))
+        config = ("--config", str(site.sandbox.toml))
+        exported = await relay_command("mailboxes", "export", ANN, *config)
+        assert exported.status == 0, exported.err
+        answers.append(json.loads(exported.out))
+        assert leaks((IPHONE,), exported.out.encode()) == []
         log = relay.log.read_bytes()
         database = b"".join(
             path.read_bytes() for path in (site.sandbox.folder / "state").iterdir() if "sqlite" in path.name
@@ -149,3 +156,29 @@ async def test_a_removed_registration_leaves_no_sealed_credential_behind(site: S
         async with site.api.get(f"/v1/registrations/{answer['id']}", headers=headers) as response:
             assert response.status == 410
         await until(lambda: site.sandbox.eas.held == 0)
+
+
+@pytest.mark.slow
+async def test_a_user_who_is_forgotten_while_the_relay_runs_leaves_a_keyed_hash(site: Site) -> None:
+    config = ("--config", str(site.sandbox.toml))
+    site.sandbox.eas.add_mailbox(ANN, PASSWORD)
+    async with site.relay() as relay:
+        assert (await site.register(password=PASSWORD))[0] == 201
+        await site.held()
+        site.deliver(subject=SUBJECT, sender=SENDER, body=BODY)
+        await until(lambda: bool(site.sandbox.apns.received))
+
+        forgotten = await relay_command("mailboxes", "forget", ANN, "--yes", *config)
+
+        assert (forgotten.status, forgotten.err) == (0, ""), forgotten.err
+        assert site.sandbox.eas.held == 0
+        listed = await relay_command("mailboxes", "list", "--json", *config)
+        assert json.loads(listed.out)["mailboxes"] == []
+        log = relay.log.read_bytes()
+    acts = await relay_command("audit", "acts", "--user", ANN, "--json", *config)
+    assert [each["what"] for each in json.loads(acts.out)] == ["mailbox.forget"]
+    assert ANN not in acts.out
+    assert (await relay_command("audit", "verify", "--acts", *config)).status == 0
+    state = [path for path in (site.sandbox.folder / "state").rglob("*") if path.is_file()]
+    assert [path for path in state if leaks((ANN, IPHONE, PASSWORD), path.read_bytes())] == []
+    assert leaks((PASSWORD, IPHONE, ANN), log) == []

@@ -502,8 +502,14 @@ async def test_the_api_role_orders_and_the_watch_role_does_it(role_urls: tuple[s
             assert isinstance(await admin.maintain("office", BY_CLEO, on=on), Done)
         assert len((await admin.mailboxes(MailboxFilter(), 9, None)).rows) == 1
         assert len((await admin.registrations(RegistrationFilter(), 9, None)).rows) == 1
-        assert isinstance(await admin.order(ANN, Order.FORGET, BY_CLEO), Done)
+        await watches.spend(ANN, NOW)
+        done = await admin.order(ANN, Order.FORGET, BY_CLEO)
+        assert isinstance(done, Done)
+        assert "are kept" in done.text
         [record] = await watches.take_dirty(await leases(watches, [SHARD]), NOW)
         assert record.forgotten
         assert await watches.forget(ANN)
         assert len(await admin.acts(100, None)) == 8
+        # A thief of the api role's user gains no try for anybody by the flag.
+        async with transaction(watch) as connection:
+            assert await connection.scalar(sa.text("SELECT spent FROM tries WHERE account <> ''")) == 1
