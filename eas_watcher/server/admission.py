@@ -323,7 +323,7 @@ class ServerAdmission:
             self._served(client)
         elif not concerns_server(error):
             self.answered(client)
-        else:
+        elif not self._is_of_the_absence(client, error):
             probe, client.probe = client.probe, False
             failure = read_failure(error)
             source = source_of(error, client.mailbox)
@@ -331,6 +331,14 @@ class ServerAdmission:
         if shared:
             client.passed = NEVER
         return error
+
+    def _is_of_the_absence(self, client: ClientAdmission, error: EasError) -> bool:
+        """Return True if a request was lost that went out before the absence from which the server returns now.
+
+        What cut thousands of Pings is still being noted when the probe has its answer.
+        """
+        late = isinstance(error, Unreachable) and client.passed != self._absences
+        return late and isinstance(self._breaker.state, Returning)
 
     def leave(self, client: ClientAdmission) -> None:
         """Note that a request is over, reported or not: a client that gave up hands its turn to another."""

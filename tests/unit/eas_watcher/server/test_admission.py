@@ -23,6 +23,7 @@ from tests.unit.eas_watcher.watching import NOW
 pytestmark = pytest.mark.looptime
 
 AWAY = Unreachable("no connection: Connection refused", reached=False)
+LOST = Unreachable("connection lost: the server closed it", 300.0)
 REFUSED = Unauthorized("the server refuses the credential (HTTP 401)")
 RATE = 10.0
 MANY = 200
@@ -213,6 +214,32 @@ async def test_a_client_that_has_returned_sends_on_while_the_others_return() -> 
         assert admission.expected_wait() == pytest.approx(49 / RATE)
         await admission.enter(early)  # it has passed before the outage, not since
         assert clock() == pytest.approx(2 + 50 / RATE)
+
+
+async def test_requests_that_were_cut_before_the_server_returned_send_it_away_no_more() -> None:
+    admission, probe, waits = new_admission(), here("probe"), here("waits")
+    early = [here(number) for number in range(2 * DISTINCT)]
+    for client in early:
+        await admission.enter(client)
+    for client in early[:DISTINCT]:
+        admission.failed(client, LOST)
+        admission.leave(client)
+    await admission.enter(probe)
+    queued = asyncio.ensure_future(admission.enter(waits))
+    other = asyncio.ensure_future(admission.enter(here("other")))
+    await asyncio.sleep(0)
+    admission.answered(probe)
+    assert admission.state == "returning"
+
+    for client in early[DISTINCT:]:
+        assert admission.failed(client, LOST) is LOST
+        admission.leave(client)
+    assert admission.state == "returning"
+
+    await queued
+    admission.failed(waits, AWAY)  # sent since, so the server is away again
+    assert admission.detail == str(AWAY)
+    other.cancel()
 
 
 async def test_a_probe_that_is_stopped_hands_its_turn_on() -> None:
