@@ -187,3 +187,12 @@ async def test_the_number_of_workers_can_be_changed(client: Client, simulator: E
     assert simulator.workers.number == 5
     await post(client, "/workers", {"workers": None})
     assert simulator.workers.number is None
+
+
+async def test_a_forced_hold_can_be_set_and_ended(client: Client, simulator: EasSimulator) -> None:
+    await post(client, "/hold", {"seconds": 60})
+    assert simulator.pings.forced == 60.0
+    await post(client, "/hold", {"seconds": None})
+    assert simulator.pings.forced is None
+    problem = await post(client, "/hold", {"seconds": 0}, 422)
+    assert problem["detail"].startswith("seconds: ")

@@ -370,3 +370,20 @@ async def put_forward_until(fact: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
         hurry(1.0)
     raise AssertionError("no change was committed")
+
+
+@hurried
+async def test_a_server_that_ends_every_ping_after_its_own_time_holds_pings_all_the_time() -> None:
+    async with world() as watched:
+        watched.simulator.pings.forced = 60.0
+        watched.start()
+        await watched.until_held()
+        for pings in range(2, 6):
+            hurry(61.0)
+            await watched.until_held(pings=pings)
+        watched.simulator.deliver(ANN)
+        await watched.until_changed()
+
+        assert watched.ann.changes == ONE_MAIL
+        assert [each.reason for each in watched.ann.conditions if each.state is not WatchState.WATCHING] == []
+        assert "the server ends every Ping after 6" in watched.ann.conditions[-1].detail

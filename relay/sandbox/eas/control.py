@@ -19,6 +19,7 @@
 | DELETE /fail | | ends all failures |
 | POST /backend | broken | takes mail store and directory down, or up again |
 | POST /workers | workers | changes how many requests are served at once, held Pings included; null: any number |
+| POST /hold | seconds | ends every later Ping after so many seconds with status 1, whatever it asks for; null: no more |
 | POST /connections | action, error | executes a `ConnectionsAction` on all connections; all but `drop` on HTTP/2 only |
 | POST /streams | streams | changes how many streams a connection over HTTP/2 may have at once |
 | POST /restart | | ends all held Pings, as a restart of the server does |
@@ -46,6 +47,7 @@ from relay.sandbox.eas.orders import (
     DeviceOrder,
     FailureOrder,
     FolderMove,
+    HoldOrder,
     ItemMove,
     Mail,
     ManyMails,
@@ -86,6 +88,7 @@ def control_app(simulator: EasSimulator) -> web.Application:
     app.router.add_delete("/fail", control.stop_failing)
     app.router.add_post("/backend", control.break_backend)
     app.router.add_post("/workers", control.resize)
+    app.router.add_post("/hold", control.force_hold)
     app.router.add_post("/connections", control.act_on_connections)
     app.router.add_post("/streams", control.limit_streams)
     app.router.add_post("/restart", control.restart)
@@ -234,6 +237,12 @@ class _Control:
         """Change the number of workers."""
         order = await _read(request, WorkersOrder)
         self._simulator.resize(order.workers)
+        return web.Response(status=204)
+
+    async def force_hold(self, request: web.Request) -> web.Response:
+        """Change after how many seconds every Ping ends."""
+        order = await _read(request, HoldOrder)
+        self._simulator.pings.forced = order.seconds
         return web.Response(status=204)
 
     async def act_on_connections(self, request: web.Request) -> web.Response:

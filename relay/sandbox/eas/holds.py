@@ -35,7 +35,7 @@ class HeldPing:
 class HeldPings:
     """The held Pings, one per user and device."""
 
-    __slots__ = ("_abandoned", "_count", "_held", "_now", "_records", "_workers")
+    __slots__ = ("_abandoned", "_count", "_held", "_now", "_records", "_workers", "forced")
 
     def __init__(self, records: EasRecords, now: Now, workers: Workers) -> None:
         """Count overlaps in `records`; `now` is the time for filters by age, `workers` are those that Pings occupy."""
@@ -44,6 +44,8 @@ class HeldPings:
         self._now = now
         self._held: dict[str, dict[str, HeldPing]] = {}
         self._count = 0
+        self.forced: float | None = None
+        """Seconds after which every Ping ends with status 1, whatever its heartbeat; None: at its heartbeat."""
         self._abandoned: dict[tuple[str, str], asyncio.TimerHandle] = {}
         """User and device -> the end of a Ping that occupies a worker although its client closed the connection."""
 
@@ -73,14 +75,21 @@ class HeldPings:
             self._end(older, write_ping(PingStatus.EXPIRED))
 
     def hold(self, device_id: str, parameters: PingParameters, session: Session, ended: Ended) -> HeldPing:
-        """Hold a Ping until there is an answer, at the latest until its heartbeat ends; then call `ended` once."""
+        """Hold a Ping until there is an answer, at the latest until its heartbeat ends; then call `ended` once.
+
+        A forced hold ends it sooner, as Horde's setting `forcedheartbeat` does: with status 1, and no limit is named.
+        """
         held = HeldPing(device_id, parameters, session, ended)
         self._held.setdefault(session.mailbox.user, {})[device_id] = held
         self._count += 1
         self._records.max_held = max(self._records.max_held, self._count)
         seconds = parameters.heartbeat if parameters.limit is None else parameters.limit
         seconds_held = seconds * session.rules.personality.overhold
-        held.timer = asyncio.get_running_loop().call_later(seconds_held, self._expire, held)
+        loop = asyncio.get_running_loop()
+        if self.forced is not None and self.forced < seconds_held:
+            held.timer = loop.call_later(self.forced, self._end, held, write_ping(PingStatus.EXPIRED))
+        else:
+            held.timer = loop.call_later(seconds_held, self._expire, held)
         return held
 
     def give_up(self, held: HeldPing) -> None:

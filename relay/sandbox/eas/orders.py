@@ -125,6 +125,14 @@ class WorkersOrder(BaseModel):
     workers: Annotated[int, Field(ge=1)] | None
 
 
+class HoldOrder(BaseModel):
+    """Seconds after which the server ends every Ping, whatever its heartbeat; null: it holds Pings as long as asked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+
+
 class ConnectionsAction(StrEnum):
     """An action that concerns all open connections."""
 
