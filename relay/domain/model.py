@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, NewType
 
@@ -134,6 +134,12 @@ class Mailbox:
     last_change_at: datetime | None
 
 
+LEAP: Final = timedelta(minutes=5)
+"""More than the clocks of hosts differ: what is noted further in the future was noted while a clock was wrong."""
+FAR_RECHECK: Final = timedelta(hours=36)
+"""Longer than any quarantine waits, which tries its token once a day at least."""
+
+
 @dataclass(frozen=True, slots=True)
 class Quarantine:
     """Why the provider refuses a registration's device token, and when the token is tried again."""
@@ -145,6 +151,13 @@ class Quarantine:
     """From then on the next mark tries the token again."""
     rechecks: int = 1
     """How many re-checks the quarantine has set; each waits longer than the one before."""
+    refused_at: datetime | None = None
+    """When the token was refused last, which set `recheck_at`; None: a version that did not note it set it."""
+
+    def due_at(self, now: datetime) -> datetime:
+        """Return from when on the next mark tries the token; now, if a wrong clock set a later moment."""
+        leapt = self.refused_at is not None and self.refused_at > now + LEAP
+        return min(self.recheck_at, now) if leapt or self.recheck_at > now + FAR_RECHECK else self.recheck_at
 
 
 @dataclass(frozen=True, slots=True)

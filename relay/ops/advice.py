@@ -53,7 +53,7 @@ def advise_on_registration(
         return "Nothing yet: its new credential waits for the mail server's word."
     if (quarantine := registration.quarantine) is not None:
         what = "subscription" if registration.platform is Platform.WEBPUSH else "device token"
-        again = f"{quarantine.recheck_at:%Y-%m-%d %H:%M} UTC"
+        again = f"{quarantine.due_at(now):%Y-%m-%d %H:%M} UTC"
         return (
             f"The provider refuses its {what} ({quarantine.reason}), tried again from {again} on: {quarantine.remedy}."
         )

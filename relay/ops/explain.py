@@ -196,7 +196,7 @@ def _held(mailbox: Mailbox) -> str:
 
 
 def _quarantined(quarantine: Quarantine, now: datetime) -> str:
-    since, recheck = _ago(quarantine.since, now), _ago(quarantine.recheck_at, now)
+    since, recheck = _ago(quarantine.since, now), _ago(quarantine.due_at(now), now)
     return f"{quarantine.reason} since {since}; the first change after {recheck} tries it again"
 
 

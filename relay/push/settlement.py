@@ -197,11 +197,11 @@ def _quarantine(outcome: Outcome, before: Quarantine | None, now: datetime, rand
     match outcome:
         case Delivered() | TokenGone():
             return None
-        case Refused(reason, remedy, channel=False, passing=passing) if before is None or before.recheck_at <= now:
+        case Refused(reason, remedy, channel=False, passing=passing) if before is None or before.due_at(now) <= now:
             rechecks = 1 if before is None else before.rechecks + 1
-            since = now if before is None else before.since
+            since = now if before is None else min(before.since, now)
             recheck_at = now + timedelta(seconds=backoff.recheck(rechecks, random, passing=passing))
-            return Quarantine(since, reason, remedy, recheck_at, rechecks)
+            return Quarantine(since, reason, remedy, recheck_at, rechecks, refused_at=now)
         case _:
             return before
 

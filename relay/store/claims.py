@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from relay.domain.model import DuePush, Mark, RegistrationState
+from relay.domain.model import FAR_RECHECK, LEAP, DuePush, Mark, RegistrationState
 from relay.domain.pacing import LASTING, Pacing
 from relay.domain.ports.outbox import Claims
 from relay.store.bulk import Among, count_up
@@ -26,8 +26,6 @@ from relay.store.updates import Updates
 
 FAR: Final = timedelta(minutes=90)
 """Longer than any mark waits: a later moment was written while the clock was wrong, and counts as past."""
-FAR_RECHECK: Final = timedelta(hours=36)
-"""The same for registrations in quarantine: they are tried again once a day at least."""
 PARKED: Final = timedelta(hours=1)
 """How long a mark is parked that cannot be read; an upgrade may mend it."""
 ROUNDS: Final = 10
@@ -55,7 +53,12 @@ was nearly empty; so after an outage it would read and sort all marks for each h
 _RECHECK: Final = registration.c.recheck_at
 _ASKED: Final = sa.or_(outbox.c.mark == Mark.TEST.value, outbox.c.mark == Mark.CHALLENGE.value)
 """Marks that an app asks for, to learn whether its token and environment are right."""
-_RIPE: Final = sa.or_(_RECHECK <= _NOW, sa.bindparam("far_recheck", type_=Moment) < _RECHECK)
+# As `Quarantine.due_at` says.
+_RIPE: Final = sa.or_(
+    _RECHECK <= _NOW,
+    sa.bindparam("far_recheck", type_=Moment) < _RECHECK,
+    sa.bindparam("leap", type_=Moment) < registration.c.refused_at,
+)
 _IS_CHALLENGE: Final = outbox.c.mark == Mark.CHALLENGE.value
 _SENDABLE: Final = sa.or_(
     (registration.c.state == RegistrationState.WIPED.value) & (outbox.c.mark == Mark.ATTENTION.value),
@@ -130,7 +133,7 @@ class _Sorted:
 
 
 def _moments(now: datetime) -> dict[str, object]:
-    return {"now": now, "far": now + FAR, "far_recheck": now + FAR_RECHECK}
+    return {"now": now, "far": now + FAR, "far_recheck": now + FAR_RECHECK, "leap": now + LEAP}
 
 
 @lru_cache(FORMS)

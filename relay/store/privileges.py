@@ -117,6 +117,7 @@ GRANTS: Final = (
     Grant(API, "push_test", "INSERT", ("id", "registration_id", "asked_at")),
     Grant(API, "push_test", "UPDATE", ("state", "ended_at")),
     *_whole(API, tombstone, "SELECT", "INSERT", "DELETE"),
+    Grant(API, "tombstone", "UPDATE", ("until",)),
     *_whole(API, event, "SELECT", "DELETE"),
     *_whole(API, wipe, "SELECT"),
     *_whole(API, maintenance, "INSERT", "DELETE"),

@@ -204,7 +204,7 @@ class SqlRegistrationStore:
 
         Mailboxes without any registration are marked dirty, so that the watch role forgets them.
         """
-        await self._write(tombstones.clear, now)
+        await self._write(tombstones.clear, now, self.retention)
         while await self._write(_note_idle, now, at_once):
             pass
         ended: Counter[Ending] = Counter()

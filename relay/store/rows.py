@@ -90,6 +90,7 @@ QUARANTINE: Final = (
     registration.c.quarantine_remedy,
     registration.c.rechecks,
     registration.c.recheck_at,
+    registration.c.refused_at,
 )
 
 REGISTRATION: Final = (
@@ -248,7 +249,14 @@ def _read_quarantine(row: AnyRow) -> Quarantine | None:
         return None
     if row.recheck_at is None:
         raise ValueError("recheck_at: missing in a quarantine")
-    return Quarantine(row.quarantined_at, row.quarantine_reason, row.quarantine_remedy, row.recheck_at, row.rechecks)
+    return Quarantine(
+        row.quarantined_at,
+        row.quarantine_reason,
+        row.quarantine_remedy,
+        row.recheck_at,
+        row.rechecks,
+        row.refused_at,
+    )
 
 
 def write_quarantine(value: Quarantine | None) -> dict[str, object]:
@@ -259,6 +267,7 @@ def write_quarantine(value: Quarantine | None) -> dict[str, object]:
         "quarantine_remedy": "" if value is None else value.remedy,
         "rechecks": 0 if value is None else value.rechecks,
         "recheck_at": None if value is None else value.recheck_at,
+        "refused_at": None if value is None else value.refused_at,
     }
 
 

@@ -173,6 +173,7 @@ registration = sa.Table(
     sa.Column("quarantine_remedy", sa.Text, nullable=False, server_default=""),
     sa.Column("rechecks", sa.Integer, nullable=False, server_default="0"),
     sa.Column("recheck_at", Moment),
+    sa.Column("refused_at", Moment),
     sa.Column("credential_proof", sa.LargeBinary),
     sa.Column("idle_since", Moment),
     sa.Column("seen_at", Moment),

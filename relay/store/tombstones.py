@@ -6,7 +6,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from relay.domain.model import Ending, RegistrationId, Tombstone
+from relay.domain.model import LEAP, Ending, RegistrationId, Tombstone
 from relay.domain.retention import Retention
 from relay.store.bulk import Among
 from relay.store.prepared import Prepared
@@ -58,8 +58,13 @@ def find(connection: sa.Connection, registration_id: RegistrationId) -> Tombston
     return Tombstone(rows[0].secret_hash, _ENDINGS.get(rows[0].ending, Ending.EXPIRED)) if rows else None
 
 
-def clear(connection: sa.Connection, now: datetime) -> int:
-    """Delete the tombstones whose time is over; return how many."""
+def clear(connection: sa.Connection, now: datetime, retention: Retention) -> int:
+    """Delete the tombstones whose time is over; return how many.
+
+    One that would last longer than any that is left now was left while the clock was ahead: its time begins now.
+    """
+    longest = now + retention.of_tombstone(proved=True)
+    connection.execute(sa.update(tombstone).where(tombstone.c.until > longest + LEAP).values(until=longest))
     over = sa.delete(tombstone).where(tombstone.c.until < now).returning(tombstone.c.registration_id)
     return len(list(connection.scalars(over)))
 

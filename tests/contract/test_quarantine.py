@@ -1,6 +1,7 @@
 """Test that a token its provider refuses is kept, tried ever more rarely, and healed; and which lanes are claimed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -231,6 +232,23 @@ async def test_a_mark_refused_beside_one_that_arrives_does_not_wait_for_the_re_c
 
     assert (await site.registered(registration)).quarantine is None
     assert [push.mark for push in await site.claim()] == [refused.mark]
+
+
+async def test_a_quarantine_ends_with_the_wrong_clock_that_set_it(site: OutboxSite) -> None:
+    """A subscription failed in a way that soon passes, while the clock was a day ahead."""
+    wrong = NOW + 24 * HOUR
+    registration = await site.activate()
+    await site.commit(BOTH, now=wrong)
+    await site.settle(await site.claim(wrong), replace(BAD, passing=True), wrong)
+
+    trial = await site.claim(NOW)
+
+    assert len(trial) == 1
+    await site.settle(trial, replace(BAD, passing=True), NOW)
+    after = (await site.registered(registration)).quarantine
+    assert after is not None
+    assert (after.since, after.refused_at) == (NOW, NOW)
+    assert await site.claim(NOW) == [], "the trial's refusal sets the next try by the right clock"
 
 
 async def test_a_claim_from_the_future_keeps_no_trial_back(site: OutboxSite) -> None:

@@ -27,7 +27,7 @@ ALL: Final = "*"
 FORBIDDEN: Final = "42501"
 """The SQLSTATE of what a user may not do, whatever the words."""
 NEVER_CHANGES: Final = "id server user user_key device_id shard"
-QUARANTINE: Final = "quarantined_at quarantine_reason quarantine_remedy rechecks recheck_at"
+QUARANTINE: Final = "quarantined_at quarantine_reason quarantine_remedy rechecks recheck_at refused_at"
 NEW_MARK: Final = "registration_id mark platform count generation certain first_at last_at due_at attempts cause"
 MARK_GROWS: Final = "count generation certain last_at due_at cause"
 NEW_REGISTRATION: Final = (
@@ -80,7 +80,7 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
         WATCH: {"INSERT": "but id"},
         PUSH: {"INSERT": "but id"},
     },
-    "tombstone": {API: {"SELECT": ALL, "INSERT": ALL, "DELETE": ALL}},
+    "tombstone": {API: {"SELECT": ALL, "INSERT": ALL, "DELETE": ALL, "UPDATE": "until"}},
     "tries": {API: {"SELECT": ALL}, WATCH: {"SELECT": ALL, "INSERT": ALL, "UPDATE": ALL, "DELETE": ALL}},
     "outbox": {
         API: {"SELECT": ALL, "INSERT": NEW_MARK, "UPDATE": f"{MARK_GROWS} aside", "DELETE": ALL},

@@ -112,6 +112,21 @@ async def test_a_tombstone_goes_after_its_time(engine: Database, watches: SqlWat
     assert await left_of(registrations, phone) is None
 
 
+async def test_a_tombstone_of_a_clock_that_was_ahead_goes_after_its_time(
+    engine: Database, watches: SqlWatchStore
+) -> None:
+    keep = timedelta(days=30)
+    registrations = SqlRegistrationStore(engine, LocalWakeups(), retention=Retention(keep))
+    phone = await activate(registrations, watches)
+    await registrations.remove(phone.id, NOW + 365 * DAY)
+
+    await registrations.sweep(NOW)
+    await registrations.sweep(NOW + keep)
+    assert await left_of(registrations, phone) is Ending.REMOVED
+    await registrations.sweep(NOW + keep + SECOND)
+    assert await left_of(registrations, phone) is None
+
+
 async def test_an_id_that_ends_twice_has_the_later_tombstone(
     registrations: SqlRegistrationStore, watches: SqlWatchStore
 ) -> None:

@@ -23,7 +23,7 @@ from relay.push.settlement import (
     may_end_registrations,
     settle,
 )
-from relay.store.claims import FAR, FAR_RECHECK, ROUNDS
+from relay.store.claims import FAR, ROUNDS
 from relay.store.marks import SOON
 from relay.store.wakeups import LocalWakeups
 
@@ -240,8 +240,7 @@ class MemoryOutbox:
         quarantine = self.registrations[id_].quarantine
         if quarantine is None or mark is Mark.TEST:
             return True
-        ripe = quarantine.recheck_at <= now or quarantine.recheck_at > now + FAR_RECHECK
-        return ripe and not self._tried(id_, now)
+        return quarantine.due_at(now) <= now and not self._tried(id_, now)
 
     def _tried(self, id_: RegistrationId, now: datetime) -> bool:
         return any(row.claimed(now) for key, row in self.rows.items() if key[0] == id_)

@@ -19,7 +19,7 @@
 | DELETE /fail | | ends all failures |
 | POST /backend | broken | takes mail store and directory down, or up again |
 | POST /workers | workers | changes how many requests are served at once, held Pings included; null: any number |
-| POST /hold | seconds | ends every later Ping after so many seconds with status 1, whatever it asks for; null: no more |
+| POST /hold | seconds | ends later Pings with status 1 after so many seconds, whatever they ask for; null: no more |
 | POST /connections | action, error | executes a `ConnectionsAction` on all connections; all but `drop` on HTTP/2 only |
 | POST /streams | streams | changes how many streams a connection over HTTP/2 may have at once |
 | POST /restart | | ends all held Pings, as a restart of the server does |

@@ -1,10 +1,12 @@
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eas_watcher.machine.memory import Memory
 from eas_watcher.names import CollectionClass, MailboxId
-from relay.domain.model import SHARDS, Candidate, Mark, RegistrationId, WatchRecord, shard_of
+from relay.domain.model import SHARDS, Candidate, Mark, Quarantine, RegistrationId, WatchRecord, shard_of
 from tests.fakes import records
 
 
@@ -45,3 +47,25 @@ def test_a_record_has_the_seals_of_its_credential_and_its_candidates_and_takes_n
     ]
     assert fresh.seals == []
     assert fresh.resealed({b"own": b"own anew"}) == fresh
+
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("recheck_at", "refused_at", "due_at"),
+    [
+        (NOW - HOUR, NOW - 2 * HOUR, NOW - HOUR),
+        (NOW + HOUR, NOW, NOW + HOUR),
+        (NOW + 31 * HOUR, None, NOW + 31 * HOUR),
+        (NOW + 37 * HOUR, None, NOW),
+        (NOW + 25 * HOUR, NOW + 24 * HOUR, NOW),
+        (NOW + HOUR, NOW + timedelta(minutes=4), NOW + HOUR),
+        (NOW - HOUR, NOW + 24 * HOUR, NOW - HOUR),
+    ],
+)
+def test_a_quarantine_waits_for_its_re_check_unless_a_wrong_clock_set_it(
+    recheck_at: datetime, refused_at: datetime | None, due_at: datetime
+) -> None:
+    assert Quarantine(NOW, "BadDeviceToken", "look", recheck_at, 1, refused_at).due_at(NOW) == due_at

@@ -361,7 +361,7 @@ def test_the_marks_of_a_group_are_in_the_order_of_their_keys() -> None:
 def test_a_refused_token_begins_a_quarantine_of_an_hour() -> None:
     (update,) = settled(BAD).updated
 
-    assert update.quarantine == Quarantine(NOW, "BadDeviceToken", "compare the environment", NOW + HOUR, rechecks=1)
+    assert update.quarantine == Quarantine(NOW, "BadDeviceToken", "compare the environment", NOW + HOUR, 1, NOW)
 
 
 @pytest.mark.parametrize(("recheck_at", "lengthened"), [(NOW, True), (NOW + SECOND, False)])
@@ -370,8 +370,17 @@ def test_only_a_refused_re_check_lengthens_a_quarantine(recheck_at: datetime, *,
 
     (update,) = settled(BAD, replace(ACTIVE, quarantine=before)).updated
 
-    after = Quarantine(BEGAN, "BadDeviceToken", "compare the environment", NOW + 4 * HOUR, rechecks=3)
+    after = Quarantine(BEGAN, "BadDeviceToken", "compare the environment", NOW + 4 * HOUR, 3, NOW)
     assert update.quarantine == (after if lengthened else before)
+
+
+def test_a_refused_trial_ends_what_a_wrong_clock_noted() -> None:
+    ahead = NOW + 24 * HOUR
+    before = Quarantine(ahead, "Old", "old", ahead + HOUR, 1, ahead)
+
+    (update,) = settled(BAD, replace(ACTIVE, quarantine=before)).updated
+
+    assert update.quarantine == Quarantine(NOW, "BadDeviceToken", "compare the environment", NOW + 2 * HOUR, 2, NOW)
 
 
 @pytest.mark.parametrize(("outcome", "ends"), [(Delivered(), True), (GONE, True), (BUSY, False), (SICK, False)])
