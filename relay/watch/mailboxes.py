@@ -149,6 +149,8 @@ class Mailboxes:
             self._timeline,
         )
         self._broken: asyncio.Queue[MailboxId] = asyncio.Queue()
+        self._returning: set[MailboxId] = set()
+        """Mailboxes that wait to be started again: in an outage of the database each is asked for many times."""
         self._changed: asyncio.Queue[Changed] = asyncio.Queue()
         self._turn = asyncio.Lock()
         """Held while a mailbox is brought in step: shards, dirty mailboxes and broken watches come in any order."""
@@ -186,7 +188,13 @@ class Mailboxes:
             await self._leases.release()
 
     def broken(self, mailbox: MailboxId) -> None:
-        """Start a mailbox from the database again after a while: its watch ended by a fault of ours."""
+        """Start a mailbox from the database again after a while: its watch ended by a fault of ours.
+
+        However often this is asked for meanwhile, it is read once.
+        """
+        if mailbox in self._returning:
+            return
+        self._returning.add(mailbox)
         seconds = backoff.delay(BROKEN, self._context.random)
         asyncio.get_running_loop().call_later(seconds, self._broken.put_nowait, mailbox)
 
@@ -344,7 +352,9 @@ class Mailboxes:
 
     async def _restart_broken(self) -> None:
         while True:
-            await self._restart(await self._broken.get())
+            mailbox = await self._broken.get()
+            self._returning.discard(mailbox)
+            await self._restart(mailbox)
 
     async def _follow_servers(self) -> None:
         while True:
@@ -355,9 +365,25 @@ class Mailboxes:
                 for mailbox, terms in stale:
                     await self._room(terms.server)
                     await self._verification.stop_of([mailbox])
-                    await self._restart(mailbox)
+                    await self._renew(mailbox)
                 await asyncio.sleep(AGAIN)  # those that could not be read are read again
             await done()
+
+    async def _renew(self, mailbox: MailboxId) -> None:
+        """Give a mailbox of a changed server a new watch, unless the database is away.
+
+        One whose row cannot be read gets none before it is mended: it must not go on with what the server was before.
+        """
+        try:
+            record = await self._store.record(mailbox, self._context.now())
+        except StoreUnavailable:
+            return
+        if record is not None:
+            await self._apply(deque([record]))
+            return
+        async with self._turn:
+            await self._fleet.stop(mailbox)
+            self._held.halted(mailbox)
 
     async def _follow_policies(self) -> None:
         """Let running watches go on with the policies of now; those at a host that is allowed no more start anew."""

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.memory import WatchState
@@ -18,6 +19,7 @@ from relay.domain.ports.outbox import Settlement
 from relay.process.clock import now
 from relay.sandbox.eas.failures import AnswerHttp, FailurePlan
 from relay.security.sealing import SealingPrivateKey, generate
+from relay.store import tables
 from relay.store.outbox import SqlOutboxStore
 from relay.store.wakeups import LocalWakeups
 from relay.watch.accounts import EasServer
@@ -366,3 +368,46 @@ async def test_a_mailbox_whose_server_was_unknown_starts_when_it_is_configured(r
     servers["main"] = server
     await change_servers(role, ["main"])
     await until(lambda: role.eas.held == 1)
+
+
+async def test_a_mailbox_that_cannot_be_read_holds_up_no_change_of_servers(role: WatchRole) -> None:
+    """Else what the server was before stays in use, and no later change of any server is ever followed."""
+    await role.judged(await role.register("first"))
+    await until(lambda: role.eas.held == 1)
+    await role.database.run(spoil)
+
+    await change_servers(role, ["main"])
+
+    assert role.eas.held == 0
+    await role.database.run(mend)
+    await role.store.look_again(now())
+    await until(lambda: role.eas.held == 1)
+
+
+def spoil(connection: sa.Connection) -> None:
+    connection.execute(sa.text("UPDATE mailbox SET since = 'no moment'"))
+
+
+def mend(connection: sa.Connection) -> None:
+    connection.execute(sa.update(tables.mailbox).values(since=now()))
+
+
+def test_a_mailbox_is_read_once_however_often_it_broke(tmp_path: Path) -> None:
+    """Else an outage of the database multiplies the reads that follow it."""
+
+    @hurried
+    async def scenario() -> None:
+        async with open_watch_role(tmp_path) as role:
+            await role.judged(await role.register("first"))
+            await until(lambda: role.eas.held == 1)
+            read = role.store.read
+            for _ in range(1000):
+                role.mailboxes.broken(MAILBOX)
+            for _ in range(10):
+                hurry(2 * RENEW)
+                await asyncio.sleep(0.05)
+            await until(lambda: role.store.read > read and role.mailboxes._broken.empty())
+
+            assert role.store.read < read + 100  # some come of leases that run out on the hurried clock
+
+    scenario()

@@ -67,6 +67,12 @@ class WatchStore(SqlWatchStore):
     """The real store, which a test can make unavailable."""
 
     away_for_records = False
+    read = 0
+    """How often a single mailbox was asked for."""
+
+    async def record(self, mailbox_id: MailboxId, now: datetime) -> WatchRecord | None:
+        self.read += 1
+        return await super().record(mailbox_id, now)
 
     async def records(self, leases: Mapping[int, int], now: datetime) -> list[WatchRecord]:
         if self.away_for_records:
