@@ -10,6 +10,7 @@ from typing import Final
 from relay.admin.administration import Administration
 from relay.admin.keeping import open_keys
 from relay.compose.running import Running, Take, required
+from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Role
 from relay.domain.tries import TryLimits
 from relay.http.admission import Admission, Pace
@@ -161,7 +162,7 @@ def _parts(running: Running, settings: Settings, counts: CountsCache, lag: LoopL
 async def _open_admin_api(running: Running) -> AdminApi | None:
     """Build the admin API, which takes the tokens of later configurations; None for a role without it.
 
-    Raises OSError if there are tokens, and the keys of the audit log cannot be read or made.
+    Raises SettingsInvalid if there are tokens, and the keys of the audit log cannot be read or made.
     """
     settings, now = running.settings, running.now
     if settings.role not in {Role.ALL, Role.API}:
@@ -178,7 +179,12 @@ async def _open_admin_api(running: Running) -> AdminApi | None:
     api = AdminApi(administration, SqlExplanationStore(running.database, now).find, (), now)
 
     async def prepare(found: Settings, _: Changes) -> Take:
-        keys = open_keys(found.admin.audit_key_file) if found.admin.tokens else ()
+        try:
+            keys = open_keys(found.admin.audit_key_file) if found.admin.tokens else ()
+        except OSError as error:
+            wrong = f"cannot be read or made: {error.strerror or error}"
+            remedy = "Name a file in a folder that only the relay may write."
+            raise SettingsInvalid([("admin.audit_key_file", wrong, remedy)]) from error
 
         async def take() -> None:
             administration.keys, administration.servers = keys, found.server_names

@@ -271,3 +271,14 @@ async def test_no_ping_of_five_thousand_is_broken_by_a_reload(tmp_path: Path) ->
             assert eas.records.overlaps == {}
             site.deliver(user(1))
             await until(lambda: any(push.device_token == token(1) for push in site.sandbox.apns.received))
+
+
+async def test_an_audit_key_that_cannot_be_made_is_named_and_the_relay_goes_on(site: Site) -> None:
+    (site.sandbox.folder / "admin.token").write_text("0123456789abcdef" * 2)
+    (site.sandbox.folder / "admin.token").chmod(0o600)
+    async with site.relay() as relay:
+        tokens = '[admin.tokens.helpdesk]\nfile = "admin.token"\nscopes = ["read"]\n\n'
+        replace(site.sandbox.toml, "[api]", f'[admin]\naudit_key_file = "/proc/none/audit.key"\n\n{tokens}[api]')
+        await reloaded(relay, "faulty")
+
+        assert {line["key"] for line in logged(relay, "configuration on disk is faulty")} == {"admin.audit_key_file"}
