@@ -1,6 +1,8 @@
 """The file of the audit log's keys: one a line, 64 hex digits, the newest first; the first act makes it."""
 
+import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -28,8 +30,19 @@ def read_keys(path: Path) -> tuple[AuditKey, ...]:
 def open_keys(path: Path) -> tuple[AuditKey, ...]:
     """Read the keys, or make the first one; raises AuditKeyUnreadable, OSError."""
     if not path.exists():
-        write_private(path, f"{secrets.token_hex(SECRET)}\n".encode())
+        _make_first(path)
     return read_keys(path)
+
+
+def _make_first(path: Path) -> None:
+    """Make the first key; one that another process makes at the same moment stays, since entries may have it."""
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    write_private(fresh, f"{secrets.token_hex(SECRET)}\n".encode())
+    try:
+        with suppress(FileExistsError):
+            os.link(fresh, path)
+    finally:
+        fresh.unlink()
 
 
 def _fault(path: Path) -> str:
