@@ -18,6 +18,8 @@ PASSWORD: Final = "database.password"
 SECRET, OPEN = 0o600, 0o644
 MIGRATE: Final = "migrate"
 """The folder of the user that owns the database."""
+POSTGRES: Final = "postgres"
+"""The folder of the administrator of PostgreSQL."""
 NEEDED: Final[Mapping[str, tuple[str, int]]] = {
     "api.certificate_file": ("api.pem", OPEN),
     "api.key_file": ("api.key", SECRET),
@@ -142,13 +144,14 @@ def _separate(
         missing += absent
     owner = render(sample, Role.PUSH, _database(answers, OWNER), ()).text.split("\n\n")
     database = [part for part in owner if part.startswith(("# Written", "[database]"))]
-    admin = folder / "postgres.password"
-    users = folder / "users.sql"
+    admin = folder / POSTGRES / "postgres.password"
+    users = folder / POSTGRES / "users.sql"
     config = folder / MIGRATE / "relay.toml"
     files += [
         File(config, ("\n\n".join(database).replace(" for the role push", " for `relay migrate`") + "\n").encode()),
         File(folder / MIGRATE / PASSWORD, f"{passwords[OWNER]}\n".encode()),
-        # PostgreSQL's image reads both as a user of its own; the folder above is closed.
+        # PostgreSQL's image reads both as a user of its own. Their folder is made for them, and so it is closed even if
+        # the one above was there before, as Docker makes it.
         File(users, users_sql(passwords, keys.salt).encode(), OPEN, of_relay=False),
         File(admin, f"{keys.password()}\n".encode(), 0o444, of_relay=False),
     ]

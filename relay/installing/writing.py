@@ -75,7 +75,8 @@ def _make_folder(folder: Path, owner: Owner | None, made: list[Path]) -> None:
     folder.mkdir(mode=0o700)
     made.append(folder)
     if owner is not None:
-        os.chown(folder, owner.uid, owner.gid)
+        # Who owns the folder above could have put a link in its place: that is given away, not what it leads to.
+        os.chown(folder, owner.uid, owner.gid, follow_symlinks=False)
 
 
 def _write(file: File, content: bytes, owner: Owner | None, made: list[Path]) -> None:

@@ -141,7 +141,7 @@ async def initiated(folder: Path, given: Installation, postgres: PostgresServer)
         *("--database", f"localhost/relay?host={postgres.socket.parent}"),
     )
     assert made.status == 0, made.err
-    for statement in (folder / "users.sql").read_text().splitlines():
+    for statement in (folder / "postgres/users.sql").read_text().splitlines():
         if not statement.startswith("--"):
             await postgres.execute(statement)
     migrated = await relay("migrate", "--grants", "--config", str(folder / "migrate/relay.toml"))

@@ -75,7 +75,7 @@ def test_each_role_has_only_what_it_may_have() -> None:
         *("watch/relay.toml", "watch/sealing-private.pem", "watch/company-ca.pem"),
         *("push/relay.toml", "push/apns.p8", "push/vapid.pem"),
         *("api/database.password", "watch/database.password", "push/database.password"),
-        *("migrate/relay.toml", "migrate/database.password", "users.sql", "postgres.password"),
+        *("migrate/relay.toml", "migrate/database.password", "postgres/users.sql", "postgres/postgres.password"),
     }
 
 
@@ -186,3 +186,10 @@ def test_a_copy_of_the_keys_is_asked_for() -> None:
 
 def test_no_secret_is_shown() -> None:
     assert "private" not in repr(made().files).replace("sealing-private", "")
+
+
+def test_what_everybody_may_read_is_in_a_folder_that_is_made_for_it() -> None:
+    """Docker makes the folder above before `relay init` runs, open to everybody on the host."""
+    others = [file.path for file in made(PARTS).files if not file.of_relay]
+
+    assert {path.parent for path in others} == {FOLDER / "postgres"}

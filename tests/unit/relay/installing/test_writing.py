@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -52,6 +53,27 @@ def test_files_and_folders_get_their_owner(tmp_path: Path) -> None:
 
     owners = {path.name: path.stat().st_uid for path in (tmp_path / "a", *(tmp_path / "a").iterdir())}
     assert owners == {"a": 12345, "own": 12345, "other": 0}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_folder_that_was_replaced_by_a_link_gives_nothing_else_away(tmp_path: Path) -> None:
+    precious, folder = tmp_path / "precious", tmp_path / "made"
+    precious.write_text("")
+
+    class Thief:
+        gid = 12345
+
+        @property
+        def uid(self) -> int:
+            if not folder.is_symlink():
+                folder.rmdir()
+                folder.symlink_to(precious)
+            return 12345
+
+    with pytest.raises(NotADirectoryError):
+        write_files([File(folder / "new", b"")], cast("Owner", Thief()))
+
+    assert precious.stat().st_uid == 0
 
 
 def test_a_user_is_found_by_name_and_by_number() -> None:
