@@ -29,8 +29,8 @@ class AdminToken:
 
 
 def digest_of(token: str) -> bytes:
-    """Return the digest of a token."""
-    return hashlib.sha256(token.encode()).digest()
+    """Return the digest of a token; it may have bytes that are no UTF-8, as a stranger's header may."""
+    return hashlib.sha256(token.encode(errors="surrogateescape")).digest()
 
 
 def find(tokens: Iterable[AdminToken], shown: str) -> AdminToken | None:

@@ -6,7 +6,7 @@ import pwd
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from relay.settings.values import Settings
 
 T = TypeVar("T")
-
-GONE: Final = 20.0  # seconds until a running relay has surely looked for what is to be forgotten
-LOOK: Final = 0.5  # seconds between two looks whether it is gone
 
 RoleOption = Annotated[Role, typer.Option("--role", help="Whose settings and database user are used.")]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]

@@ -39,7 +39,7 @@ from relay.store.bulk import Among, in_order
 from relay.store.engine import Database, scrub
 from relay.store.marks import NewMark, outbox_topics, set_marks
 from relay.store.push_tests import TESTS, note_asked
-from relay.store.reading import Reader
+from relay.store.reading import Bad, Reader
 from relay.store.registrations import VIEWS
 from relay.store.rows import SHOWN, AnyRow, read_shown, shown_condition
 from relay.store.tables import mailbox, maintenance, outbox, push_test, registration, tries, wipe
@@ -200,7 +200,7 @@ def _mailboxes(connection: sa.Connection, wanted: MailboxFilter, limit: int, cur
     found, bad = _LISTED.all(connection, query.order_by(*key).limit(limit + 1))
     more = len(found) + len(bad) > limit
     rows = found[:limit]
-    return Page(tuple(rows), rows[-1].mailbox.id if more and rows else None)
+    return Page(tuple(rows), _next([each.mailbox.id for each in rows], bad) if more else None)
 
 
 def _registrations(
@@ -221,7 +221,12 @@ def _registrations(
     found, bad = VIEWS.all(connection, query.order_by(*key).limit(limit + 1))
     more = len(found) + len(bad) > limit
     rows = found[:limit]
-    return Page(tuple(rows), rows[-1].registration.id if more and rows else None)
+    return Page(tuple(rows), _next([each.registration.id for each in rows], bad) if more else None)
+
+
+def _next(shown: Sequence[str], bad: Sequence[Bad]) -> str:
+    """Return where the next page begins; a page of rows that cannot be read ends with the last of them."""
+    return shown[-1] if shown else bad[-1].name
 
 
 def _later(key: Sequence[sa.Column[Any]], after: AnyRow | None) -> sa.ColumnElement[bool]:

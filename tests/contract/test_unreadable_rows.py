@@ -10,12 +10,14 @@ import sqlalchemy as sa
 from eas_watcher.machine.memory import Progress
 from eas_watcher.names import CollectionClass
 from eas_watcher.server.idle_timeout import Lesson
+from relay.admin.values import MailboxFilter, RegistrationFilter
 from relay.domain.errors import RowUnreadable
 from relay.domain.explanation import Findings, MailboxExplanation, UnreadableMailbox
 from relay.domain.model import Platform, RegistrationId
 from relay.domain.unreadable import Unreadable, UnreadableRows
 from relay.ops.explain import document, text
 from relay.ops.unreadable import unreadable_rows
+from relay.store.administration import SqlAdminStore
 from relay.store.claims import PARKED
 from relay.store.engine import Database, open_database
 from relay.store.explanation import SqlExplanationStore
@@ -395,3 +397,20 @@ def test_a_bad_row_is_found_after_good_ones(bad: tuple[object, ...], fault: str)
 
     wrong = Bad((str(bad[0]),), fault)
     assert [reader.value(row) for row in rows] == ["ann", "ben", wrong, "eve", wrong]
+
+
+async def test_mailboxes_and_registrations_that_cannot_be_read_end_no_list(relay: Relay) -> None:
+    await relay.write("UPDATE mailbox SET state = 'hibernating' WHERE id = 'mb-ann'")
+    admin = SqlAdminStore(relay.engine)
+
+    mailboxes = await admin.mailboxes(MailboxFilter(), 1, None)
+    shown = [each.mailbox.id for each in mailboxes.rows]
+    while mailboxes.cursor is not None:
+        mailboxes = await admin.mailboxes(MailboxFilter(), 1, mailboxes.cursor)
+        shown += [each.mailbox.id for each in mailboxes.rows]
+    registrations = await admin.registrations(RegistrationFilter(), 1, None)
+    while registrations.cursor is not None:
+        registrations = await admin.registrations(RegistrationFilter(), 1, registrations.cursor)
+
+    assert shown == ["mb-ben", "mb-cas"]
+    assert [each.mailbox.id for each in registrations.rows] == ["mb-cas"]

@@ -19,3 +19,9 @@ def test_another_text_is_no_token() -> None:
 
 def test_a_token_does_not_print() -> None:
     assert "digest" not in repr(ACTOR)
+
+
+def test_bytes_that_are_no_text_are_no_token() -> None:
+    tokens = (AdminToken("monitor", digest_of("r" * 40), frozenset({Scope.READ})),)
+
+    assert find(tokens, b"\xff".decode(errors="surrogateescape") * 40) is None
