@@ -15,6 +15,7 @@ ABOUT: Final[Mapping[str, str]] = MappingProxyType(
         "relay.service": "the service for systemd",
         "relay.socket": "the API's port, held by systemd while the relay restarts; optional",
         "prometheus-alerts.yml": "alerts for Prometheus",
+        "prometheus-scrape.yml": "how Prometheus scrapes the processes, for one installation or several",
         "grafana-dashboard.json": "a dashboard for Grafana",
         GRANTS: "the rights of each role's user in PostgreSQL; `relay migrate --grants` sets them, too",
         "mail-gate.cfg": "HAProxy as the only way of the watch role's container to the mail server",

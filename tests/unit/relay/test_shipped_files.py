@@ -29,7 +29,7 @@ from tests.installation import Installation
 
 ROOT: Final = Path(__file__).parents[3]
 COMMENTED: Final = re.compile(r"^#(?=[a-z0-9_]+ = |\[[a-z.]+\]$)", re.MULTILINE)
-METRIC: Final = re.compile(r"\brelay_[a-z_]+")
+METRIC: Final = re.compile(r"\b(?:relay|process|python)_[a-z_]+")
 
 
 def shipped(name: str) -> str:
@@ -116,7 +116,7 @@ async def test_the_operators_page_explains_every_metric() -> None:
 
 
 def test_the_alert_on_shards_knows_how_many_there_are() -> None:
-    assert f"sum(relay_shards_leased) < {SHARDS}" in shipped("config/prometheus-alerts.yml")
+    assert f"sum by (installation) (relay_shards_leased) < {SHARDS}" in shipped("config/prometheus-alerts.yml")
 
 
 def test_compose_keeps_the_roles_apart() -> None:
