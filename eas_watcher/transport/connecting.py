@@ -1,16 +1,21 @@
 """TCP connections to a host: its addresses, in which order they are tried, and the options of the sockets."""
 
 import asyncio
+import os
 import socket
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final
 
-from eas_watcher.single_flight import SingleFlight
+from eas_watcher.transport.lookups import Address, LookUp, Lookups, look_up_usable
 from eas_watcher.transport.sources import Sources
 from eas_watcher.transport.target import Endpoint
 
 REMEMBERED: Final = 60.0  # seconds that the addresses of a host are used before DNS is asked again
+LOOKUP: Final = 12.0
+"""Seconds for a name; less than those of a connection, so that a silent name server is named. A dead one costs 5 s of
+them [resolv.conf(5)]."""
 STAGGER: Final = 0.25  # seconds until the next address is tried beside one that does not answer [RFC 8305 8]
 AT_ONCE: Final = 100
 """Connections to one endpoint that are made at the same time: a fleet that returns must not exhaust its server, and a
@@ -22,14 +27,11 @@ UNACKNOWLEDGED: Final = (TCP_IDLE + TCP_INTERVAL * TCP_PROBES) * 1000
 Linux lets it end unanswered probes too [tcp(7)]: less time than all of them take would make one lost probe the last.
 """
 
-Address: TypeAlias = "tuple[int, tuple[Any, ...]]"
-"""The family of an address, and the address as the socket module has it."""
-
 
 class Host:
     """The addresses of one endpoint, and how many connections to it are being made."""
 
-    __slots__ = ("addresses", "question", "slots", "turn", "until")
+    __slots__ = ("addresses", "slots", "turn", "until")
 
     def __init__(self) -> None:
         """Know none yet."""
@@ -37,15 +39,15 @@ class Host:
         self.until = 0.0  # loop.time()
         self.turn = 0
         self.slots = asyncio.Semaphore(AT_ONCE)
-        self.question = SingleFlight[list[Address]]("addresses of a mail server")
 
 
 class Connector:
     """Makes TCP connections, from the source addresses in turn."""
 
-    def __init__(self, sources: Sources) -> None:
-        """Ask DNS at the first connection."""
+    def __init__(self, sources: Sources, look_up: LookUp = look_up_usable) -> None:
+        """Look names up with `look_up`, each at the first connection to it."""
         self._sources = sources
+        self._lookups = Lookups(look_up)
         self._hosts: dict[Endpoint, Host] = {}
 
     def slot(self, endpoint: Endpoint) -> asyncio.Semaphore:
@@ -54,8 +56,7 @@ class Connector:
 
     async def close(self) -> None:
         """Ask no more."""
-        for host in self._hosts.values():
-            await host.question.cancel()
+        await self._lookups.close()
 
     async def connect(self, endpoint: Endpoint) -> socket.socket:
         """Return a connected socket; raises OSError, that of the first address if none takes the connection.
@@ -63,18 +64,14 @@ class Connector:
         Servers with several addresses get connections in turn. An address that does not answer soon is not waited for:
         the next one is tried beside it [RFC 8305].
         """
-        addresses = await self._addresses(endpoint)
-        if len(addresses) == 1:
-            return await self._attempt(addresses[0])
-        return await self._race(addresses)
+        return await connect_any(await self._addresses(endpoint), self._make_socket)
 
     async def _addresses(self, endpoint: Endpoint) -> list[Address]:
         """Return the addresses of a host, the one whose turn it is first; raises OSError."""
         loop = asyncio.get_running_loop()
         known = self._host(endpoint)
         if known.until <= loop.time():
-            question = known.question.begin(lambda: _ask(endpoint), lambda _: None)
-            known.addresses = await asyncio.shield(question)
+            known.addresses = await self._lookups.find(endpoint.host, endpoint.port, LOOKUP)
             known.until = loop.time() + REMEMBERED
         known.turn = (known.turn + 1) % len(known.addresses)
         return in_order(known.addresses, known.turn)
@@ -85,42 +82,67 @@ class Connector:
             known = self._hosts[endpoint] = Host()
         return known
 
-    async def _attempt(self, address: Address) -> socket.socket:
-        family, where = address
+    def _make_socket(self, family: int) -> socket.socket:
         sock = kept_alive_socket(family)
         try:
             self._sources.bind(sock)
-            await asyncio.get_running_loop().sock_connect(sock, where)
         except BaseException:
             sock.close()
             raise
         return sock
 
-    async def _race(self, addresses: Sequence[Address]) -> socket.socket:
-        loop = asyncio.get_running_loop()
-        left = deque(addresses)
-        attempts: list[asyncio.Task[socket.socket]] = []
-        running: set[asyncio.Task[socket.socket]] = set()
-        winner: asyncio.Task[socket.socket] | None = None
-        try:
-            while winner is None and (left or running):
-                if left:
-                    attempts.append(loop.create_task(self._attempt(left.popleft()), name="connect"))
-                    running.add(attempts[-1])
-                _, running = await asyncio.wait(
-                    running, timeout=STAGGER if left else None, return_when=asyncio.FIRST_COMPLETED
-                )
-                winner = next((each for each in attempts if _succeeded(each)), None)
-        finally:
-            for each in attempts:
-                each.cancel()
-            await asyncio.wait(attempts)
-            for each in attempts:
-                if each is not winner and _succeeded(each):
-                    each.result().close()
-        if winner is not None:
-            return winner.result()
-        raise next(error for each in attempts if (error := each.exception()) is not None)
+
+async def connect_any(addresses: Sequence[Address], make_socket: Callable[[int], socket.socket]) -> socket.socket:
+    """Return a socket that is connected to one of the addresses; `make_socket` makes one of an address family.
+
+    The first address is tried first; one that does not answer soon is not waited for: the next one is tried beside it
+    [RFC 8305]. Raises OSError, that of the first address if none takes the connection.
+    """
+    if len(addresses) == 1:
+        return await _attempt(addresses[0], make_socket)
+    loop = asyncio.get_running_loop()
+    left = deque(addresses)
+    attempts: list[asyncio.Task[socket.socket]] = []
+    running: set[asyncio.Task[socket.socket]] = set()
+    winner: asyncio.Task[socket.socket] | None = None
+    try:
+        while winner is None and (left or running):
+            if left:
+                attempts.append(loop.create_task(_attempt(left.popleft(), make_socket), name="connect"))
+                running.add(attempts[-1])
+            _, running = await asyncio.wait(
+                running, timeout=STAGGER if left else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            winner = next((each for each in attempts if _succeeded(each)), None)
+    finally:
+        for each in attempts:
+            each.cancel()
+        await asyncio.wait(attempts)
+        for each in attempts:
+            if each is not winner and _succeeded(each):
+                each.result().close()
+    if winner is not None:
+        return winner.result()
+    raise next(error for each in attempts if (error := each.exception()) is not None)
+
+
+async def connect_socket(sock: socket.socket, where: tuple[Any, ...]) -> None:
+    """Connect a socket that does not block to an address, which is numeric; raises OSError.
+
+    `loop.sock_connect` would look the address up first, on uvloop in a thread that a silent name server may hold.
+    """
+    with suppress(BlockingIOError):
+        sock.connect(where)
+        return
+    loop = asyncio.get_running_loop()
+    writable: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(sock, _settle, writable)
+    try:
+        await writable
+    finally:
+        loop.remove_writer(sock)
+    if failed := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(failed, os.strerror(failed))
 
 
 def in_order(addresses: Sequence[Address], turn: int) -> list[Address]:
@@ -155,11 +177,17 @@ def _succeeded(attempt: "asyncio.Task[socket.socket]") -> bool:
     return attempt.done() and not attempt.cancelled() and attempt.exception() is None
 
 
-async def _ask(endpoint: Endpoint) -> list[Address]:
-    """Return the addresses of a host, of the kinds that this host has; raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(
-        endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-    )
-    if not found:
-        raise OSError("the name has no address")
-    return [(int(family), where) for family, _, _, _, where in found]
+async def _attempt(address: Address, make_socket: Callable[[int], socket.socket]) -> socket.socket:
+    family, where = address
+    sock = make_socket(family)
+    try:
+        await connect_socket(sock, where)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _settle(writable: "asyncio.Future[None]") -> None:
+    if not writable.done():
+        writable.set_result(None)

@@ -1,10 +1,8 @@
 """The examination: all checks at once, each within a time of its own, and their findings in a fixed order."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
-from typing import Final, Generic, NamedTuple, TypeVar, cast
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from relay.doctor.finding import Finding, Subject
 
@@ -67,33 +65,3 @@ class Once(Generic[T]):
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Return what `work` returns, which may wait for a disk.
-
-    The thread ends with the process: a disk that hangs must not hold the command.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: Exception | None) -> None:
-        if done.done():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(cast("T", result))
-
-    def run() -> None:
-        result: T | None = None
-        failed: Exception | None = None
-        try:
-            result = work()
-        except Exception as error:  # noqa: BLE001 -- raised again where it is awaited
-            failed = error
-        with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
-            loop.call_soon_threadsafe(settle, result, failed)
-
-    threading.Thread(target=run, name="a check of a disk", daemon=True).start()
-    return await done

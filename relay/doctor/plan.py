@@ -8,10 +8,11 @@ from random import SystemRandom
 from typing import Any, Final
 
 from eas_watcher.auth.negotiate import Service
+from eas_watcher.own_thread import in_own_thread
 from eas_watcher.peer_clocks import PeerClocks
 from relay.doctor import host
 from relay.doctor.database import look_at_database
-from relay.doctor.examination import Check, Once, examine, in_thread
+from relay.doctor.examination import Check, Once, examine
 from relay.doctor.finding import Finding, Subject
 from relay.doctor.mail_servers import MailServers
 from relay.domain.clock import Clock
@@ -158,5 +159,5 @@ def _skip(what: str, why: str) -> Check:
 
 
 def _in_thread(look: Callable[[], Sequence[Finding]]) -> Look:
-    """Return a check that may wait for a disk."""
-    return partial(in_thread, look)
+    """Return a check that may wait for a disk; one that hangs must not hold the command."""
+    return partial(in_own_thread, look, "a check of a disk")

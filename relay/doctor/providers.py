@@ -11,9 +11,10 @@ from functools import partial
 from random import Random
 from typing import Any, Final
 
+from eas_watcher.own_thread import in_own_thread
 from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.tools.probe.finding import Grade
-from relay.doctor.examination import Once, in_thread
+from relay.doctor.examination import Once
 from relay.doctor.finding import Finding, Subject
 from relay.doctor.reaching import Place, place_of, reach, tunnel
 from relay.domain.clock import Clock
@@ -134,7 +135,9 @@ class Providers:
     async def look_at_fcm(self, config: FcmConfig) -> Sequence[Finding]:
         """Return the findings about FCM and the endpoint of its access tokens: a push is validated, not sent."""
         try:
-            account = await in_thread(lambda: ServiceAccount(config.service_account_file.read_bytes(), config.endpoint))
+            account = await in_own_thread(
+                lambda: ServiceAccount(config.service_account_file.read_bytes(), config.endpoint), "a check of a disk"
+            )
         except (OSError, ValueError) as error:
             return [Subject("push", "fcm").bad(f"not asked: {error}", FILE)]
         places = [

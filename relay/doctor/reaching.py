@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from eas_watcher.transport.connecting import connect_socket
 from eas_watcher.transport.http2_pool import ALPN, HTTP_2
+from eas_watcher.transport.lookups import AddressInfo, LookUp, look_up
 from eas_watcher.transport.sources import Sources
 from eas_watcher.transport.tls import client_context
 from relay.doctor.certificates import Shown, describe, judge_failure, judge_shown
-from relay.doctor.examination import in_thread
 from relay.doctor.finding import Finding, Subject
 from relay.domain.clock import Clock
 from relay.http.addresses import read_address
-from relay.network.dialling import AddressInfo, Dialler, LookUp
+from relay.network.dialling import Dialler
 from relay.network.faults import NotConnected
 from relay.network.route import DIRECT, Proxy, Route, authority
 
@@ -66,18 +66,6 @@ class Way:
     findings: tuple[Finding, ...]
     open: bool
     """True if a request can be sent."""
-
-
-async def look_up(host: str, port: int) -> Sequence[AddressInfo]:
-    """Ask this host's resolver in a thread of its own; raises socket.gaierror.
-
-    The event loop has few threads for names, and connects through them too: two names whose servers hang would stop all
-    other checks.
-    """
-    try:
-        return await in_thread(partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM))
-    except UnicodeError as error:
-        raise socket.gaierror(socket.EAI_NONAME, "no host name") from error
 
 
 async def reach(place: Place, now: Clock, look_up: LookUp = look_up) -> Way:
@@ -153,7 +141,7 @@ async def _attempt(info: AddressInfo, sources: Sources, setting: str) -> str:
             return f"cannot be reached from {setting} ({error.strerror})"
         try:
             async with asyncio.timeout(CONNECT):
-                await asyncio.get_running_loop().sock_connect(sock, where)
+                await connect_socket(sock, where)
         except TimeoutError:
             return f"does not answer within {CONNECT:g} s"
         except OSError as error:

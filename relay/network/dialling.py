@@ -7,11 +7,11 @@ uvloop.
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Callable
+from typing import Final, TypeVar, cast
 
-from aiohappyeyeballs import start_connection
-
+from eas_watcher.transport.connecting import connect_any, in_order
+from eas_watcher.transport.lookups import LookUp, LookupHangs, Lookups, look_up
 from eas_watcher.transport.sources import Sources
 from eas_watcher.transport.tls import client_context, in_words, remedy_of
 from relay.network import faults
@@ -22,20 +22,8 @@ LIMIT: Final = 12.0
 """Seconds for a connection, TLS included; less than the limit of a push, so that a push ends with a named failure."""
 LOOKUP: Final = 2 / 3
 """Share of the limit for the lookup of a name: a dead name server costs 5 s of it [resolv.conf(5)]."""
-SECOND_ADDRESS: Final = 0.25
-"""Seconds until the next address of a host is tried as well [RFC 8305 5: Connection Attempt Delay]."""
 
 P = TypeVar("P", bound=asyncio.Protocol)
-AddressInfo = tuple[int, int, int, str, Any]
-LookUp = Callable[[str, int], Awaitable[Sequence[AddressInfo]]]
-
-
-async def look_up(host: str, port: int) -> Sequence[AddressInfo]:
-    """Ask this host's resolver; raises socket.gaierror."""
-    try:
-        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:
-        raise socket.gaierror(socket.EAI_NONAME, "no host name") from error
 
 
 class Dialler:
@@ -52,8 +40,7 @@ class Dialler:
         if route.proxy is not None and route.proxy.tls:
             self._proxy_tls = client_context(route.proxy.ca_file)
         self._sources = Sources(route.sources)
-        self._look_up = look_up
-        self._lookups: dict[tuple[str, int], asyncio.Task[Sequence[AddressInfo]]] = {}
+        self._lookups = Lookups(look_up)
 
     async def connect(self, make: Callable[[], P], host: str, port: int, tls: ssl.SSLContext | None) -> P:
         """Return a protocol made by `make` that is connected to a host, over TLS unless `tls` is None.
@@ -105,36 +92,18 @@ class Dialler:
 
     async def _socket(self, host: str, port: int) -> socket.socket:
         """Connect to the first address of a host that answers, both kinds side by side [RFC 8305]."""
-        found = await self._addresses(host, port)
-        found = [info for info in found if self._sources.serves(info[0])]
+        try:
+            found = await self._lookups.find(host, port, self._limit * LOOKUP)
+        except LookupHangs as error:
+            raise faults.lookup_hangs(host) from error
+        found = [address for address in found if self._sources.serves(address[0])]
         if not found:
             raise faults.no_source(host, self._route.sources)
-        return await start_connection(found, happy_eyeballs_delay=SECOND_ADDRESS, socket_factory=self._make_socket)
+        return await connect_any(in_order(found, 0), self._make_socket)
 
-    async def _addresses(self, host: str, port: int) -> Sequence[AddressInfo]:
-        """Look a name up, once for all that ask at the same time: each lookup blocks a thread as long as DNS hangs."""
-        lookup = self._lookups.get((host, port))
-        if lookup is None:
-            lookup = asyncio.get_running_loop().create_task(self._find(host, port), name=f"look up {host}")
-            self._lookups[host, port] = lookup
-            lookup.add_done_callback(lambda ended: self._looked_up((host, port), ended))
-        try:
-            async with asyncio.timeout(self._limit * LOOKUP):
-                return await asyncio.shield(lookup)
-        except TimeoutError as error:
-            raise faults.lookup_hangs(host) from error
-
-    async def _find(self, host: str, port: int) -> Sequence[AddressInfo]:
-        return await self._look_up(host, port)
-
-    def _looked_up(self, key: tuple[str, int], lookup: "asyncio.Task[Sequence[AddressInfo]]") -> None:
-        del self._lookups[key]
-        if not lookup.cancelled():
-            lookup.exception()  # retrieved here, because there may be no caller left that waits for it
-
-    def _make_socket(self, info: AddressInfo) -> socket.socket:
-        family, kind, protocol, _, _ = info
-        sock = socket.socket(family, kind, protocol)
+    def _make_socket(self, family: int) -> socket.socket:
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        sock.setblocking(False)  # noqa: FBT003 -- the socket module's signature
         try:
             self._sources.bind(sock)
         except OSError as error:

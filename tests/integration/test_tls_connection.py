@@ -11,10 +11,19 @@ import pytest
 
 from eas_watcher.errors import Unreachable
 from eas_watcher.transport import connecting
-from eas_watcher.transport.connecting import Connector
+from eas_watcher.transport.connecting import LOOKUP, Connector
+from eas_watcher.transport.lookups import AddressInfo
 from eas_watcher.transport.sources import Sources
 from eas_watcher.transport.target import Endpoint
-from eas_watcher.transport.tls_connection import UNPRODUCTIVE, UNSENT, Connection, Dialler, Reading, TlsConnection
+from eas_watcher.transport.tls_connection import (
+    CONNECT,
+    UNPRODUCTIVE,
+    UNSENT,
+    Connection,
+    Dialler,
+    Reading,
+    TlsConnection,
+)
 from tests.fakes.tls import HOST, Authority, Talk, talking
 from tests.waiting import until
 
@@ -71,6 +80,10 @@ def dialler(authority: Authority, connector: Connector) -> Dialler:
 
 def endpoint(url: str, host: str = HOST) -> Endpoint:
     return Endpoint(host, int(url.rpartition(":")[2]))
+
+
+def v4(host: str, port: int) -> AddressInfo:
+    return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -339,7 +352,7 @@ async def test_the_buffer_of_an_answer_to_a_ticket_is_freed(dialler: Dialler) ->
 
 
 async def test_the_next_address_is_tried_when_one_refuses_or_is_silent(
-    authority: Authority, connector: Connector, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(connecting, "STAGGER", 0.05)
     with socket.create_server(("127.0.0.3", 0), backlog=0) as full:  # its queue is full: a third SYN gets no answer
@@ -350,11 +363,11 @@ async def test_the_next_address_is_tried_when_one_refuses_or_is_silent(
             each.connect_ex(("127.0.0.3", port))
         asked: list[str] = []
 
-        async def resolve(where: Endpoint) -> list[connecting.Address]:
-            asked.append(where.host)
-            return [(socket.AF_INET, (host, port)) for host in ("127.0.0.3", "127.0.0.2", "127.0.0.1")]
+        async def resolve(name: str, _: int) -> list[AddressInfo]:
+            asked.append(name)
+            return [v4(host, port) for host in ("127.0.0.3", "127.0.0.2", "127.0.0.1")]
 
-        monkeypatch.setattr(connecting, "_ask", resolve)
+        connector = Connector(Sources([]), resolve)
         with socket.create_server(("127.0.0.1", port)):
             peers = []
             for _ in range(3):
@@ -367,16 +380,64 @@ async def test_the_next_address_is_tried_when_one_refuses_or_is_silent(
     assert asked == ["mail.example.com"]
 
 
-async def test_the_error_is_that_of_the_first_address(connector: Connector, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_error_is_that_of_the_first_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
 
-    async def resolve(where: Endpoint) -> list[connecting.Address]:
-        return [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET, ("127.0.0.2", port))]
+    async def resolve(_host: str, _port: int) -> list[AddressInfo]:
+        return [v4("127.0.0.1", port), v4("127.0.0.2", port)]
 
-    monkeypatch.setattr(connecting, "_ask", resolve)
     with pytest.raises(ConnectionRefusedError):
-        await connector.connect(Endpoint("mail.example.com", port))
+        await Connector(Sources([]), resolve).connect(Endpoint("mail.example.com", port))
+
+
+@BOTH
+async def test_an_address_that_refuses_is_said_as_the_system_says_it(dialler: Dialler) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    with pytest.raises(Unreachable, match="no connection: Connection refused"):
+        await dialler.dial(Endpoint("127.0.0.1", port), Gathering)
+
+
+@BOTH
+async def test_a_connection_that_is_not_wanted_any_more_leaves_nothing_behind(connector: Connector) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:  # its queue is full: a third SYN gets no answer
+        fillers = [socket.socket() for _ in range(4)]
+        for each in fillers:
+            each.settimeout(0.0)
+            each.connect_ex(full.getsockname())
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(connector.connect(Endpoint(*full.getsockname())), 0.1)
+        with socket.socket() as sock:
+            sock.setblocking(False)  # noqa: FBT003 -- the socket module's signature
+            attempt = asyncio.ensure_future(connecting.connect_socket(sock, full.getsockname()))
+            await asyncio.wait({attempt}, timeout=0.01)
+            attempt.cancel()
+            await asyncio.wait({attempt})
+            assert attempt.cancelled()
+            assert not asyncio.get_running_loop().remove_writer(sock)
+        for each in fillers:
+            each.close()
+
+
+@pytest.mark.looptime
+async def test_name_servers_that_are_silent_are_named(authority: Authority) -> None:
+    async def hang(_host: str, _port: int) -> list[AddressInfo]:
+        await asyncio.Event().wait()
+        return []
+
+    connector = Connector(Sources([]), hang)
+    dialler = Dialler(authority.client, connector, Reading())
+
+    with pytest.raises(
+        Unreachable, match=r"no connection: no name server answers for mail\.example\.com: check"
+    ) as caught:
+        await dialler.dial(Endpoint("mail.example.com", 443), Gathering)
+
+    assert not caught.value.reached
+    assert asyncio.get_running_loop().time() == LOOKUP < CONNECT
+    await connector.close()
 
 
 async def test_a_name_that_does_not_exist_is_unreachable(dialler: Dialler) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from relay.doctor.examination import Check, Once, examine, in_thread
+from relay.doctor.examination import Check, Once, examine
 from relay.doctor.finding import Finding, Subject
 
 
@@ -82,13 +82,3 @@ async def test_a_question_ends_with_the_examination() -> None:
     await never.cancel()
     await unasked.cancel()
     assert len(asyncio.all_tasks()) == 1
-
-
-def fail() -> int:
-    raise OSError("no disk")
-
-
-async def test_work_of_a_thread_returns_or_raises() -> None:
-    assert await in_thread(lambda: 7) == 7
-    with pytest.raises(OSError, match="no disk"):
-        await in_thread(fail)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from eas_watcher.tools.probe.finding import Grade
-from relay.doctor.reaching import LOOKUP, Place, in_words, look_up, place_of, reach
-from relay.network.dialling import AddressInfo
+from eas_watcher.transport.lookups import AddressInfo
+from relay.doctor.reaching import LOOKUP, Place, in_words, place_of, reach
 from relay.network.route import Route
 from relay.process.clock import now
 
@@ -43,12 +43,6 @@ async def test_a_source_address_of_the_other_kind_is_named_with_its_setting() ->
     assert [finding.check for finding in way.findings] == ["DNS", "TCP"]
     assert "no address that 2001:db8::1 can reach" in way.findings[1].text
     assert "sources" in way.findings[1].remedy
-
-
-async def test_names_are_asked_for_beside_the_event_loop() -> None:
-    assert (await look_up("127.0.0.1", 443))[0][4][:2] == ("127.0.0.1", 443)
-    with pytest.raises(socket.gaierror):
-        await look_up("a" * 64 + ".example.com", 443)
 
 
 def test_a_failed_connection_is_said_in_words() -> None:
