@@ -141,6 +141,8 @@ class AdminApi:
                     hdrs.WWW_AUTHENTICATE: f'Bearer error="insufficient_scope", scope="{scope}"'
                 }
                 return problems.document(FORBIDDEN, detail, headers=challenge)
+            if "\0" in request.path + request.query_string:  # PostgreSQL takes it in no text
+                return problems.document(UNKNOWN, "no name has the character NUL")
             request[WHO] = token.name
             return await _answered(handler, request)
 

@@ -15,7 +15,6 @@ FIXED: Final = (
     "api.host",
     "api.port",
     "egress.folder",
-    "admin.audit_key_file",
     "egress.key_file",
 )
 """Beginnings of the keys that a process takes only when it starts: what it holds open, or has sealed its data with."""

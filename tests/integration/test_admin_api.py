@@ -257,3 +257,10 @@ async def test_tokens_come_and_go_while_the_relay_runs(api: Api) -> None:
     api.served.take(TOKENS[1:2])
     assert (await api.ask("GET", MAILBOX))[0] == 200
     assert (await api.ask("GET", MAILBOX, READER))[0] == 401
+
+
+@pytest.mark.parametrize("path", ["mailboxes/mb%00ann", "mailboxes?user=%00", "registrations?cursor=%00"])
+async def test_no_name_has_a_character_that_postgresql_does_not_take(api: Api, path: str) -> None:
+    status, problem = await api.ask("GET", f"/admin/v1/{path}")
+
+    assert (status, problem["detail"]) == (404, "no name has the character NUL")
