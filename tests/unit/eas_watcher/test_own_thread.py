@@ -39,20 +39,17 @@ async def test_a_thread_does_not_hold_the_end_of_the_process() -> None:
 
 
 def test_a_call_may_outlive_its_loop() -> None:
-    go_on, threads = threading.Event(), []
-
-    def work() -> None:
-        threads.append(threading.current_thread())
-        go_on.wait()
+    go_on = threading.Event()
 
     async def give_up() -> None:
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(in_own_thread(work, "outlives"), 0.01)
+            await asyncio.wait_for(in_own_thread(go_on.wait, "outlives"), 0.01)
 
     with asyncio.Runner() as runner:
         runner.run(give_up())
+    (thread,) = (each for each in threading.enumerate() if each.name == "outlives")
     go_on.set()
-    threads[0].join()
+    thread.join()
 
 
 async def test_a_host_without_a_further_thread_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
