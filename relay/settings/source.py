@@ -190,6 +190,8 @@ def read_sections(path: Path, environ: Mapping[str, str]) -> Sections:
         raise SettingsInvalid([(str(path), f"is no TOML: {_place(error)}", _mended(str(error)))]) from error
     except RecursionError as error:
         raise SettingsInvalid([(str(path), "is no TOML: it nests too deep", "Correct it.")]) from error
+    except ValueError as error:  # Python converts no number of thousands of digits
+        raise SettingsInvalid([(str(path), "is no TOML: a number has too many digits", "Correct it.")]) from error
     origins = {}
     for variable in sorted(environ):
         if variable.startswith(PREFIX):

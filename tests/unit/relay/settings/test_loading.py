@@ -618,3 +618,13 @@ def test_a_faulty_address_of_the_ops_listener_is_a_fault(tmp_path: Path) -> None
 
     with pytest.raises(SettingsInvalid):
         ops_addresses(toml, {})
+
+
+@pytest.mark.parametrize(
+    ("value", "wrong"),
+    [("9" * 5000, "is no TOML: a number has too many digits"), ("[" * 3000, "is no TOML: it nests too deep")],
+)
+def test_a_file_that_python_does_not_read_is_a_fault(site: Installation, value: str, wrong: str) -> None:
+    site.toml.write_text(f"a = {value}\n")
+
+    assert site.faults() == [(str(site.toml), wrong)]
