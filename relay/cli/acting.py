@@ -151,9 +151,11 @@ def each_of(
     *,
     as_json: bool,
 ) -> None:
-    """Do an act for each of some registrations, and print what became of it."""
+    """Do an act for each of some registrations, and print what became of it; do none if one of them is unknown."""
 
     async def acting(admin: "Administration") -> "list[tuple[str, Done | NotDone]]":
+        for id_ in ids:  # an unknown id ends the command, so it must do so before the first act
+            await admin.registration(RegistrationId(id_))
         return [(id_, await act(admin, RegistrationId(id_))) for id_ in ids]
 
     report(administer(config, role, acting), as_json=as_json)

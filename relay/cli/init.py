@@ -94,7 +94,7 @@ def init(
             push = [platform for platform, given in _given(apns, fcm, webpush_host) if given]
         asks = not non_interactive and sys.stdin.isatty()
         said: dict[str, Value] = {}
-        _put(said, "servers.url", server or (_ask("URL of the mail server, https://...") if asks else None))
+        _put(said, "servers.url", _url(server or (_ask("URL of the mail server, https://...") if asks else None)))
         _put(said, "servers.domains", domain or (_ask_list("Mail domains of its users") if asks else None))
         providers = [each.value for each in push] or (_ask_providers() if asks else ["apns", "fcm"])
         apps = app or (_ask_list("Bundle ids and package names of your apps") if asks else None)
@@ -202,6 +202,11 @@ def _given(*values: object) -> list[tuple[Platform, bool]]:
 def _put(values: "dict[str, Value]", key: str, value: "Value | None") -> None:
     if value:
         values[key] = value
+
+
+def _url(server: str | None) -> str | None:
+    """Return the URL of a mail server; people name its host alone, too."""
+    return server if not server or "://" in server else f"https://{server}"
 
 
 def _ask(question: str) -> str | None:

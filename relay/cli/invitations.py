@@ -13,7 +13,7 @@ PUBLIC: Final = "invitation-public.pem"
 LONGEST: Final = 90  # days
 
 invitations = typer.Typer(
-    help="Invite users whose mailboxes are watched with Kerberos tickets.", no_args_is_help=True, rich_markup_mode=None
+    help="Invite users, where a registration needs an invitation.", no_args_is_help=True, rich_markup_mode=None
 )
 
 

@@ -31,7 +31,7 @@ from relay.cli.acting import (
     who,
 )
 from relay.cli.configuration import DEFAULT, Config
-from relay.cli.output import FAILED, FAULTY, fail, failing, say
+from relay.cli.output import FAILED, FAULTY, fail, failing, note, say
 from relay.cli.running import run
 from relay.domain.model import Role
 
@@ -181,7 +181,8 @@ def forget_mailboxes(
 
     async def forgetting(admin: "Administration") -> list[tuple[str, Done | NotDone]]:
         ids = await chosen(admin, names, wanted)
-        if not yes and not typer.confirm(f"Forget {len(ids)} mailboxes for good?", err=True):
+        counted = "1 mailbox" if len(ids) == 1 else f"{len(ids)} mailboxes"
+        if not yes and not typer.confirm(f"Forget for good: {', '.join(names)} ({counted})?", err=True):
             fail("nothing was forgotten", FAILED)
         return [(id_, await admin.order(id_, Order.FORGET, who())) for id_ in ids]
 
@@ -260,6 +261,8 @@ def maintenance(
         if as_json:
             say(json.dumps([documents.maintenance(each) for each in found], indent=2))
         else:
+            if not found:
+                note("no mail server is in maintenance")
             for each in found:
                 typer.echo(f"{each.server}\t{each.since:%Y-%m-%dT%H:%M:%SZ}")
         return

@@ -376,7 +376,10 @@ def list_wipes(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     settings = _load_database(config, role)
     log.configure("error", "text", sys.stderr)
     with failing("cannot reach the database"):
-        for each in run(app.wiped_accounts(settings)) or []:
+        accounts = run(app.wiped_accounts(settings)) or []
+        if not accounts:
+            note("no wiped account waits to be allowed")
+        for each in accounts:
             typer.echo(f"{each.user}\t{each.server}\t{each.wiped_at:%Y-%m-%dT%H:%M:%SZ}")
 
 

@@ -95,7 +95,7 @@ def forget_registrations(
     ids: Ids, config: Config = DEFAULT, role: RoleOption = Role.ALL, *, yes: Yes = False, as_json: Json = False
 ) -> None:
     """End registrations, e.g. of a lost phone; with the last one of a mailbox its credential goes, too."""
-    if not yes and not typer.confirm(f"End {len(ids)} registrations for good?", err=True):
+    if not yes and not typer.confirm(f"End for good: {', '.join(ids)}?", err=True):
         fail("nothing was forgotten", FAILED)
     each_of(ids, config, role, lambda admin, id_: admin.forget_registration(id_, who()), as_json=as_json)
 

@@ -193,9 +193,7 @@ def look_at_vapid(config: WebPushConfig, now: Clock) -> Finding:
         return subject.bad(
             f"cannot be used: {error}", "restore the key from your backup: subscriptions were made for it"
         )
-    return subject.good(
-        f"signs for {len(config.services)} push services; apps subscribe with {public_key(pem)[:16]}..."
-    )
+    return subject.good(f"signs for the push services of webpush.hosts; apps subscribe with {public_key(pem)[:16]}...")
 
 
 def judge_apns(subject: Subject, topic: str, outcome: Outcome) -> Finding:

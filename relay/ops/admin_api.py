@@ -171,7 +171,9 @@ class AdminApi:
     async def _mailboxes(self, request: web.Request) -> web.StreamResponse:
         query = _Query(request, {"server", "state", "user", "limit", "cursor"})
         wanted = MailboxFilter(query.text("server"), query.one_of("state", WatchState), query.text("user") or "")
-        page = await self._admin.mailboxes(wanted, query.limit(), query.text("cursor"))
+        limit = query.limit()
+        query.judge()
+        page = await self._admin.mailboxes(wanted, limit, query.text("cursor"))
         return _page("mailboxes", page, documents.mailbox)
 
     async def _mailbox(self, request: web.Request) -> web.StreamResponse:
@@ -205,7 +207,9 @@ class AdminApi:
             query.one_of("platform", Platform),
             query.text("app"),
         )
-        page = await self._admin.registrations(wanted, query.limit(), query.text("cursor"))
+        limit = query.limit()
+        query.judge()
+        page = await self._admin.registrations(wanted, limit, query.text("cursor"))
         return _page("registrations", page, documents.registration)
 
     async def _registration(self, request: web.Request) -> web.StreamResponse:
@@ -239,7 +243,9 @@ class AdminApi:
 
     async def _acts(self, request: web.Request) -> web.StreamResponse:
         query = _Query(request, {"limit", "before"})
-        found = await self._admin.acts(query.limit(), query.number("before"))
+        limit, before = query.limit(), query.number("before")
+        query.judge()
+        found = await self._admin.acts(limit, before)
         return web.json_response({"acts": [documents.act(each) for each in found]})
 
 
@@ -248,7 +254,7 @@ async def _answered(handler: Handler, request: web.Request) -> web.StreamRespons
     try:
         return await handler(request)
     except Unknown as error:
-        return problems.document(UNKNOWN, f"no {error} is known")
+        return problems.document(UNKNOWN, f"nothing of the name {str(error)!r} is known")
     except BadCursor:
         return problems.document(CURSOR_GONE, "begin again without cursor")
     except BadQuery as error:
@@ -268,7 +274,8 @@ def _shown(request: web.Request) -> str:
 
 
 def _too_many(seconds: float) -> web.StreamResponse:
-    return problems.document(TOO_MANY, "wait", headers={hdrs.RETRY_AFTER: str(math.ceil(seconds))})
+    wait = math.ceil(seconds)
+    return problems.document(TOO_MANY, f"try again in {wait} s", headers={hdrs.RETRY_AFTER: str(wait)})
 
 
 def _is(explained: MailboxExplanation | UnreadableMailbox, id_: str) -> bool:
@@ -287,16 +294,19 @@ def _page(name: str, page: Page[T], document: Callable[[T], dict[str, object]]) 
 
 
 class _Query:
-    """The parameters of a request; raises BadQuery for one that is unknown, or there twice."""
+    """The parameters of a request; collects what is wrong with them, so that `judge` names all faults at once."""
 
     def __init__(self, request: web.Request, known: Collection[str]) -> None:
         self._given = request.query
-        faults = {
+        self._faults = {
             name: f"is unknown; known are {', '.join(sorted(known))}" for name in self._given if name not in known
         }
-        faults |= {name: "is there more than once" for name in known if len(self._given.getall(name, [])) > 1}
-        if faults:
-            raise BadQuery(faults)
+        self._faults |= {name: "is there more than once" for name in known if len(self._given.getall(name, [])) > 1}
+
+    def judge(self) -> None:
+        """Raise BadQuery if a parameter is wrong; to call when all of them were read, and before they are used."""
+        if self._faults:
+            raise BadQuery(self._faults)
 
     def text(self, name: str) -> str | None:
         return self._given.get(name) or None
@@ -306,14 +316,16 @@ class _Query:
         try:
             return None if value is None else kind(value)
         except ValueError:
-            raise BadQuery({name: f"must be one of {', '.join(str(each.value) for each in kind)}"}) from None
+            self._faults.setdefault(name, f"must be one of {', '.join(str(each.value) for each in kind)}")
+            return None
 
     def number(self, name: str) -> int | None:
         value = self.text(name)
         if value is None:
             return None
         if not (value.isascii() and value.isdecimal() and len(value) < 18):  # noqa: PLR2004 -- what databases bear
-            raise BadQuery({name: "must be a whole number"})
+            self._faults.setdefault(name, "must be a whole number")
+            return None
         return int(value)
 
     def limit(self) -> int:
@@ -321,5 +333,5 @@ class _Query:
         if number is None:
             return USUAL
         if not 1 <= number <= MOST:
-            raise BadQuery({"limit": f"must be 1 to {MOST}"})
+            self._faults.setdefault("limit", f"must be 1 to {MOST}")
         return number

@@ -270,7 +270,7 @@ class ServerSection(Section):
         default=RATE,
         ge=0.1,
         le=10_000,
-        description="mailboxes per second that start, or return after an outage, 0.1 to 10000",
+        description="mailboxes per second that start, return or have a credential checked, 0.1 to 10000",
     )
     directory: Text | None = Field(
         default=None, description="a name for the directory behind it, where another server has the same accounts"

@@ -67,6 +67,13 @@ async def test_init_passes_check_when_everything_is_given(given: Installation, t
     assert "webpush: com.example.mail" in checked.out
 
 
+async def test_a_mail_server_may_be_named_by_its_host_alone(tmp_path: Path) -> None:
+    made = await relay("init", str(tmp_path / "new"), "--server", "mail.example.com", "--non-interactive")
+
+    assert made.status == 0, made.err
+    assert 'url = "https://mail.example.com"' in (tmp_path / "new/relay.toml").read_text()
+
+
 async def test_check_names_the_blanks_of_init_and_no_other_setting(given: Installation, tmp_path: Path) -> None:
     made = await relay("init", str(tmp_path / "new"), "--non-interactive")
     checked = await relay("check", "--config", str(tmp_path / "new/relay.toml"), environ=listening())

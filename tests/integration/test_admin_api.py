@@ -210,6 +210,18 @@ async def test_a_wrong_parameter_is_named(api: Api, query: str, field: str) -> N
     assert [each["field"] for each in problem["errors"]] == [field]
 
 
+async def test_all_wrong_parameters_are_named_at_once(api: Api) -> None:
+    for path, fields in (
+        ("mailboxes?state=bogus&limit=0&colour=red", {"state", "limit", "colour"}),
+        ("registrations?platform=pager&limit=ten", {"platform", "limit"}),
+        ("acts?before=now&limit=501", {"before", "limit"}),
+    ):
+        status, problem = await api.ask("GET", f"/admin/v1/{path}")
+
+        assert (status, problem["code"]) == (400, "bad-query")
+        assert {each["field"] for each in problem["errors"]} == fields
+
+
 async def test_what_is_not_there_is_said_so(api: Api) -> None:
     for method, path in (
         ("GET", "/admin/v1/mailboxes/nobody"),

@@ -86,6 +86,14 @@ def test_shows_and_ends_registrations(installation: Installation) -> None:
     assert "'reg-ann-phone' is known" in nobody.err
 
 
+def test_ends_no_registration_if_one_of_those_named_is_unknown(installation: Installation) -> None:
+    ended = command(installation, "registrations", "forget", "reg-ann-phone", "reg-nobody", "--yes")
+
+    assert ended.status == 1
+    assert "'reg-nobody' is known" in ended.err
+    assert command(installation, "registrations", "show", "reg-ann-phone").status == 0
+
+
 def test_forgets_a_user_and_leaves_a_keyed_hash_that_finds_the_act(installation: Installation) -> None:
     exported = command(installation, "mailboxes", "export", USER)
     forgotten = command(installation, "mailboxes", "forget", USER, "--yes")
@@ -112,6 +120,7 @@ def test_asks_before_it_forgets(installation: Installation) -> None:
     ended = command(installation, "mailboxes", "forget", USER)
 
     assert ended.status == 1
+    assert f"{USER} (1 mailbox)" in ended.err
     assert command(installation, "mailboxes", "show", USER).status == 0
 
 
@@ -120,7 +129,9 @@ def test_maintenance_is_for_servers_of_the_configuration(installation: Installat
     on = command(installation, "maintenance", "main", "on")
     listed = command(installation, "maintenance")
     off = command(installation, "maintenance", "main", "off")
+    none = command(installation, "maintenance")
 
+    assert (none.status, none.out, none.err) == (0, "", "no mail server is in maintenance\n")
     assert (unknown.status, on.status, off.status) == (1, 0, 0)
     assert "'nowhere' is known" in unknown.err
     assert listed.out.startswith("main\t")
