@@ -132,8 +132,12 @@ def key_faults(settings: Settings) -> list[Fault]:
     if settings.fcm is not None:
         from relay.push.fcm.account import ServiceAccount  # noqa: PLC0415 -- the role's own library
 
-        file, endpoint = settings.fcm.service_account_file, settings.fcm.endpoint
-        readers.append(("fcm.service_account_file", file, lambda: ServiceAccount(file.read_bytes(), endpoint)))
+        endpoint = settings.fcm.endpoint
+        for each in settings.fcm.accounts:
+            path = each.service_account_file
+            readers.append(
+                (each.file_setting, path, partial(lambda file: ServiceAccount(file.read_bytes(), endpoint), path))
+            )
     faults = []
     for setting, path, load in readers:
         try:

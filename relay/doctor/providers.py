@@ -26,7 +26,7 @@ from relay.push.apns.config import ApnsConfig
 from relay.push.apns.sender import ApnsSender
 from relay.push.egress.log import Egress, Leaving, Unwritable
 from relay.push.fcm.account import ServiceAccount
-from relay.push.fcm.config import FcmConfig
+from relay.push.fcm.config import FcmAccount, FcmConfig
 from relay.push.fcm.sender import FcmSender
 from relay.push.payload import WebPushMessage
 from relay.push.webpush.config import WebPushConfig
@@ -133,28 +133,38 @@ class Providers:
         ]
 
     async def look_at_fcm(self, config: FcmConfig) -> Sequence[Finding]:
-        """Return the findings about FCM and the endpoint of its access tokens: a push is validated, not sent."""
-        try:
-            account = await in_own_thread(
-                lambda: ServiceAccount(config.service_account_file.read_bytes(), config.endpoint), "a check of a disk"
-            )
-        except (OSError, ValueError) as error:
-            return [Subject("push", "fcm").bad(f"not asked: {error}", FILE)]
-        places = [
-            place_of("fcm.url", config.endpoint, config.ca_file, "fcm.ca_file", config.route),
-            place_of("fcm token_uri", account.token_uri, config.ca_file, "fcm.ca_file", config.route),
-        ]
-        if (places[0].host, places[0].port) == (places[1].host, places[1].port):
-            del places[1]
-        ways = await asyncio.gather(*(self._behind(place, _nothing) for place in places))
-        found = [finding for way in ways for finding in way]
-        if any(finding.grade in {Grade.BAD, Grade.SKIPPED} for finding in found):
+        """Return the findings about FCM and the endpoint of its access tokens: each project validates a push.
+
+        Nothing is sent. A project whose file cannot be used is named, and the others are asked.
+        """
+        found: list[Finding] = []
+        endpoint = place_of("fcm.url", config.endpoint, config.ca_file, "fcm.ca_file", config.route)
+        places = {(endpoint.host, endpoint.port): endpoint}
+        usable: list[FcmAccount] = []
+        for account in config.accounts:
+            try:
+                token_uri = await in_own_thread(partial(_token_uri, account, config.endpoint), "a check of a disk")
+            except (OSError, ValueError) as error:
+                found.append(Subject("push", account.table).bad(f"not asked: {error}", FILE))
+                continue
+            name = f"{account.table} token_uri"
+            place = place_of(name, token_uri, config.ca_file, "fcm.ca_file", config.route)
+            places.setdefault((place.host, place.port), place)
+            usable.append(account)
+        if not usable:
             return found
-        sender = FcmSender(replace(config, time_limit=ANSWER), self._now, self._random, MadeUpOnly(), self._clocks)
-        async with sender:
-            push = _push(Platform.FCM, "any", Environment.PRODUCTION, MADE_UP_FCM, self._now)
-            outcome = await sender.validate(push)
-        return [*found, judge_fcm(Subject("push", "fcm"), outcome)]
+        ways = await asyncio.gather(*(self._behind(place, _nothing) for place in places.values()))
+        way = [finding for each in ways for finding in each]
+        found += way
+        if any(finding.grade in {Grade.BAD, Grade.SKIPPED} for finding in way):
+            return found
+        asked = replace(config, accounts=tuple(usable), time_limit=ANSWER)
+        async with FcmSender(asked, self._now, self._random, MadeUpOnly(), self._clocks) as sender:
+            apps = [min(account.apps) for account in usable]  # all apps of a project are pushed to in the same way
+            pushes = [_push(Platform.FCM, app, Environment.PRODUCTION, MADE_UP_FCM, self._now) for app in apps]
+            outcomes = await asyncio.gather(*map(sender.validate, pushes))
+        judged = zip(usable, outcomes, strict=True)
+        return [*found, *(judge_fcm(Subject("push", account.table), outcome) for account, outcome in judged)]
 
     async def look_at_service(self, config: WebPushConfig, service: str) -> Sequence[Finding]:
         """Return the findings about the way to a push service."""
@@ -228,6 +238,11 @@ def judge_fcm(subject: Subject, outcome: Outcome) -> Finding:
             reason, remedy
         ):  # pragma: no branch -- mypy proves that there is no other
             return subject.bad(reason, remedy or "wait: Google cannot answer now")
+
+
+def _token_uri(account: FcmAccount, endpoint: str) -> str:
+    """Return where a service account gets its tokens; raises OSError, ValueError if its file is not usable."""
+    return ServiceAccount(account.service_account_file.read_bytes(), endpoint).token_uri
 
 
 async def _nothing() -> Sequence[Finding]:

@@ -19,7 +19,7 @@ _TABLES: Final[Mapping[Role, frozenset[str]]] = MappingProxyType(
     {
         Role.API: frozenset({*_SHARED, "sealing", "api", SERVER, "autodiscover", "registrations", *PROVIDERS}),
         Role.WATCH: frozenset({*_SHARED, "sealing", SERVER, "autodiscover", "registrations"}),
-        Role.PUSH: frozenset({*_SHARED, "apns.accounts", "network", "push", "egress", *PROVIDERS}),
+        Role.PUSH: frozenset({*_SHARED, "apns.accounts", "fcm.accounts", "network", "push", "egress", *PROVIDERS}),
     }
 )
 """The tables that a role reads. Role.ALL reads all."""

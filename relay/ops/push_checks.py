@@ -12,6 +12,7 @@ from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import OK, Finding, Part, PartState
 from relay.push.apns.answers import BAD_DEVICE_TOKEN
 from relay.push.egress.log import ROOM, EgressState
+from relay.push.fcm.gates import Gates
 from relay.push.stats import Outage, PushStats
 from relay.push.webpush.services import Services
 
@@ -89,6 +90,24 @@ def push_services(services: Services) -> Part:
         return Finding(state, reason, _sentence(away[0].remedy) or remedy)
 
     return Part("push services", check)
+
+
+def fcm_projects(gates: Gates) -> Part:
+    """Return the part of several Firebase projects: those that take no push now. Only the pushes of their apps wait."""
+
+    def check() -> Finding:
+        away = {table: gate for table, gate in gates.projects.items() if gate.away}
+        if not away:
+            return OK
+        reason = "; ".join(
+            f"[{table}] takes no push, for {', '.join(gate.apps)}: {gate.breaker.detail}"
+            for table, gate in away.items()
+        )
+        state = PartState.FAILED if len(away) == len(gates.projects) else PartState.DEGRADED
+        remedy = next((_sentence(gate.remedy) for gate in away.values() if gate.remedy), _reach(Platform.FCM))
+        return Finding(state, reason, remedy)
+
+    return Part("fcm projects", check)
 
 
 def egress_log(egress: EgressState, low: int, clock: Clock, *, essential: bool) -> Part:

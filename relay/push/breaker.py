@@ -271,16 +271,20 @@ class ProviderBreakers:
         closed = (each.lane for each in others if not each.slots)
         shut |= {lane.environment for lane in closed if lane == Lane(lane.environment)}
         blocked: set[Lane] = set()
-        limited: list[tuple[Lane, int]] = []
+        limited: dict[Lane, int] = {}
         moments: list[float] = []
         for each in (*found, *others):
             if each.slots and each.lane.environment not in shut:
-                limited.append((each.lane, each.slots))
+                limited[each.lane] = min(each.slots, limited.get(each.lane, each.slots))
             else:
                 blocked.add(each.lane)
             if each.until is not None and each.until > now:
                 moments.append(each.until)
-        return Plan(frozenset(blocked), tuple(limited), min(moments, default=None))
+        # An app's lane may be limited by its sender and blocked by its channel: the narrower of the two counts.
+        free = (
+            (lane, slots) for lane, slots in limited.items() if blocked.isdisjoint((lane, replace(lane, retried=None)))
+        )
+        return Plan(frozenset(blocked), tuple(free), min(moments, default=None))
 
     def began(self, push: DuePush, now: float) -> None:
         """Note that a push is under way."""

@@ -19,6 +19,7 @@ from relay.settings.apns import ApnsChecks
 from relay.settings.contents import missing
 from relay.settings.database import DATABASE, database_settings
 from relay.settings.enrolment import read_enrolment
+from relay.settings.fcm import FcmChecks
 from relay.settings.files import Files
 from relay.settings.kerberos import read_invitations
 from relay.settings.network import NetworkChecks, read_networks
@@ -96,6 +97,7 @@ class Checks:
             self._network.check()
         apns, fcm = read("apns", ApnsSection, faults), read("fcm", FcmSection, faults)
         apns_checks = ApnsChecks(apns, self._sections.apns_accounts(faults), self._files)
+        fcm_checks = FcmChecks(fcm, self._sections.fcm_accounts(faults), self._files)
         push = read("push", PushSection, faults)
         webpush = WebPushChecks(self._sections, self._files, self._role, self._network).settings()
         registrations = read("registrations", RegistrationsSection, faults)
@@ -112,12 +114,12 @@ class Checks:
             servers=MappingProxyType(servers),
             autodiscover=discovery,
             apns=self._apns(apns, apns_checks),
-            fcm=self._fcm(fcm),
+            fcm=self._fcm(fcm, fcm_checks),
             webpush=webpush,
             apps=MappingProxyType(
                 {
                     Platform.APNS: apns_checks.topics,
-                    Platform.FCM: frozenset(fcm.apps),
+                    Platform.FCM: fcm_checks.apps,
                     Platform.WEBPUSH: webpush.apps,
                 }
             ),
@@ -240,21 +242,16 @@ class Checks:
             route=self._network.route("apns.proxy", section.proxy),
         )
 
-    def _fcm(self, section: FcmSection) -> FcmConfig | None:
+    def _fcm(self, section: FcmSection, checks: FcmChecks) -> FcmConfig | None:
         if self._role not in PUSHES or "fcm" not in self._sections.tables:
             return None
-        self._faults.require("fcm.apps", section.apps, "List the package names of your apps.")
         if not secure_url(section.url):
             self._faults.add("fcm.url", "is no https:// URL", "Remove it, or write https://HOST:PORT.")
-        ca_file = self._files.ca("fcm.ca_file", section.ca_file)
-        file = section.service_account_file
-        remedy = "Set it to the JSON key of a service account, from the Firebase console."
-        if not self._faults.require("fcm.service_account_file", file, remedy) or file is None:
+        accounts, ca_file = checks.accounts(), self._files.ca("fcm.ca_file", section.ca_file)
+        if accounts is None:
             return None
-        path = self._files.path(file)
-        self._files.service_account("fcm.service_account_file", path)
         return FcmConfig(
-            path,
+            accounts,
             endpoint=section.url,
             ca_file=ca_file,
             in_flight=section.in_flight,

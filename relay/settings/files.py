@@ -202,34 +202,35 @@ class Files:
             self.faults.add(key, f"{path} holds no keys of an egress log", remedy)
         return path
 
-    def service_account(self, key: str, path: Path) -> None:
-        """Check the JSON key of a Google service account."""
+    def service_account(self, key: str, path: Path) -> str | None:
+        """Check the JSON key of a Google service account; return the project that it names, None if it cannot."""
         content = self.read(key, path, secret=True)
         if content is None:
-            return
+            return None
         remedy = "Make a new key for the service account in the Firebase console and give its JSON file."
         if (misfit := pem_misfit(content, path, comments=True)) is not None and not content.startswith(BOM_UTF8):
             self.faults.add(key, f"{path} {misfit[0]}", misfit[1] if content.strip() else remedy)
-            return
+            return None
         try:
             account: Any = json.loads(content)
         except (ValueError, RecursionError):
             account = None
         if not isinstance(account, dict) or account.get("type") != "service_account":
             self.faults.add(key, f"{path} is no service account's JSON{not_account(content, account)}", remedy)
-            return
+            return None
         missing = [
             name for name in SERVICE_ACCOUNT_FIELDS if not isinstance(account.get(name), str) or not account[name]
         ]
         if missing:
             self.faults.add(key, f"{path} lacks {', '.join(missing)}", remedy)
-            return
+            return None
         try:
             read_rsa_key(account["private_key"].encode())
         except ValueError:
             self.faults.add(key, f"{path} holds no usable private_key: it must be an RSA key", remedy)
         if not secure_url(account["token_uri"]):
             self.faults.add(key, f"{path} has a token_uri that is not https", remedy)
+        return str(account["project_id"])
 
     def sealing_private(self, key: str, path: Path, former: Sequence[Path] = ()) -> SealingPrivateKey | None:
         """Return the key that opens credentials, with those before it; None if its file holds none."""

@@ -344,13 +344,18 @@ class ApnsSection(ApnsAccountSection):
     in_flight: InFlight = Field(default=100, description="pushes at once, 1 to 1000")
 
 
-class FcmSection(Section):
-    """[fcm]: how to reach FCM, with which service account."""
+class FcmAccountSection(Section):
+    """[fcm.accounts.NAME]: one Firebase project, with its service account and its apps."""
 
     service_account_file: Text | None = Field(
         default=None, description="JSON key of the service account, from the Firebase console"
     )
     apps: PackageNames = Field(default=(), description="package names of the apps that may be pushed to")
+
+
+class FcmSection(FcmAccountSection):
+    """[fcm]: how to reach FCM; its other keys are the first account, often the only one."""
+
     url: Text = Field(default="https://fcm.googleapis.com", description="https:// URL of FCM, without a path")
     ca_file: Text | None = Field(
         default=None, description="PEM file of CAs to trust instead of the system's, for FCM and for its access tokens"
@@ -533,6 +538,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
 NAMED: Final[dict[str, type[Section]]] = {
     "servers": ServerSection,
     "apns.accounts": ApnsAccountSection,
+    "fcm.accounts": FcmAccountSection,
     "admin.tokens": AdminTokenSection,
 }
 """The tables that hold one table per name; operators choose the names."""

@@ -20,6 +20,7 @@ from relay.settings.sections import (
     SECTIONS,
     AdminTokenSection,
     ApnsAccountSection,
+    FcmAccountSection,
     Section,
     ServerSection,
 )
@@ -30,6 +31,7 @@ SERVER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 NAMES: Final = {
     "servers": "mail server",
     "apns.accounts": "developer team or certificate",
+    "fcm.accounts": "Firebase project",
     "admin.tokens": "administrator or program",
 }
 """What a table of NAMED describes, in the words of remedies."""
@@ -102,15 +104,20 @@ class Sections:
 
     def apns_accounts(self, faults: Faults) -> dict[str, ApnsAccountSection]:
         """Return the tables of all APNs accounts, by name; an unusable name is reported and left out."""
-        apns = self.tables.get("apns", {})
-        tables = apns.get("accounts", {}) if isinstance(apns, dict) else {}
-        return self._named("apns.accounts", tables, ApnsAccountSection, faults)
+        return self._named("apns.accounts", self._inner("apns", "accounts"), ApnsAccountSection, faults)
+
+    def fcm_accounts(self, faults: Faults) -> dict[str, FcmAccountSection]:
+        """Return the tables of all FCM accounts, by name; an unusable name is reported and left out."""
+        return self._named("fcm.accounts", self._inner("fcm", "accounts"), FcmAccountSection, faults)
 
     def admin_tokens(self, faults: Faults) -> dict[str, AdminTokenSection]:
         """Return the tables of all admin tokens, by name; an unusable name is reported and left out."""
-        admin = self.tables.get("admin", {})
-        tables = admin.get("tokens", {}) if isinstance(admin, dict) else {}
-        return self._named("admin.tokens", tables, AdminTokenSection, faults)
+        return self._named("admin.tokens", self._inner("admin", "tokens"), AdminTokenSection, faults)
+
+    def _inner(self, table: str, key: str) -> Any:
+        """Return what stands at a key of a table."""
+        outer = self.tables.get(table, {})
+        return outer.get(key, {}) if isinstance(outer, dict) else {}
 
     def _named(self, where: str, tables: Any, model: type[S], faults: Faults) -> dict[str, S]:
         """Return the tables below the table `where`, e.g. "servers", by name."""

@@ -27,7 +27,7 @@ from relay.domain.outcome import Delivered
 from relay.process import gc_tuning
 from relay.process.clock import now
 from relay.push.egress.log import Egress, Leaving, Limits, open_egress_log
-from relay.push.fcm.config import FcmConfig
+from relay.push.fcm.config import FcmAccount, FcmConfig
 from relay.push.fcm.sender import FcmSender
 from relay.push.payload import FcmMessage, Notice, WebPushMessage
 from tests.unit.relay.push.pushes import due_push
@@ -92,7 +92,8 @@ def relay_logged(server: Server, count: int) -> None:
 
 
 async def _push(server: Server, count: int, egress: Egress) -> None:
-    config = FcmConfig(server.folder / "fcm.json", server.url, server.folder / "ca.pem", in_flight=AT_ONCE)
+    account = FcmAccount(frozenset({"com.example.mail"}), server.folder / "fcm.json")
+    config = FcmConfig((account,), server.url, server.folder / "ca.pem", in_flight=AT_ONCE)
     async with FcmSender(config, now, Random(1), egress) as sender:
         await _send(sender, pushes(WARM), config.in_flight)
         ready = pushes(count)

@@ -16,7 +16,7 @@ from relay.process.clock import now
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
 from relay.push.apns.sender import ApnsSender
 from relay.push.egress.log import Egress
-from relay.push.fcm.config import FcmConfig
+from relay.push.fcm.config import FcmAccount, FcmConfig
 from relay.push.fcm.sender import FcmSender
 from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key, public_pem
@@ -100,14 +100,19 @@ async def fcm(folder: Path, **changes: Any) -> AsyncIterator[tuple[FcmSimulator,
     ca.write_ca(folder / "ca.pem")
     async with open_fcm_simulator(tls=ca.server_context(), make_key=rsa_keys()) as simulator:
         config = fcm_config(folder, simulator)
-        config.service_account_file.write_text(json.dumps(simulator.service_account()))
+        config.accounts[0].service_account_file.write_text(json.dumps(simulator.service_account()))
         async with FcmSender(replace(config, **changes), now, Random(1), MemoryEgress()) as sender:
             yield simulator, sender
 
 
 def fcm_config(folder: Path, simulator: FcmSimulator) -> FcmConfig:
     """Return the configuration of a sender that talks to a simulator, with the files that `fcm` writes."""
-    return FcmConfig(folder / "account.json", simulator.url, folder / "ca.pem")
+    return FcmConfig((fcm_account(folder / "account.json"),), simulator.url, folder / "ca.pem")
+
+
+def fcm_account(file: Path, *apps: str, table: str = "fcm") -> FcmAccount:
+    """Return an account of FCM for some apps, or for the one that all tests use."""
+    return FcmAccount(frozenset(apps or {APP}), file, table)
 
 
 def failure(outcome: Outcome) -> str:

@@ -19,7 +19,7 @@ from relay.push.fcm.sender import FcmSender
 from relay.sandbox.certificates import ThrowAwayCa, make_service_account
 from relay.sandbox.scripts import Answer, Close, Received, Stall
 from tests.fakes.egress import MemoryEgress
-from tests.integration.push_world import failure, fcm, fcm_config, free_port, silent_server
+from tests.integration.push_world import failure, fcm, fcm_account, fcm_config, free_port, silent_server
 from tests.keys import rsa_key
 from tests.unit.relay.push.pushes import due_push
 
@@ -187,7 +187,7 @@ async def test_a_project_that_google_does_not_know_costs_no_registration(tmp_pat
     async with fcm(tmp_path) as (simulator, _):
         document = simulator.service_account() | {"project_id": "another"}
         (tmp_path / "another.json").write_text(json.dumps(document))
-        config = replace(fcm_config(tmp_path, simulator), service_account_file=tmp_path / "another.json")
+        config = replace(fcm_config(tmp_path, simulator), accounts=(fcm_account(tmp_path / "another.json"),))
         async with FcmSender(config, now, Random(1), MemoryEgress()) as sender:
             outcome = await sender.send(due_push())
         assert isinstance(outcome, Refused)
@@ -198,7 +198,7 @@ async def test_a_key_that_google_does_not_know_is_a_fault_of_the_channel(tmp_pat
     async with fcm(tmp_path) as (simulator, _):
         document, _ = make_service_account("relay-sandbox", simulator.token_uri, rsa_key(1))
         (tmp_path / "forged.json").write_text(json.dumps(document))
-        config = replace(fcm_config(tmp_path, simulator), service_account_file=tmp_path / "forged.json")
+        config = replace(fcm_config(tmp_path, simulator), accounts=(fcm_account(tmp_path / "forged.json"),))
         async with FcmSender(config, now, Random(1), MemoryEgress()) as sender:
             outcomes = await send_all(sender, 5)
         assert {outcome.reason for outcome in outcomes if isinstance(outcome, Refused) and outcome.channel} == {
@@ -230,7 +230,7 @@ async def test_the_signed_assertion_follows_no_redirect(tmp_path: Path, status: 
     async with open_listener(app, "127.0.0.1", 0) as port:
         document, _ = make_service_account("relay-sandbox", f"http://localhost:{port}/token", rsa_key())
         (tmp_path / "fcm.json").write_text(json.dumps(document))
-        config = FcmConfig(tmp_path / "fcm.json", endpoint=f"http://localhost:{port}")
+        config = FcmConfig((fcm_account(tmp_path / "fcm.json"),), endpoint=f"http://localhost:{port}")
         async with FcmSender(config, now, Random(1), MemoryEgress()) as sender:
             outcome = await sender.send(due_push())
     assert isinstance(outcome, Refused)
@@ -302,7 +302,7 @@ def test_a_file_that_is_no_service_account_is_refused_at_start(tmp_path: Path, t
     (tmp_path / "account.json").write_text(text)
 
     with pytest.raises(ValueError, match=r".+"):
-        FcmSender(FcmConfig(tmp_path / "account.json"), now, Random(1), MemoryEgress())
+        FcmSender(FcmConfig((fcm_account(tmp_path / "account.json"),)), now, Random(1), MemoryEgress())
 
 
 def test_a_service_account_without_a_project_is_refused_at_start(tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_a_service_account_without_a_project_is_refused_at_start(tmp_path: Path)
     (tmp_path / "account.json").write_text(json.dumps(document))
 
     with pytest.raises(ValueError, match="project_id"):
-        FcmSender(FcmConfig(tmp_path / "account.json"), now, Random(1), MemoryEgress())
+        FcmSender(FcmConfig((fcm_account(tmp_path / "account.json"),)), now, Random(1), MemoryEgress())
 
 
 async def test_a_push_that_cannot_be_logged_is_not_sent(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ async def test_a_deleted_key_stops_the_channel_until_another_one_replaces_it(tmp
         assert (refused.reason, refused.channel) == ("token-refused: invalid_grant", True)
 
         put(tmp_path / "account.json", json.dumps(account))
-        await sender.key_file.look()
+        await sender.key_files[0].look()
         assert isinstance(await sender.send(due_push(3)), Delivered)
 
 
@@ -175,14 +175,14 @@ async def test_a_deleted_key_stops_the_channel_until_another_one_replaces_it(tmp
 async def test_a_bad_new_key_file_leaves_the_old_one_in_use_and_is_reported(tmp_path: Path, content: str) -> None:
     async with fcm(tmp_path) as (simulator, sender):
         put(tmp_path / "account.json", content)
-        await sender.key_file.look()
+        await sender.key_files[0].look()
 
-        assert sender.key_file.fault
+        assert sender.key_files[0].fault
         assert isinstance(await sender.send(due_push(1)), Delivered)
 
         put(tmp_path / "account.json", json.dumps(simulator.rotate()))
-        await sender.key_file.look()
-        assert not sender.key_file.fault
+        await sender.key_files[0].look()
+        assert not sender.key_files[0].fault
         assert isinstance(await sender.send(due_push(2)), Delivered)
 
 
@@ -201,7 +201,7 @@ async def test_a_changed_key_is_checked_once_and_not_on_the_event_loop(
         monkeypatch.setattr(certificates, "load_pem_private_key", load)
         monkeypatch.setattr(serialization, "load_pem_private_key", load)  # as google-auth would find it
         put(tmp_path / "account.json", changed)
-        await sender.key_file.look()
+        await sender.key_files[0].look()
         assert isinstance(await sender.send(due_push(1)), Delivered)
 
     assert len(threads) == 1
@@ -295,5 +295,5 @@ def put(path: Path, content: str) -> None:
 
 async def take_again(sender: FcmSender, simulator: FcmSimulator) -> None:
     """Make the sender adopt a file with the same content in another form, so that the old key stays valid."""
-    put(sender.key_file.path, json.dumps(simulator.service_account(), indent=4))
-    await sender.key_file.look()
+    put(sender.key_files[0].path, json.dumps(simulator.service_account(), indent=4))
+    await sender.key_files[0].look()

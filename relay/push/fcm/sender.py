@@ -3,10 +3,9 @@
 import asyncio
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Any, Self
 
 import aiohttp
 
@@ -15,51 +14,47 @@ from eas_watcher.transport.deadlines import Deadlines
 from relay.domain.clock import Clock
 from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import DuePush
-from relay.domain.outcome import Delivered, Outcome
+from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater
 from relay.network.posting import Poster, Reply
 from relay.push.egress.log import Egress, Unwritable, held
 from relay.push.failures import read_failure
 from relay.push.fcm.account import ServiceAccount
-from relay.push.fcm.answers import read_fcm, token_refused
+from relay.push.fcm.answers import quota_of_project, read_fcm, token_refused
 from relay.push.fcm.budget import HighPriorityBudget
 from relay.push.fcm.config import FcmConfig
-from relay.push.fcm.grants import read_grant
-from relay.push.fcm.tokens import AccessToken, AccessTokens, TokenNotGiven
+from relay.push.fcm.gates import Gates
+from relay.push.fcm.project import Project
+from relay.push.fcm.tokens import AccessToken, TokenNotGiven
 from relay.push.key_files import KeyFile
 from relay.push.payload import FcmMessage, Notice
 
-TOKEN_LIMIT: Final = 15.0  # seconds for one request for an access token, connecting included
-FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
-
-
-class _Identity(NamedTuple):
-    """The service account that pushes are sent as, and its access tokens."""
-
-    account: ServiceAccount
-    tokens: AccessTokens
-
 
 class FcmSender:
-    """A sender for FCM; use it as an async context manager."""
+    """A sender for all projects of FCM; use it as an async context manager."""
 
     def __init__(
         self, config: FcmConfig, clock: Clock, random: Random, egress: Egress, clocks: PeerClocks | None = None
     ) -> None:
-        """Read the service account; raises ValueError or OSError when the file is not one.
+        """Read the service accounts; raises ValueError or OSError when a file is not one.
 
         `clocks` gets the dates of Google's answers.
         """
         self._config = config
         self._clock = clock
         self._egress = egress
-        self._random = random
         self._http = Poster(config.ca_file, config.in_flight, config.route, clocks=clocks)
         self._deadlines = Deadlines()
         self._budget = HighPriorityBudget(config.high_priority_per_hour)
-        self.key_file = KeyFile("fcm.service_account_file", config.service_account_file, self._read)
-        """The service account's file; while somebody watches it, a changed file is adopted without a restart."""
-        self.key_file.listen(self._adopt)
-        self._identities = [self._identity(self.key_file.value)]
+        self.gates = Gates(config.accounts, config.in_flight, random)
+        """What the relay knows of each project, for claims, health and metrics."""
+        self._projects = [Project(account, config.endpoint, self._http, clock, random) for account in config.accounts]
+        for project in self._projects:
+            project.file.listen(partial(self._hurry, project))
+        self._by_app = {
+            app: project
+            for account, project in zip(config.accounts, self._projects, strict=True)
+            for app in account.apps
+        }
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,42 +64,57 @@ class FcmSender:
     ) -> None:
         await self.close()
 
+    @property
+    def key_files(self) -> list[KeyFile[Any]]:
+        """The files to watch for changes, one for each project."""
+        return [project.file for project in self._projects]
+
     async def send(self, push: DuePush) -> Outcome:
-        """Send one push to FCM; returns within the time limit and a second in every case."""
-        now = asyncio.get_running_loop().time()
-        phone = FcmDevice.read(push.device_token).phone
-        message = FcmMessage(Notice.of(push), spare=not self._budget.allows(phone, now))
-        outcome = await self._send(push, message)
+        """Send one push to FCM as the project of its app; returns within the time limit and a second in every case."""
+        project = self._by_app.get(push.app)
+        if project is None:
+            return _not_configured(push)
+        waits = self.gates.admit(project.table, push, _moment())
+        if waits is not None:
+            return waits
+        outcome, of_project = None, False
+        try:
+            phone = FcmDevice.read(push.device_token).phone
+            message = FcmMessage(Notice.of(push), spare=not self._budget.allows(phone, _moment()))
+            outcome, of_project = await self._send(project, push, message)
+        finally:
+            self.gates.ended(project.table, push, outcome, _moment(), of_project=of_project)
         if isinstance(outcome, Delivered):
             if message.wakes:
-                self._budget.spend(phone, now)
+                self._budget.spend(phone, _moment())
             return replace(outcome, lowered=message.lowered)
+        if isinstance(outcome, RetryLater) and of_project and self.gates.several:
+            return replace(outcome, provider=False)  # it concerns this one project: the others go on
         return outcome
 
     async def validate(self, push: DuePush) -> Outcome:
         """Ask FCM whether it would send a push, and send none; returns within the time limit and a second."""
-        return await self._send(push, FcmMessage(Notice.of(push)), sends=False)
+        project = self._by_app.get(push.app)
+        if project is None:
+            return _not_configured(push)
+        outcome, _ = await self._send(project, push, FcmMessage(Notice.of(push)), sends=False)
+        return outcome
 
     async def close(self) -> None:
         """Close all connections; pushes in flight end as RetryLater."""
-        for identity in self._identities:
-            await identity.tokens.close()
+        for project in self._projects:
+            await project.close()
         await self._http.close()
 
-    def _read(self, path: Path) -> ServiceAccount:
-        """Read a service account's JSON; raises ValueError or OSError when the file is not one."""
-        return ServiceAccount(path.read_bytes(), self._config.endpoint)
+    def _hurry(self, project: Project, _: ServiceAccount) -> None:
+        """Let a project whose service account has changed be tried at once."""
+        self.gates.hurry(project.table, _moment())
 
-    def _adopt(self, account: ServiceAccount) -> None:
-        """Send as another service account from now on; pushes in flight end as the old one."""
-        used = [identity for identity in self._identities if identity.tokens.renewing]
-        self._identities = [*used, self._identity(account)]
-
-    def _identity(self, account: ServiceAccount) -> _Identity:
-        return _Identity(account, AccessTokens(partial(self._mint, account), self._clock, self._random))
-
-    async def _send(self, push: DuePush, message: FcmMessage, *, sends: bool = True) -> Outcome:
-        account, tokens = self._identities[-1]
+    async def _send(
+        self, project: Project, push: DuePush, message: FcmMessage, *, sends: bool = True
+    ) -> tuple[Outcome, bool]:
+        """Return the outcome of a push, and whether its reason is one of the project alone: its quota, its tokens."""
+        account, tokens = project.identity
         body = account.body(push.device_token, message, sends=sends)
         try:
             with self._deadlines.within(self._config.time_limit):
@@ -113,25 +123,24 @@ class FcmSender:
                 if token_refused(reply.status, reply.body):
                     reply = await self._post(push, account.url, body, await tokens.renew(token))
         except TokenNotGiven as error:
-            return error.outcome
+            return error.outcome, True
         except Unwritable as error:
-            return held(error)
+            return held(error), False
         except (TimeoutError, OSError, aiohttp.ClientError) as error:
-            return read_failure(error, "fcm.ca_file")
-        return read_fcm(reply.status, reply.body, reply.headers, self._clock())
+            return read_failure(error, "fcm.ca_file"), False
+        outcome = read_fcm(reply.status, reply.body, reply.headers, self._clock(), project.table)
+        return outcome, quota_of_project(reply.status, reply.body)
 
     async def _post(self, push: DuePush, url: str, body: bytes, token: AccessToken) -> Reply:
         self._egress.fcm(push.app, push.device_token, body)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token.value}"}
         return await self._http.post(url, headers, body)
 
-    async def _mint(self, account: ServiceAccount) -> AccessToken:
-        """Ask Google for a token; raises TokenNotGiven."""
-        # Signing is the one step here that takes long, and no other push needs to wait for it.
-        form = await asyncio.to_thread(account.assertion, self._clock())
-        try:
-            async with asyncio.timeout(TOKEN_LIMIT):
-                reply = await self._http.post(account.token_uri, FORM, form)
-        except (TimeoutError, OSError, aiohttp.ClientError) as error:
-            raise TokenNotGiven(read_failure(error, "fcm.ca_file")) from error
-        return read_grant(reply.status, reply.body, reply.headers, self._clock())
+
+def _not_configured(push: DuePush) -> Refused:
+    remedy = f"add {push.app} to fcm.apps, or to apps of the [fcm.accounts.NAME] of its Firebase project"
+    return Refused("app-not-configured", remedy, reach=Reach.HERE)
+
+
+def _moment() -> float:
+    return asyncio.get_running_loop().time()

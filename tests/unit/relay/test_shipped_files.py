@@ -42,6 +42,7 @@ def shipped_keys() -> dict[str, Any]:
     servers = tables.pop("servers")
     tables["servers.NAME"] = servers["main"]
     tables["apns.accounts.NAME"] = tables["apns"].pop("accounts")["other"]
+    tables["fcm.accounts.NAME"] = tables["fcm"].pop("accounts")["other"]
     tables["admin.tokens.NAME"] = tables["admin"].pop("tokens")["helpdesk"]
     return {f"{table}.{key}": value for table, keys in tables.items() for key, value in keys.items()}
 

@@ -80,7 +80,7 @@ def test_fcm_must_take_the_service_account(outcome: Outcome, grade: Grade) -> No
 
 def test_each_proxy_is_asked_once_for_a_host_behind_it() -> None:
     apns = ApnsConfig((), route=Route(PROXY))
-    fcm = FcmConfig(Path("fcm.json"), route=Route(PROXY))
+    fcm = FcmConfig((), route=Route(PROXY))
     webpush = WebPushConfig(
         frozenset({"push.example.com", "ntfy.example.com:8443"}),
         Path("vapid.pem"),

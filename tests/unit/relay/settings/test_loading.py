@@ -14,7 +14,7 @@ from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Platform, Role
 from relay.http.addresses import Proxies
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
-from relay.push.fcm.config import FcmConfig
+from relay.push.fcm.config import FcmAccount, FcmConfig
 from relay.security.invitations import generate as invitation_keys
 from relay.security.sealing import generate
 from relay.settings import key_making, load, ops_addresses
@@ -44,7 +44,7 @@ def test_a_good_file_becomes_settings(site: Installation) -> None:
     assert settings.autodiscover.hosts == frozenset()
     key = ApnsToken(site.folder / "apns.p8", "ABCDE12345", "TEAM567890")
     assert settings.apns == ApnsConfig((ApnsAccount(frozenset({"com.example.mail"}), key),))
-    assert settings.fcm == FcmConfig(site.folder / "fcm.json")
+    assert settings.fcm == FcmConfig((FcmAccount(frozenset({"com.example.mail"}), site.folder / "fcm.json"),))
     assert settings.apps == {
         Platform.APNS: frozenset({"com.example.mail"}),
         Platform.FCM: frozenset({"com.example.mail"}),
