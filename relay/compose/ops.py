@@ -60,7 +60,7 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
         connections=running.connections,
         servers=lambda: [] if running.admissions is None else running.admissions.items(),
         push=running.pushes,
-        fcm_gates=lambda: running.fcm_gates,
+        fcm_projects=lambda: running.fcm_projects,
         egress=running.egress,
         certificates=certificates,
         shards=lambda: 0 if mailboxes is None else mailboxes.shards,
@@ -157,8 +157,8 @@ def _parts(running: Running, settings: Settings, counts: CountsCache, lag: LoopL
         parts.append(push_checks.egress_log(running.egress, settings.egress.low, now, essential=alone))
     if running.push_services is not None:
         parts.append(push_checks.push_services(running.push_services))
-    if running.fcm_gates is not None and running.fcm_gates.several:
-        parts.append(push_checks.fcm_projects(running.fcm_gates))
+    if running.fcm_projects is not None and running.fcm_projects.several:
+        parts.append(push_checks.fcm_projects(running.fcm_projects))
     return parts + [checks.certificate(name, file, now) for name, file in _certificates(settings).items()]
 
 

@@ -21,7 +21,7 @@ from relay.push.breaker import unbounded
 from relay.push.challenges import ChallengingSender
 from relay.push.dispatch import Dispatcher
 from relay.push.egress.log import EgressLog, Limits, open_egress_log
-from relay.push.fcm.gates import Gates
+from relay.push.fcm.projects import Projects
 from relay.push.fcm.sender import FcmSender
 from relay.push.key_files import KeyFile
 from relay.push.webpush.sender import WebPushSender
@@ -96,7 +96,7 @@ class _Built:
     files: Sequence[KeyFile[Any]]
     capacities: Capacities = unbounded
     services: Services | None = None
-    gates: Gates | None = None
+    projects: Projects | None = None
 
 
 class _Provider:
@@ -184,8 +184,8 @@ class _Provider:
         self._running.key_files += built.files
         if built.services is not None:
             self._running.push_services = built.services
-        if built.gates is not None:
-            self._running.fcm_gates = built.gates
+        if built.projects is not None:
+            self._running.fcm_projects = built.projects
 
     def _hurry(self, _: object) -> None:
         """Retry at once the pushes that wait for the right key, whose file has changed."""
@@ -226,8 +226,8 @@ def _build(platform: Platform, settings: Settings, running: Running, egress: Egr
             return _Built(apns, settings.apns.in_flight, apns.key_files)
         case Platform.FCM if settings.fcm is not None:
             fcm = FcmSender(settings.fcm, now, random, egress, running.clocks)
-            in_flight, gates = settings.fcm.in_flight, fcm.gates
-            return _Built(fcm, in_flight, fcm.key_files, gates.capacities, gates=gates)
+            in_flight, projects = settings.fcm.in_flight, fcm.projects
+            return _Built(fcm, in_flight, fcm.key_files, projects.capacities, projects=projects)
         case Platform.WEBPUSH if settings.webpush.sender is not None:
             config = settings.webpush.sender
             webpush = WebPushSender(config, now, random, egress, running.clocks)

@@ -31,7 +31,7 @@ from relay.ops.unreadable import Look
 from relay.process.clock import now
 from relay.push.dispatch import Handovers
 from relay.push.egress.log import EgressLog
-from relay.push.fcm.gates import Gates
+from relay.push.fcm.projects import Projects
 from relay.push.key_files import KeyFile
 from relay.push.stats import PushStats
 from relay.push.webpush.services import Services
@@ -83,8 +83,8 @@ class Running:
     """The key files that the relay watches for changes."""
     push_services: Services | None = None
     """The push services of WebPush."""
-    fcm_gates: Gates | None = None
-    """The gates of FCM's projects."""
+    fcm_projects: Projects | None = None
+    """The Firebase projects of FCM."""
     clocks: PeerClocks = field(default_factory=partial(PeerClocks, now))
     """The clocks of mail servers, providers and the database, compared with this host's."""
     now: Clock = now

@@ -25,7 +25,7 @@ from relay.ops.health import Health, PartState
 from relay.ops.lag import LoopLag
 from relay.ops.mail_server import Used
 from relay.push.egress.log import EgressState
-from relay.push.fcm.gates import Gates
+from relay.push.fcm.projects import Projects
 from relay.push.stats import PushStats
 from relay.security.certificates import read_expiry
 
@@ -62,7 +62,7 @@ class Metrics:
         egress: EgressState | None = None,
         connections: Mapping[str, Used] = MappingProxyType({}),
         configuration: Configuration | None = None,
-        fcm_gates: Callable[[], Gates | None] = lambda: None,
+        fcm_projects: Callable[[], Projects | None] = lambda: None,
     ) -> None:
         """Set up with what is measured; for a role without watches or pushes these are empty.
 
@@ -70,8 +70,8 @@ class Metrics:
         to them with their URLs, `connections` what returns those to each by its URL, `shards` the number of leases
         held; `certificates` are those that the relay shows to others, by their keys in relay.toml, `listeners` the
         connections of clients by the name of their listener, `refused` the requests that the API refused because too
-        many came, by problem code, `fcm_gates` returns the gates of Firebase projects. Sets the hook `on_accepted` of
-        every PushStats in `push`.
+        many came, by problem code, `fcm_projects` returns the Firebase projects. Sets the hook `on_accepted` of every
+        PushStats in `push`.
         """
         self._clock = clock
         self._registry = CollectorRegistry()
@@ -104,7 +104,7 @@ class Metrics:
                 egress,
                 connections,
                 configuration,
-                fcm_gates,
+                fcm_projects,
             )
         )
         ProcessCollector(registry=self._registry)
@@ -144,9 +144,9 @@ class _RelayCollector(Collector):
         egress: EgressState | None,
         connections: Mapping[str, Used],
         configuration: Configuration | None,
-        fcm_gates: Callable[[], Gates | None],
+        fcm_projects: Callable[[], Projects | None],
     ) -> None:
-        self._fcm_gates = fcm_gates
+        self._fcm_projects = fcm_projects
         self._egress = egress
         self._configuration = configuration
         self._connections = connections
@@ -318,11 +318,11 @@ class _RelayCollector(Collector):
             faults.add_metric([platform.value], len(stats.faults))
             outages.add_metric([platform.value], len(stats.outages))
         yield from (pushes, lowered, in_flight, faults, outages)
-        yield from self._fcm_projects()
+        yield from self._projects()
 
-    def _fcm_projects(self) -> Iterable[Metric]:
-        gates = self._fcm_gates()
-        if gates is None:
+    def _projects(self) -> Iterable[Metric]:
+        projects = self._fcm_projects()
+        if projects is None:
             return
         pushes = CounterMetricFamily(
             "relay_fcm_project_pushes", "Pushes by Firebase project and FCM's answer.", labels=["account", "outcome"]
@@ -333,11 +333,11 @@ class _RelayCollector(Collector):
         away = GaugeMetricFamily(
             "relay_fcm_project_away", "1 if a Firebase project takes no push now.", labels=["account"]
         )
-        for table, gate in gates.projects.items():
-            for outcome, count in list(gate.outcomes.items()):
+        for table, project in projects.states.items():
+            for outcome, count in list(project.outcomes.items()):
                 pushes.add_metric([table, outcome.value], count)
-            in_flight.add_metric([table], gate.in_flight)
-            away.add_metric([table], gate.away)
+            in_flight.add_metric([table], project.in_flight)
+            away.add_metric([table], project.away)
         yield from (pushes, in_flight, away)
 
     def _logging(self, egress: EgressState) -> Iterable[Metric]:

@@ -12,7 +12,7 @@ from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import OK, Finding, Part, PartState
 from relay.push.apns.answers import BAD_DEVICE_TOKEN
 from relay.push.egress.log import ROOM, EgressState
-from relay.push.fcm.gates import Gates
+from relay.push.fcm.projects import Projects
 from relay.push.stats import Outage, PushStats
 from relay.push.webpush.services import Services
 
@@ -92,20 +92,20 @@ def push_services(services: Services) -> Part:
     return Part("push services", check)
 
 
-def fcm_projects(gates: Gates) -> Part:
+def fcm_projects(projects: Projects) -> Part:
     """Return the part of several Firebase projects: those that take no push now. Only the pushes of their apps wait."""
 
     def check() -> Finding:
-        away = {table: gate for table, gate in gates.projects.items() if gate.away}
+        away = {table: project for table, project in projects.states.items() if project.away}
         if not away:
             return OK
         reason = "; ".join(
-            f"[{table}] takes no push, for {', '.join(gate.apps)}: {gate.breaker.detail}"
-            for table, gate in away.items()
+            f"[{table}] takes no push, for {', '.join(project.apps)}: {project.breaker.detail}"
+            for table, project in away.items()
         )
-        state = PartState.FAILED if len(away) == len(gates.projects) else PartState.DEGRADED
-        remedy = next((_sentence(gate.remedy) for gate in away.values() if gate.remedy), _reach(Platform.FCM))
-        return Finding(state, reason, remedy)
+        state = PartState.FAILED if len(away) == len(projects.states) else PartState.DEGRADED
+        remedy = next((_sentence(project.remedy) for project in away.values() if project.remedy), "")
+        return Finding(state, reason, remedy or _reach(Platform.FCM))
 
     return Part("fcm projects", check)
 

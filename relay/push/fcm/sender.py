@@ -19,11 +19,11 @@ from relay.network.posting import Poster, Reply
 from relay.push.egress.log import Egress, Unwritable, held
 from relay.push.failures import read_failure
 from relay.push.fcm.account import ServiceAccount
+from relay.push.fcm.accounts import Account
 from relay.push.fcm.answers import quota_of_project, read_fcm, token_refused
 from relay.push.fcm.budget import HighPriorityBudget
 from relay.push.fcm.config import FcmConfig
-from relay.push.fcm.gates import Gates
-from relay.push.fcm.project import Project
+from relay.push.fcm.projects import Projects
 from relay.push.fcm.tokens import AccessToken, TokenNotGiven
 from relay.push.key_files import KeyFile
 from relay.push.payload import FcmMessage, Notice
@@ -45,14 +45,14 @@ class FcmSender:
         self._http = Poster(config.ca_file, config.in_flight, config.route, clocks=clocks)
         self._deadlines = Deadlines()
         self._budget = HighPriorityBudget(config.high_priority_per_hour)
-        self.gates = Gates(config.accounts, config.in_flight, random)
+        self.projects = Projects(config.accounts, config.in_flight, random)
         """What the relay knows of each project, for claims, health and metrics."""
-        self._projects = [Project(account, config.endpoint, self._http, clock, random) for account in config.accounts]
-        for project in self._projects:
+        self._accounts = [Account(account, config.endpoint, self._http, clock, random) for account in config.accounts]
+        for project in self._accounts:
             project.file.listen(partial(self._hurry, project))
         self._by_app = {
             app: project
-            for account, project in zip(config.accounts, self._projects, strict=True)
+            for account, project in zip(config.accounts, self._accounts, strict=True)
             for app in account.apps
         }
 
@@ -67,14 +67,14 @@ class FcmSender:
     @property
     def key_files(self) -> list[KeyFile[Any]]:
         """The files to watch for changes, one for each project."""
-        return [project.file for project in self._projects]
+        return [project.file for project in self._accounts]
 
     async def send(self, push: DuePush) -> Outcome:
         """Send one push to FCM as the project of its app; returns within the time limit and a second in every case."""
         project = self._by_app.get(push.app)
         if project is None:
             return _not_configured(push)
-        waits = self.gates.admit(project.table, push, _moment())
+        waits = self.projects.admit(project.table, push, _moment())
         if waits is not None:
             return waits
         outcome, of_project = None, False
@@ -83,12 +83,12 @@ class FcmSender:
             message = FcmMessage(Notice.of(push), spare=not self._budget.allows(phone, _moment()))
             outcome, of_project = await self._send(project, push, message)
         finally:
-            self.gates.ended(project.table, push, outcome, _moment(), of_project=of_project)
+            self.projects.ended(project.table, push, outcome, _moment(), of_project=of_project)
         if isinstance(outcome, Delivered):
             if message.wakes:
                 self._budget.spend(phone, _moment())
             return replace(outcome, lowered=message.lowered)
-        if isinstance(outcome, RetryLater) and of_project and self.gates.several:
+        if isinstance(outcome, RetryLater) and of_project and self.projects.several:
             return replace(outcome, provider=False)  # it concerns this one project: the others go on
         return outcome
 
@@ -102,16 +102,16 @@ class FcmSender:
 
     async def close(self) -> None:
         """Close all connections; pushes in flight end as RetryLater."""
-        for project in self._projects:
+        for project in self._accounts:
             await project.close()
         await self._http.close()
 
-    def _hurry(self, project: Project, _: ServiceAccount) -> None:
+    def _hurry(self, project: Account, _: ServiceAccount) -> None:
         """Let a project whose service account has changed be tried at once."""
-        self.gates.hurry(project.table, _moment())
+        self.projects.hurry(project.table, _moment())
 
     async def _send(
-        self, project: Project, push: DuePush, message: FcmMessage, *, sends: bool = True
+        self, project: Account, push: DuePush, message: FcmMessage, *, sends: bool = True
     ) -> tuple[Outcome, bool]:
         """Return the outcome of a push, and whether its reason is one of the project alone: its quota, its tokens."""
         account, tokens = project.identity

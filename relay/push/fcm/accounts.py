@@ -28,7 +28,7 @@ class Identity(NamedTuple):
     tokens: AccessTokens
 
 
-class Project:
+class Account:
     """One project; each has a service account, and so access tokens, of its own."""
 
     def __init__(self, account: FcmAccount, endpoint: str, http: Poster, clock: Clock, random: Random) -> None:

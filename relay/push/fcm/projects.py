@@ -1,4 +1,4 @@
-"""The gates of Firebase projects: whether a project takes pushes now, how many, and what became of its pushes.
+"""What the relay knows of each Firebase project: whether it takes pushes now, how many, and how its pushes ended.
 
 Quotas and access tokens are those of one project. With several projects, a quota that is used up or a token that Google
 does not give delays the apps of its own project only. Every moment is `loop.time()` in seconds.
@@ -22,17 +22,17 @@ BUSY_WAIT: Final = 0.1  # seconds a push waits while its project has no free slo
 
 
 @dataclass(slots=True)
-class Gate:
-    """The gate of one project."""
+class ProjectState:
+    """One project."""
 
     apps: tuple[str, ...]
     breaker: LaneBreaker
     in_flight: int = 0
-    """Pushes that were let through and have not ended."""
+    """Pushes that were sent and have not ended."""
     remedy: str = ""
     """What an operator can do about the newest failure."""
     outcomes: Counter[OutcomeKind] = field(default_factory=Counter)
-    """How the pushes ended that were let through."""
+    """How the pushes ended that were sent."""
 
     @property
     def away(self) -> bool:
@@ -40,52 +40,52 @@ class Gate:
         return self.breaker.away
 
 
-class Gates:
-    """The gates of all projects, by the tables of their accounts in relay.toml."""
+class Projects:
+    """All projects, by the tables of their accounts in relay.toml."""
 
     def __init__(self, accounts: Sequence[FcmAccount], in_flight: int, random: Random) -> None:
-        """Let at most half of `in_flight` pushes at once through each gate; one project alone gets all."""
+        """Give each project half of `in_flight` pushes at once at most; one that is alone gets all."""
         self.several: Final = len(accounts) > 1
         """True if there is more than one project. A project that is alone never rests: what it answers is said of FCM
         as a whole, and the breaker of the provider waits for it."""
         self._slots = max(1, in_flight // 2) if self.several else in_flight
         rules = environment_rules(self._slots)
-        self._gates = {
-            account.table: Gate(tuple(sorted(account.apps)), LaneBreaker(rules, random)) for account in accounts
+        self._states = {
+            account.table: ProjectState(tuple(sorted(account.apps)), LaneBreaker(rules, random)) for account in accounts
         }
 
     @property
-    def projects(self) -> Mapping[str, Gate]:
-        """All gates, by table."""
-        return self._gates
+    def states(self) -> Mapping[str, ProjectState]:
+        """All projects, by table."""
+        return self._states
 
     def capacities(self, now: float) -> Iterator[Capacity]:
         """List the apps whose project takes no push now, one that probes it, or not many more."""
         if not self.several:
             return
-        for gate in self._gates.values():
-            busy = gate.in_flight * 2 >= self._slots
-            for app in gate.apps:
+        for state in self._states.values():
+            busy = state.in_flight * 2 >= self._slots
+            for app in state.apps:
                 lane = Lane(Environment.PRODUCTION, app)
-                limits = list(gate.breaker.capacities(lane, gate.in_flight, now))
+                limits = list(state.breaker.capacities(lane, state.in_flight, now))
                 if not limits and busy:
-                    limits = [Capacity(lane, max(0, self._slots - gate.in_flight))]
+                    limits = [Capacity(lane, max(0, self._slots - state.in_flight))]
                 yield from limits
 
     def admit(self, table: str, push: DuePush, now: float) -> RetryLater | None:
         """Return the outcome of a push that must wait; None: send it now, and call `ended` with its outcome."""
-        gate = self._gates[table]
+        state = self._states[table]
         retried = push.attempts > 0
         if self.several:
-            if gate.breaker.capacity(gate.in_flight, now, retried=retried) == 0:
-                due = gate.breaker.due(retried=retried)
+            if state.breaker.capacity(state.in_flight, now, retried=retried) == 0:
+                due = state.breaker.due(retried=retried)
                 wait = PROBE_WAIT if due is None else max(BUSY_WAIT, due - now)
-                reason = f"fcm-project-rests: {gate.breaker.detail}" if gate.away else "fcm-project-busy"
-                return RetryLater(reason, wait, gate.remedy, reach=Reach.HERE)
-            if gate.in_flight >= self._slots:
+                reason = f"fcm-project-rests: {state.breaker.detail}" if state.away else "fcm-project-busy"
+                return RetryLater(reason, wait, state.remedy, reach=Reach.HERE)
+            if state.in_flight >= self._slots:
                 return RetryLater("fcm-project-busy", BUSY_WAIT, reach=Reach.HERE)
-            gate.breaker.began(push, now, retried=retried)
-        gate.in_flight += 1
+            state.breaker.began(push, now, retried=retried)
+        state.in_flight += 1
         return None
 
     def ended(self, table: str, push: DuePush, outcome: Outcome | None, now: float, *, of_project: bool) -> None:
@@ -93,24 +93,24 @@ class Gates:
 
         `of_project`: what made it fail concerns all apps of its project, and no other project.
         """
-        gate = self._gates[table]
-        gate.in_flight -= 1
+        state = self._states[table]
+        state.in_flight -= 1
         if outcome is not None:
-            gate.outcomes[OutcomeKind.of(outcome)] += 1
+            state.outcomes[OutcomeKind.of(outcome)] += 1
         if not self.several:
             return
         if isinstance(outcome, RetryLater) and of_project:
             answered = outcome.reach >= Reach.ANSWERED
             certain = outcome.after is not None and not answered
-            gate.remedy = outcome.remedy
+            state.remedy = outcome.remedy
             failure = Failure(outcome.reason, certain=certain, retry_after=outcome.after)
             # The phone may be the reason of an answer to its push, and never of a token that Google does not give.
-            gate.breaker.failed(push, push.registration_id if answered else None, failure, now)
+            state.breaker.failed(push, push.registration_id if answered else None, failure, now)
         elif isinstance(outcome, Delivered | TokenGone) or (outcome is not None and outcome.reach >= Reach.ANSWERED):
-            gate.breaker.answered(push, now)
+            state.breaker.answered(push, now)
         else:
-            gate.breaker.undecided(push, now)
+            state.breaker.undecided(push, now)
 
     def hurry(self, table: str, now: float) -> None:
         """Let a project be tried at once: its service account has changed."""
-        self._gates[table].breaker.hurry(now)
+        self._states[table].breaker.hurry(now)
