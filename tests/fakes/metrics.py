@@ -27,6 +27,7 @@ from relay.ops.health import Health
 from relay.ops.lag import LoopLag
 from relay.ops.metrics import Metrics
 from relay.push.egress.keeping import Incident
+from relay.push.fcm.projects import Projects
 from relay.push.stats import PushStats
 from tests.fakes.ops import NOON, HandClock, OpsCounts
 
@@ -65,6 +66,7 @@ class Bench:
         self.unreadable = UnreadableRows()
         self.listeners = {"api": Admission()}
         self.configuration = Configuration(NOON)
+        self.fcm_projects: Projects | None = None
         self.metrics = Metrics(
             version="1.2.3",
             role="all",
@@ -85,6 +87,7 @@ class Bench:
             refused={"busy": 2},
             egress=self.egress,
             configuration=self.configuration,
+            fcm_projects=lambda: self.fcm_projects,
             connections={"https://mail.example.com/eas": lambda: {"http/1.1": (2, 1), "h2": (3, 250)}},
         )
 

@@ -1,5 +1,6 @@
 """Faults that are injected into a sound site, each of which the doctor names, and no other."""
 
+import json
 import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -13,13 +14,14 @@ from relay.domain.model import Role
 from relay.http.listeners import open_listener, server_tls
 from relay.process.clock import now
 from relay.push.webpush.vapid import make_key
-from relay.sandbox.certificates import lasting_ca, make_apns_key
+from relay.sandbox.certificates import lasting_ca, make_apns_key, make_service_account
 from relay.sandbox.sandbox import Sandbox, open_sandbox
 from relay.sandbox.scripts import Answer
 from relay.settings import Settings, load
 from tests.fakes.examined import examine
 from tests.fakes.proxy import ConnectProxy, connect_proxy, says
 from tests.integration.push_world import free_port
+from tests.keys import rsa_key
 
 
 @pytest.fixture
@@ -148,6 +150,18 @@ async def test_a_service_account_whose_key_was_deleted(sandbox: Sandbox) -> None
 
     assert examined.bad == [("push", "fcm")]
     assert "token-refused: invalid_grant" in examined.one("push", "fcm").text
+
+
+async def test_of_two_projects_the_one_whose_key_google_does_not_know_is_named(sandbox: Sandbox) -> None:
+    document, _ = make_service_account("another", sandbox.fcm.token_uri, rsa_key(1))
+    secret(sandbox, "other.json", json.dumps(document).encode())
+    table = '[fcm.accounts.other]\nservice_account_file = "other.json"\napps = ["com.example.other"]\n\n'
+
+    examined = await examine(settings_of(sandbox, ("[webpush]", f"{table}[webpush]")))
+
+    assert examined.bad == [("push", "fcm.accounts.other")]
+    assert "fcm.accounts.other.service_account_file" in examined.one("push", "fcm.accounts.other").remedy
+    assert "would send" in examined.one("push", "fcm").text
 
 
 async def test_a_project_whose_messaging_api_is_disabled(sandbox: Sandbox) -> None:

@@ -1,5 +1,6 @@
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 
 import pytest
 import trustme
@@ -8,12 +9,16 @@ from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.reasons import Reason
 from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId, RegistrationState
-from relay.domain.outcome import OutcomeKind
+from relay.domain.outcome import Delivered, OutcomeKind, RetryLater
 from relay.domain.ports.ops import OutboxLevel, RefusedLogins
 from relay.http.admission import Refused
+from relay.push.breaker import IN_A_ROW
+from relay.push.fcm.config import FcmAccount
+from relay.push.fcm.projects import Projects
 from relay.push.stats import ChannelFault
 from tests.fakes.metrics import Bench, cut_admission
 from tests.fakes.ops import NOON
+from tests.unit.relay.push.pushes import due_push
 
 
 @pytest.fixture
@@ -158,3 +163,26 @@ def test_reloads_are_counted_and_what_waits_for_a_restart(bench: Bench) -> None:
     assert samples["relay_config_reload_restart_needed{}"] == 1
     assert samples["relay_config_reloads_total{result=faulty}"] == 1
     assert samples["relay_config_reloads_total{result=applied}"] == 1
+
+
+async def test_each_firebase_project_has_its_own_counts(bench: Bench) -> None:
+    assert not any(name.startswith("relay_fcm_project") for name in bench.samples())
+    tables = ("fcm", "fcm.accounts.other")
+    projects = bench.fcm_projects = Projects(
+        [FcmAccount(frozenset({table}), Path("x.json"), table) for table in tables], 100, Random(1)
+    )
+    for number in range(IN_A_ROW):
+        projects.admit("fcm.accounts.other", due_push(number), 0.0)
+        projects.ended("fcm.accounts.other", due_push(number), RetryLater("timed-out"), 0.0, of_project=True)
+    projects.admit("fcm", due_push(8), 0.0)
+    projects.ended("fcm", due_push(8), Delivered(), 0.0, of_project=False)
+    projects.admit("fcm", due_push(9), 0.0)
+
+    assert {
+        "relay_fcm_project_pushes_total{account=fcm,outcome=delivered}": 1,
+        "relay_fcm_project_pushes_total{account=fcm.accounts.other,outcome=retry-later}": IN_A_ROW,
+        "relay_fcm_project_pushes_in_flight{account=fcm}": 1,
+        "relay_fcm_project_pushes_in_flight{account=fcm.accounts.other}": 0,
+        "relay_fcm_project_away{account=fcm}": 0,
+        "relay_fcm_project_away{account=fcm.accounts.other}": 1,
+    }.items() <= bench.samples().items()

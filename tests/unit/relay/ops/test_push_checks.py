@@ -1,19 +1,25 @@
 from datetime import timedelta
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from eas_watcher.breaker import Failure
 from relay.domain.model import Environment, Platform
+from relay.domain.outcome import RetryLater
 from relay.domain.ports.ops import OutboxLevel, TokenLevel
 from relay.ops import push_checks
 from relay.ops.counts import CountsCache
 from relay.ops.health import OK, Finding, PartState
+from relay.push.breaker import IN_A_ROW
 from relay.push.egress.keeping import Incident
+from relay.push.fcm.config import FcmAccount
+from relay.push.fcm.projects import Projects
 from relay.push.stats import ChannelFault, Outage, PushStats
 from relay.push.webpush.services import Services
 from tests.fakes.metrics import QuietEgress
 from tests.fakes.ops import NOON, HandClock, OpsCounts
+from tests.unit.relay.push.pushes import due_push
 
 APP = "com.example.mail"
 PRODUCTION, SANDBOX = Environment.PRODUCTION, Environment.SANDBOX
@@ -193,3 +199,26 @@ def test_the_egress_log_shows_what_stops_pushes_who_changed_it_and_its_room() ->
     egress.trouble, egress.free = "", None
     clock.now += push_checks.SHOWN
     assert part.check() == OK
+
+
+def test_a_firebase_project_that_rests_degrades_and_all_of_them_fail() -> None:
+    tables = ("fcm", "fcm.accounts.other")
+    accounts = [FcmAccount(frozenset({f"com.example.{table[-3:]}"}), Path("x.json"), table) for table in tables]
+    projects = Projects(accounts, 20, Random(1))
+    part = push_checks.fcm_projects(projects)
+    assert (part.name, part.check()) == ("fcm projects", OK)
+
+    def fail(table: str, outcome: RetryLater) -> None:
+        for number in range(IN_A_ROW):
+            assert projects.admit(table, due_push(number), 0.0) is None
+            projects.ended(table, due_push(number), outcome, 0.0, of_project=True)
+
+    fail("fcm.accounts.other", RetryLater("timed-out"))
+    reason = "[fcm.accounts.other] takes no push, for com.example.her: timed-out"
+    remedy = "Check that the host of the push process reaches FCM: firewall, proxy, DNS."
+    assert part.check() == Finding(PartState.DEGRADED, reason, remedy)
+
+    fail("fcm", RetryLater("http-503", remedy="only wait"))
+    finding = part.check()
+    assert (finding.state, finding.remedy) == (PartState.FAILED, "Only wait.")
+    assert finding.reason == f"[fcm] takes no push, for com.example.fcm: http-503; {reason}"

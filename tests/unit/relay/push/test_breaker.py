@@ -298,3 +298,30 @@ def test_while_an_environment_is_away_no_lane_of_its_sender_is_tried() -> None:
     breakers = fail(ProviderBreakers(SLOTS, MIDDLE, lambda _: [Capacity(busy, 7)]), 100.0)
 
     assert breakers.plan(101.0) == Plan(frozenset({PRODUCTION, busy}), (), 102.0)
+
+
+@pytest.mark.parametrize(
+    ("sender", "blocked", "limited"),
+    [
+        ([Capacity(MAIL, 3)], {MAIL}, ()),
+        ([Capacity(Lane(Environment.PRODUCTION, APP, retried=True), 1)], {MAIL}, ()),
+        ([Capacity(MAIL, 3), Capacity(MAIL, 2)], {MAIL}, ()),
+        ([Capacity(Lane(Environment.PRODUCTION, "com.example.other"), 3)], {MAIL}, ("com.example.other",)),
+    ],
+)
+def test_a_channel_with_a_fault_stays_blocked_where_its_sender_has_slots(
+    sender: list[Capacity], blocked: set[Lane], limited: tuple[str, ...]
+) -> None:
+    breakers = ProviderBreakers(SLOTS, MIDDLE, lambda _: sender)
+    breakers.channel(due_push()).failed(due_push(), None, FAULT, 0.0)
+
+    plan = breakers.plan(1.0)
+
+    assert plan.blocked == blocked
+    assert tuple(lane.app for lane, _ in plan.limited) == limited
+
+
+def test_of_two_limits_of_a_lane_the_lower_one_counts() -> None:
+    breakers = ProviderBreakers(SLOTS, MIDDLE, lambda _: [Capacity(MAIL, 3), Capacity(MAIL, 2)])
+
+    assert breakers.plan(0.0).limited == ((MAIL, 2),)
