@@ -142,4 +142,4 @@ async def test_an_app_of_no_project_is_pushed_to_by_none(tmp_path: Path) -> None
             assert isinstance(outcome, Refused)
             assert (outcome.reason, outcome.reach, outcome.channel) == ("app-not-configured", Reach.HERE, False)
             assert "com.example.third" in outcome.remedy
-        assert google.taken == google.tokens == []
+        assert (google.taken, google.tokens) == ([], [])
