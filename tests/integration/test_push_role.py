@@ -30,7 +30,7 @@ async def test_no_more_is_claimed_than_may_be_under_way(tmp_path: Path) -> None:
         watches = SqlWatchStore(running.database, running.wakeups)
         for number in range(5):
             name = f"user{number}"
-            await activate(registrations, watches, name, platform=Platform.FCM)
+            await activate(registrations, watches, name, platform=Platform.FCM, app="com.example.mail")
             await watches.commit([entry(await own_all(watches), Progress(changes=(NEW_MAIL,)), name)], now())
         await open_push(running, stack)
         stats = running.pushes[Platform.FCM]
