@@ -13,7 +13,7 @@ from relay.push.dispatch import SLOTS
 from relay.push.fcm.config import FcmAccount
 from relay.push.fcm.projects import Projects
 from tests.fakes.outbox import MemoryOutbox
-from tests.unit.relay.push.dispatching import dispatcher, running
+from tests.unit.relay.push.dispatching import Provider, dispatcher, running
 from tests.unit.relay.push.pushes import due_push
 from tests.unit.relay.push.test_backoff import MIDDLE
 
@@ -23,16 +23,16 @@ NO_TOKEN = RetryLater("token-refused: http-500", provider=True)
 pytestmark = pytest.mark.looptime
 
 
-class TwoProjects:
+class TwoProjects(Provider):
     """A sender for two projects, one of which may be in trouble."""
 
     def __init__(self, seconds: float = 0.01) -> None:
+        super().__init__(seconds)
         tables = {"ill": ILL, "well": WELL}
         accounts = [FcmAccount(frozenset({app}), Path("x.json"), table) for table, app in tables.items()]
         self.projects = Projects(accounts, SLOTS, MIDDLE)
         self.trouble: RetryLater | None = None
-        self.seconds = seconds
-        self.sent: list[str] = []
+        self.begun: list[str] = []
         self.held_back: Counter[str] = Counter()
 
     async def send(self, push: DuePush) -> Outcome:
@@ -41,7 +41,7 @@ class TwoProjects:
         if waits is not None:
             self.held_back[push.app] += 1
             return waits
-        self.sent.append(push.app)
+        self.begun.append(push.app)
         await asyncio.sleep(self.seconds if push.app == ILL else 0.01)
         trouble = self.trouble if push.app == ILL else None
         outcome: Outcome = trouble or Delivered()
@@ -66,11 +66,11 @@ async def test_pushes_of_a_project_in_trouble_wait_unclaimed_and_leave_when_it_s
         await asyncio.sleep(1)
         put(outbox, WELL, range(1000, 2000))
         await asyncio.sleep(10)
-        assert sender.sent.count(WELL) == 1000
-        assert sender.sent.count(ILL) <= SLOTS
+        assert sender.begun.count(WELL) == 1000
+        assert sender.begun.count(ILL) <= SLOTS
 
         await asyncio.sleep(600)
-        assert sender.sent.count(ILL) <= SLOTS + 40  # probes, every minute at last
+        assert sender.begun.count(ILL) <= SLOTS + 40  # probes, every minute at last
         assert sender.held_back[ILL] <= 2 * SLOTS
 
         sender.trouble = None
@@ -87,4 +87,4 @@ async def test_a_project_that_answers_slowly_delays_no_other() -> None:
         await asyncio.sleep(1)
         put(outbox, WELL, range(1000, 1500))
         await asyncio.sleep(2)
-        assert sender.sent.count(WELL) == 500
+        assert sender.begun.count(WELL) == 500
