@@ -94,14 +94,14 @@ def _files(stage: Path, folder: Path) -> None:
     examples.mkdir(parents=True)
     for file in made.iterdir():
         place = stage / _PLACES.get(file.name, DOCS / "examples" / file.name)
-        if file.name not in ("LICENSE", "relay.service"):  # they have places of their own
+        if file.name not in ("LICENSE", "relay.service", "relay.socket"):  # they have places of their own
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, place)
     _compress(stage / _PLACES["relay.1"])
 
 
 def _units(stage: Path) -> None:
-    """Make both services of the one that the sample has: all roles, and one role for each instance."""
+    """Make both services of the one that the sample has, all roles and one role for each instance, and the socket."""
     folder = stage / UNITS
     folder.mkdir(parents=True)
     head, _, unit = (ROOT / "config/relay.service").read_text(encoding="utf-8").partition("[Unit]\n")
@@ -117,6 +117,12 @@ def _units(stage: Path) -> None:
     )
     role = role.replace("Description=Push notification relay", "Description=Push notification relay, role %i")
     role = role.replace("StateDirectory=push-relay\n", "StateDirectory=push-relay push-relay/%i\n")
+    socket = (ROOT / "config/relay.socket").read_text(encoding="utf-8")
+    for old, new in (("relay.socket", "push-relay.socket"), ("Service=relay.service", "Service=push-relay.service")):
+        if old not in socket:
+            raise SystemExit(f"config/relay.socket has changed: teach packaging/debian/build.py what became of {old}")
+        socket = socket.replace(old, new)
+    (folder / "push-relay.socket").write_text(socket)
     (folder / "push-relay@.service").write_text(role.replace("/var/lib/push-relay,", "/var/lib/push-relay/ROLE,"))
 
 

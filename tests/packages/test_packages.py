@@ -53,6 +53,7 @@ def test_the_package_has_what_administrators_expect(root: Root, package: Path) -
         *("/usr/bin/relay", "/usr/share/man/man1/relay.1.gz", "/usr/share/bash-completion/completions/relay"),
         *("/usr/share/zsh/vendor-completions/_relay", "/usr/share/fish/vendor_completions.d/relay.fish"),
         *("/usr/lib/systemd/system/push-relay.service", "/usr/lib/systemd/system/push-relay@.service"),
+        "/usr/lib/systemd/system/push-relay.socket",
         *("/usr/share/doc/push-relay/sbom.cdx.json", "/usr/share/doc/push-relay/operate.md"),
         *("/usr/share/doc/push-relay/examples/relay.toml", "/usr/share/doc/push-relay/examples/postgresql-grants.sql"),
         "/etc/default/push-relay",
@@ -64,6 +65,10 @@ def test_the_package_has_what_administrators_expect(root: Root, package: Path) -
     roles = root.run("cat /usr/lib/systemd/system/push-relay@.service")
     assert "serve --role %i --config /etc/push-relay/%i/relay.toml" in roles
     assert "/opt/" not in roles
+    socket = root.run("cat /usr/lib/systemd/system/push-relay.socket")
+    assert "Service=push-relay.service" in socket
+    assert " relay.s" not in socket
+    assert not root.exists("/etc/systemd/system/sockets.target.wants/push-relay.socket")
 
 
 def test_init_gives_each_role_its_folder_as_the_user_of_the_service(root: Root) -> None:

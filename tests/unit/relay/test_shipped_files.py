@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from itertools import chain
+from collections import Counter
+from ipaddress import IPv4Network
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, Final
 
@@ -126,15 +128,45 @@ def test_compose_keeps_the_roles_apart() -> None:
     version = tomllib.loads(shipped("pyproject.toml"))["project"]["version"]
 
     assert compose["x-relay"]["image"] == f"push-relay:{version}"
-    assert "profiles" not in services["relay"]
+    assert {name for name, service in services.items() if "scale" not in service["profiles"]} == {"relay", "init"}
     assert all(networks[network]["internal"] for network in services["watch"]["networks"])
     assert not set(services["push"]["networks"]) & {"mail", "company"}
-    assert services["postgres"]["networks"] == ["database"]
+    assert not shared_networks(services, "api", "watch", "push", "migrate")
+    assert {name for name, network in networks.items() if not network.get("internal")} == {
+        *("single", "clients", "company", "internet")
+    }
+    assert all(
+        network["driver_opts"]["com.docker.network.bridge.inhibit_ipv4"] == "true"
+        for network in networks.values()
+        if network.get("internal")
+    )
     for role in ("api", "watch", "push"):
         assert services[role]["command"][:3] == ["serve", "--role", role]
         state = ["egress:/var/lib/push-relay"] if role == "push" else []
         assert services[role]["volumes"] == [f"./deploy/{role}:/etc/push-relay:ro", *state]
         assert services[role]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+
+
+def shared_networks(services: dict[str, Any], *names: str) -> set[str]:
+    """Return the networks in which more than one of some services are."""
+    counts = Counter(network for name in names for network in services[name]["networks"])
+    return {network for network, count in counts.items() if count > 1}
+
+
+def test_the_firewall_of_docker_knows_the_subnets_of_compose() -> None:
+    networks = yaml.safe_load(shipped("docker-compose.yml"))["networks"]
+    subnets = {name: IPv4Network(network["ipam"]["config"][0]["subnet"]) for name, network in networks.items()}
+    named = dict(re.findall(r"^([A-Z]+)=([0-9./]+)", shipped("config/docker-firewall.sh"), re.MULTILINE))
+
+    assert all(subnet.subnet_of(IPv4Network(named["ALL"])) for subnet in subnets.values())
+    assert (subnets["clients"], subnets["internet"]) == (IPv4Network(named["CLIENTS"]), IPv4Network(named["INTERNET"]))
+    assert not [pair for pair in combinations(subnets.values(), 2) if pair[0].overlaps(pair[1])]
+
+
+def test_compose_limits_the_logs_of_every_service() -> None:
+    services = yaml.safe_load(shipped("docker-compose.yml"))["services"]
+
+    assert all({"max-size", "max-file"} <= service["logging"]["options"].keys() for service in services.values())
 
 
 def test_compose_mounts_what_init_writes() -> None:
@@ -166,7 +198,8 @@ def test_a_watch_process_has_time_to_hand_over_and_a_kernel_timer_in_its_contain
 def test_the_image_is_locked_and_runs_as_a_user_of_its_own() -> None:
     lines = shipped("Dockerfile").splitlines()
 
-    assert "USER relay" in lines
+    assert "USER 10001:10001" in lines
+    assert {line.split()[1] for line in lines if line.startswith("FROM ")} == {"${PYTHON_IMAGE}"}
     assert any(line.endswith('CMD ["relay", "check-health", "--probe", "alive"]') for line in lines)
 
 
