@@ -44,7 +44,7 @@ MAIL_HOST: Final = "mail.example.com"
 MAIL_PORT, APNS_PORT, API_PORT, OPS_PORT, DATABASE_PORT = 443, 8444, 8443, 9090, 5432
 IMAGE: Final = "push-relay:0.1.0"
 SANDBOX: Final = ("--host", "0.0.0.0", "--name", MAIL_HOST, "--name", HOST, "--name", INTERNET)
-PUSHED: Final = 'register\nexpect state watching within 60s\ndeliver\nexpect banner "New mail"\n'
+PUSHED: Final = 'register\nexpect state watching within 60s\ndeliver\nexpect banner "New mail" within 60s\n'
 PIP: Final = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download", "--no-deps")
 
 PROBE: Final = """
