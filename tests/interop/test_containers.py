@@ -37,8 +37,6 @@ from tests.interop.docker_engine import (
 from tests.interop.packages import Unavailable, unavailable
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600, func_only=True)]
-
 ROOT: Final = Path(__file__).parents[2]
 MAIL_HOST: Final = "mail.example.com"
 MAIL_PORT, APNS_PORT, API_PORT, OPS_PORT, DATABASE_PORT = 443, 8444, 8443, 9090, 5432
@@ -238,6 +236,7 @@ def addresses(known: Mapping[str, Any]) -> list[str]:
     return [network["IPAddress"] for network in known["NetworkSettings"]["Networks"].values()]
 
 
+@pytest.mark.timeout(600, func_only=True)
 def test_the_image_runs_as_a_number_and_holds_nothing_of_the_index(engine: Engine, image: str, word: str) -> None:
     (known,) = json.loads(engine.docker("inspect", image))
     saved = engine.folder / "saved.tar"
@@ -255,6 +254,7 @@ def test_the_image_runs_as_a_number_and_holds_nothing_of_the_index(engine: Engin
     )
 
 
+@pytest.mark.timeout(600, func_only=True)
 def test_the_first_push_of_one_process_under_compose(engine: Engine, image: str, tmp_path: Path) -> None:
     with installation(engine, tmp_path) as site:
         engine.on_host("sh", str(site / "config/docker-firewall.sh"))
@@ -278,6 +278,7 @@ def relay_gateway(known: Mapping[str, Any]) -> str:
     return str(network["Gateway"])
 
 
+@pytest.mark.timeout(600, func_only=True)
 def test_three_roles_under_compose_push_and_reach_nothing_that_is_not_theirs(
     engine: Engine, image: str, tmp_path: Path
 ) -> None:
