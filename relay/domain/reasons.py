@@ -128,7 +128,8 @@ _KEYS: Final = "look at its health, and whether two relays share the mailbox."
 _WIPED: Final = Row(
     Actor.ADMINISTRATOR,
     "An administrator wiped this device: remove its data, ask for leave, then register again.",
-    "The device was wiped: when the data on the phone is gone, allow the device again, and the user registers again.",
+    "The device was wiped: when the data on the phone is gone, allow the device again and run "
+    "`relay wipes allow USER`; then the user registers again.",
     Recheck.NEVER,
 )
 
