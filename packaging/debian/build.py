@@ -26,6 +26,12 @@ UNITS: Final = Path("usr/lib/systemd/system")
 DOCS: Final = Path("usr/share/doc/push-relay")
 REVISION: Final = "1"
 CONFFILE: Final = "etc/default/push-relay"
+ROLE_FOLDERS: Final = """
+# Roles that share a host run as one user: each sees its own settings, keys and state alone.
+TemporaryFileSystem=/etc/push-relay:ro /var/lib/push-relay:ro
+BindReadOnlyPaths=/etc/push-relay/%i
+BindPaths=/var/lib/push-relay/%i
+"""
 _PLACES: Final = {
     "relay.1": Path("usr/share/man/man1/relay.1"),
     "relay.bash": Path("usr/share/bash-completion/completions/relay"),
@@ -117,6 +123,7 @@ def _units(stage: Path) -> None:
     )
     role = role.replace("Description=Push notification relay", "Description=Push notification relay, role %i")
     role = role.replace("StateDirectory=push-relay\n", "StateDirectory=push-relay push-relay/%i\n")
+    role = role.replace("\nNoNewPrivileges=yes\n", f"{ROLE_FOLDERS}\nNoNewPrivileges=yes\n")
     socket = (ROOT / "config/relay.socket").read_text(encoding="utf-8")
     for old, new in (("relay.socket", "push-relay.socket"), ("Service=relay.service", "Service=push-relay.service")):
         if old not in socket:

@@ -64,6 +64,9 @@ def test_the_package_has_what_administrators_expect(root: Root, package: Path) -
         assert root.run(f"stat -c '%U %a' {folder}").split() == ["push-relay", "700"]
     roles = root.run("cat /usr/lib/systemd/system/push-relay@.service")
     assert "serve --role %i --config /etc/push-relay/%i/relay.toml" in roles
+    assert (
+        "TemporaryFileSystem=/etc/push-relay:ro /var/lib/push-relay:ro\nBindReadOnlyPaths=/etc/push-relay/%i\n" in roles
+    )
     assert "/opt/" not in roles
     socket = root.run("cat /usr/lib/systemd/system/push-relay.socket")
     assert "Service=push-relay.service" in socket
