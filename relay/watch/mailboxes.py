@@ -360,8 +360,11 @@ class Mailboxes:
         while True:
             done = await self._changed.get()
             await self._follow_policies()
+            noted = 0
             while stale := [pair for pair in self._held.terms() if pair[1] != self._accounts.terms(pair[1].server)]:
-                log.info("mailboxes of changed servers restart", extra={"mailboxes": len(stale)})
+                if len(stale) != noted:  # it stays the same while the database is away
+                    log.info("mailboxes of changed servers restart", extra={"mailboxes": len(stale)})
+                    noted = len(stale)
                 for mailbox, terms in stale:
                     await self._room(terms.server)
                     await self._verification.stop_of([mailbox])

@@ -37,6 +37,14 @@ def test_a_token_is_read_with_its_scopes(site: Installation) -> None:
     assert TOKEN not in repr(admin)
 
 
+def test_tokens_that_cross_the_network_in_clear_are_noted(site: Installation) -> None:
+    assert "ops.host" not in [key for key, _, _ in site.load().warnings]
+
+    site.replace("[admin.tokens.helpdesk]", '[ops]\nhost = "*"\n\n[admin.tokens.helpdesk]')
+
+    assert "ops.host" in [key for key, _, _ in site.load().warnings]
+
+
 def test_a_file_may_hold_the_hash_of_the_token_instead(site: Installation) -> None:
     site.write("helpdesk.token", f"sha256:{hashlib.sha256(TOKEN.encode()).hexdigest()}\n".encode())
 
