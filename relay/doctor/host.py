@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from prometheus_client.parser import text_string_to_metric_families
 
+from eas_watcher.transport.tls import client_context
 from relay.compose.prepare import folder_faults, key_faults, listener_faults
 from relay.doctor.certificates import judge_own
 from relay.doctor.finding import Finding, Subject
@@ -196,8 +197,7 @@ def look_at_certificate(settings: Settings, now: Clock) -> list[Finding]:
         return []
     if api.certificate_file is None:
         return [subject.skipped("the reverse proxy before the API has it")]
-    store = ssl.create_default_context()
-    roots = frozenset(_common_names(store.get_ca_certs()))
+    roots = frozenset(_common_names(client_context().get_ca_certs()))
     return judge_own(subject, api.certificate_file.read_bytes(), roots, now())
 
 

@@ -146,6 +146,7 @@ async def test_no_canary_leaves_the_house(site: Site) -> None:
     assert all(older.moment < newer.moment for older, newer in pairwise(apns.received))
 
 
+@pytest.mark.slow
 async def test_a_removed_registration_leaves_no_sealed_credential_behind(site: Site) -> None:
     async with site.relay():
         status, answer = await site.register()

@@ -43,6 +43,7 @@ def installation(tmp_path: Path) -> Installation:
     return installation
 
 
+@pytest.mark.slow
 async def test_check_accepts_a_good_configuration(installation: Installation) -> None:
     ended = await relay("check", "--config", str(installation.toml))
 
@@ -51,6 +52,7 @@ async def test_check_accepts_a_good_configuration(installation: Installation) ->
     assert "https://mail.example.com" in ended.out
 
 
+@pytest.mark.slow
 async def test_check_names_the_flaw_of_a_ca_and_accepts_it(installation: Installation) -> None:
     installation.write("ca.pem", Authority(critical=False).pem)
     installation.replace("[servers.main]", '[servers.main]\nca_file = "ca.pem"')
@@ -86,6 +88,7 @@ async def test_a_missing_configuration_says_what_to_do(tmp_path: Path) -> None:
     assert "--config" in ended.err
 
 
+@pytest.mark.slow
 async def test_settings_are_found_without_an_option(installation: Installation, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -114,6 +117,7 @@ async def test_the_probe_is_a_command_in_every_folder(tmp_path: Path) -> None:
     assert "--url takes an https URL" in faulty.err
 
 
+@pytest.mark.slow
 async def test_keygen_makes_keys_once(installation: Installation) -> None:
     state = installation.folder / "state"
     for key in state.iterdir():
@@ -130,6 +134,7 @@ async def test_keygen_makes_keys_once(installation: Installation) -> None:
     assert (state / "sealing-private.pem").read_bytes() == made
 
 
+@pytest.mark.slow
 async def test_a_second_process_on_the_same_embedded_database_is_refused(site: Site) -> None:
     async with site.relay():
         second = await relay(
@@ -184,6 +189,7 @@ async def test_a_mail_is_delivered_to_a_sandbox_from_the_command_line(site: Site
     assert "relay sandbox" in nowhere.err
 
 
+@pytest.mark.slow
 async def test_an_auditor_proves_that_only_templates_left(site: Site) -> None:
     async with site.relay():
         assert (await site.register(ANN, PASSWORD))[0] == 201
@@ -259,6 +265,7 @@ async def test_the_demo_ends_by_itself_when_it_is_told_to(tmp_path: Path) -> Non
     assert os.listdir(tmp_path) == []  # noqa: PTH208
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "url", "status", "words"),
     [
@@ -281,6 +288,7 @@ async def test_a_database_out_of_reach_is_told_in_words(
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.slow
 async def test_a_state_folder_that_is_missing_is_made_for_the_owner_only(
     installation: Installation, tmp_path: Path
 ) -> None:

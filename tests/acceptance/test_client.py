@@ -71,6 +71,7 @@ async def strict_site(tmp_path: Path) -> AsyncIterator[Site]:
         yield opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phone", [an_iphone, an_android_phone, a_phone_without_google])
 async def test_an_app_proves_its_device_and_each_later_one(
     strict_site: Site, phone: Callable[[Site, int], Device]

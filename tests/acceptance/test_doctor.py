@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.acceptance.test_cli import relay
 from tests.installation import Installation
 from tests.site import Site, healed
@@ -31,6 +33,7 @@ async def test_the_sample_of_the_documents_is_what_a_site_with_two_faults_gets(s
     assert ended.err == ""
 
 
+@pytest.mark.slow
 async def test_a_relay_that_runs_is_known_by_its_ports(site: Site) -> None:
     async with site.relay() as process:
         await site.register()

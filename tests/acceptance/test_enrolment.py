@@ -4,6 +4,7 @@ import ssl
 from pathlib import Path
 
 import aiohttp
+import pytest
 import trustme
 
 from relay.sandbox.installation import APP
@@ -25,6 +26,7 @@ def device(site: Site, ca: trustme.CA | None) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(site.sandbox.api_url, connector=aiohttp.TCPConnector(ssl=trust))
 
 
+@pytest.mark.slow
 async def test_only_a_managed_device_of_the_user_registers(tmp_path: Path) -> None:
     ca = trustme.CA()
     (tmp_path / "devices.pem").write_bytes(ca.cert_pem.bytes())

@@ -41,6 +41,7 @@ async def test_explains_a_registration_to_people_and_programs(installation: Inst
     assert "token-ann-phone" not in people.out + programs.out
 
 
+@pytest.mark.slow
 async def test_says_that_it_knows_no_such_mailbox(installation: Installation) -> None:
     people = await relay("explain", "nobody", "--config", str(installation.toml))
     programs = await relay("explain", "nobody", "--json", "--config", str(installation.toml))
@@ -50,6 +51,7 @@ async def test_says_that_it_knows_no_such_mailbox(installation: Installation) ->
     assert (programs.status, json.loads(programs.out)) == (1, [])
 
 
+@pytest.mark.slow
 async def test_says_that_there_is_no_database(tmp_path: Path) -> None:
     site = Installation(tmp_path)
 
@@ -92,6 +94,7 @@ async def test_tells_a_mail_on_its_way_and_a_moment(site: Site) -> None:
         assert "push for mail accepted by APNs" in moment
 
 
+@pytest.mark.slow
 async def test_tells_of_a_refused_registration_of_which_nothing_is_left(site: Site) -> None:
     async with site.relay() as process:
         assert (await site.register(password="wrong"))[0] == 403
@@ -105,6 +108,7 @@ async def test_tells_of_a_refused_registration_of_which_nothing_is_left(site: Si
     assert "ann@" not in json.dumps(line)
 
 
+@pytest.mark.slow
 async def test_lists_users_of_which_a_part_is_given(installation: Installation) -> None:
     async with open_database(installation.load().database.dsn) as engine:
         wakeups = LocalWakeups()

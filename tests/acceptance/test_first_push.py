@@ -33,6 +33,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         yield opened
 
 
+@pytest.mark.slow
 async def test_the_commands_of_the_page_lead_to_a_push(site: Site, tmp_path: Path) -> None:
     script = blocks()[1]
     for shown, here in {

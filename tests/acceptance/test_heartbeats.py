@@ -3,6 +3,8 @@
 import sqlite3
 from contextlib import closing
 
+import pytest
+
 from tests.acceptance.test_lockout import database_of
 from tests.site import ANN, Site
 from tests.waiting import until
@@ -24,6 +26,7 @@ def heartbeat(site: Site) -> int | None:
     return None if device.ping is None else device.ping.heartbeat
 
 
+@pytest.mark.slow
 async def test_a_restarted_relay_holds_pings_as_long_as_those_that_survived_before(site: Site) -> None:
     async with site.relay():
         assert (await site.register())[0] == 201

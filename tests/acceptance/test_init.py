@@ -193,6 +193,7 @@ async def test_grants_are_for_postgresql(given: Installation) -> None:
     assert "--grants is for PostgreSQL" in ended.err
 
 
+@pytest.mark.slow
 async def test_files_are_listed_and_written_once(tmp_path: Path) -> None:
     listed = await relay("files")
     first = await relay("files", str(tmp_path / "out"))

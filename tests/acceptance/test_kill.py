@@ -80,6 +80,7 @@ async def test_killed_between_sync_answer_and_commit(site: Site) -> None:
     assert eas.records.overlaps == {}
 
 
+@pytest.mark.slow
 async def test_killed_between_commit_and_push(site: Site) -> None:
     fcm = site.sandbox.fcm
     fcm.fail_tokens(Stall(), 0)  # without an access token no push can begin
@@ -180,6 +181,7 @@ def kept_of_the_user(database: Path) -> tuple[int, int, int]:
     return credentials, collections, registrations
 
 
+@pytest.mark.slow
 async def test_killed_in_the_middle_of_a_wipe(site: Site) -> None:
     eas, apns = site.sandbox.eas, site.sandbox.apns
     async with site.relay() as relay:

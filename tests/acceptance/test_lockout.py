@@ -88,6 +88,7 @@ async def test_a_password_that_went_bad_is_tried_three_times_over_all_restarts(s
     assert asked(site) == before + 2
 
 
+@pytest.mark.slow
 async def test_a_bad_password_at_registration_is_tried_once_over_all_restarts(site: Site) -> None:
     async with site.relay() as relay:
         status, answer = await site.register(password="wrong")

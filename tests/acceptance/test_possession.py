@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from relay.cli.audit import audit
 from relay.sandbox.apns import ApnsSimulator
 from tests.site import ANN, PASSWORD, Site, open_site
@@ -24,6 +26,7 @@ async def post(site: Site, made: Mapping[str, Any], path: str, body: object = No
         return response.status, await response.json(content_type=None)
 
 
+@pytest.mark.slow
 async def test_nothing_but_challenges_reaches_a_phone_before_it_has_proved_itself(tmp_path: Path) -> None:
     async with open_site(tmp_path, {"RELAY__API__PROVE_POSSESSION": "apns, fcm, webpush"}) as site:
         apns = site.sandbox.apns

@@ -88,6 +88,7 @@ async def test_the_log_level_follows_relay_toml_after_sighup(site: Site) -> None
         await reloaded(relay, "unchanged")
 
 
+@pytest.mark.slow
 async def test_a_renewed_certificate_is_taken_without_a_signal(site: Site) -> None:
     async with site.relay() as relay:
         before = await asyncio.to_thread(shown_certificate, site)
@@ -100,6 +101,7 @@ async def test_a_renewed_certificate_is_taken_without_a_signal(site: Site) -> No
         await healed(relay)
 
 
+@pytest.mark.slow
 async def test_faults_on_disk_are_named_at_once_and_nothing_is_taken(site: Site) -> None:
     async with site.relay() as relay:
         good = site.sandbox.toml.read_text()
@@ -157,6 +159,7 @@ async def test_enrolment_keys_turn_over_while_the_relay_runs(site: Site) -> None
         assert await register("second-key-of-the-mdm-1234567890") in {201, 202}
 
 
+@pytest.mark.slow
 async def test_a_device_of_a_former_ca_loses_its_connection(site: Site) -> None:
     former, present = trustme.CA(), trustme.CA()
     former.cert_pem.write_to_path(site.sandbox.folder / "devices.pem")

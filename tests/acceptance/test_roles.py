@@ -120,6 +120,7 @@ def api_environ(database: str) -> dict[str, str]:
     return {"RELAY__DATABASE__URL": url, "RELAY__SEALING__PRIVATE_KEY_FILE": "state/elsewhere.pem"}
 
 
+@pytest.mark.slow
 async def test_marks_wait_for_a_push_process(site: Site, database: str, ops_ports: dict[str, int]) -> None:
     assert await migrate(site, database) == 0
     make_sealing_keys(site)
@@ -179,6 +180,7 @@ def make_sealing_keys(site: Site) -> None:
     write_sealing_keys(state / "sealing-private.pem", state / "sealing-public.pem")
 
 
+@pytest.mark.slow
 async def test_a_process_says_what_it_may_do_too_much(site: Site, database: str, ops_ports: dict[str, int]) -> None:
     assert await migrate(site, database) == 0
     make_sealing_keys(site)

@@ -93,6 +93,7 @@ async def test_a_relay_says_when_it_serves_reloads_lives_and_ends(site: Site, ma
     assert relay.process.returncode == 0
 
 
+@pytest.mark.slow
 async def test_no_phone_is_refused_while_the_next_relay_starts(site: Site, manager: Manager) -> None:
     ended = asyncio.Event()
     refused: list[OSError] = []

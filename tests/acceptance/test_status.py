@@ -53,6 +53,7 @@ async def test_people_and_programs_see_what_the_relay_does(site: Site) -> None:
     assert "no process of the relay answers" in nobody.err
 
 
+@pytest.mark.slow
 async def test_a_terminal_shows_it_until_somebody_ends_it(site: Site) -> None:
     async with site.relay():
         await ready(site)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from eas_watcher.names import CollectionClass
 from tests.site import ANN, Site, identity_of
 from tests.waiting import SOON, until
@@ -12,6 +14,7 @@ async def patch(site: Site, registration: dict[str, Any], change: dict[str, Any]
     return (await site.client.patch(identity_of(registration), wishes=change)).answer
 
 
+@pytest.mark.slow
 async def test_only_whoever_asks_hears_of_mail_in_subfolders(site: Site) -> None:
     eas, apns, fcm = site.sandbox.eas, site.sandbox.apns, site.sandbox.fcm
     async with site.relay():

@@ -65,6 +65,7 @@ async def test_a_phone_subscribes_registers_and_reads_what_came(site: Site) -> N
     assert (found.seen.lines, found.faults) == (3, [])
 
 
+@pytest.mark.slow
 async def test_the_command_line_makes_the_key_once_and_prints_what_apps_need(tmp_path: Path) -> None:
     installation = Installation(tmp_path)
     installation.listen_elsewhere()

@@ -212,6 +212,7 @@ async def test_commits_of_the_same_mailboxes_in_any_order_do_not_deadlock(
     assert {row.generation for row in found.values()} == {40}
 
 
+@pytest.mark.slow
 async def test_all_roles_together_do_not_deadlock(postgres_engine: Database, other_engine: Database) -> None:
     epoch = await activate_all(postgres_engine)
     random = Random(11)

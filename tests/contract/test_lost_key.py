@@ -112,6 +112,7 @@ def lose(folder: Path, sealed: bytes) -> Installation:
     return site
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["serve", "keygen"])
 def test_no_new_key_is_made_beside_credentials_of_a_lost_one(lost: Installation, command: str) -> None:
     ended = relay(command, "--config", str(lost.toml))

@@ -116,6 +116,7 @@ class Pair:
                 await self.both(lambda store, id_=id_: store.view(id_))  # type: ignore[misc]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 async def test_any_calls_get_the_same_answers(engine: Database, watches: SqlWatchStore, seed: int) -> None:
     random = Random(seed)

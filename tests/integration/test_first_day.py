@@ -385,6 +385,7 @@ SPOILS: Final = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
 @given(spoils=st.lists(SPOILS, min_size=1, max_size=3))
 def test_check_and_serve_agree_about_whatever_is_configured(

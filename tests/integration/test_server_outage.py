@@ -219,6 +219,7 @@ async def test_a_connection_that_nobody_takes_is_tried_by_one_mailbox_only() -> 
         await place.hurry_until(lambda: place.simulator.held == 4)
 
 
+@pytest.mark.slow
 @hurried
 async def test_a_wait_that_several_mailboxes_were_told_is_kept_by_all() -> None:
     async with town(*(f"m{number}" for number in range(20))) as place:
@@ -249,6 +250,7 @@ async def test_a_mailbox_that_is_throttled_or_ill_delays_no_other() -> None:
         assert all(place.journal.kept[MailboxId(name)].changes for name in ("ann", "ben", "cleo"))
 
 
+@pytest.mark.slow
 @hurried
 async def test_when_all_are_refused_nobody_is_told_and_no_credential_is_tried_a_fourth_time() -> None:
     names = [f"m{number}" for number in range(60)]
