@@ -17,6 +17,9 @@ NO_GUESSES := $(addprefix --disable-plugin ,Base64HighEntropyString HexHighEntro
 # Twice as many as two cores: half of the time of the tests is waiting.
 SPREAD := --numprocesses 4 --dist worksteal
 
+# Compiled modules are kept, whatever the environment says: tests start hundreds of processes.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test slow check lint format docs soak interop clients deb packages bench lock clean
 
