@@ -233,6 +233,7 @@ async def test_an_auditor_proves_that_only_templates_left(site: Site) -> None:
     assert missing.status == 2
 
 
+@pytest.mark.slow
 async def test_the_demo_shows_what_it_promises() -> None:
     ended = await relay("demo", "--once")
 

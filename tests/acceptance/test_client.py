@@ -95,7 +95,10 @@ async def test_an_app_proves_its_device_and_each_later_one(
         assert (await app.logout()).step is Step.NOTHING
 
 
-@pytest.mark.parametrize("phone", [an_iphone, an_android_phone, a_phone_without_google])
+@pytest.mark.parametrize(
+    "phone",
+    [an_iphone, *(pytest.param(phone, marks=pytest.mark.slow) for phone in (an_android_phone, a_phone_without_google))],
+)
 async def test_an_app_from_its_first_start_to_the_logout(site: Site, phone: Callable[[Site, int], Device]) -> None:
     app = App(site.client, MemoryStore())
     first, second = phone(site, 1), phone(site, 2)
@@ -134,6 +137,7 @@ async def test_an_app_from_its_first_start_to_the_logout(site: Site, phone: Call
             assert (response.status, (await response.json())["code"]) == (410, "gone")
 
 
+@pytest.mark.slow
 async def test_the_example_of_the_readme_shows_the_first_push(site: Site) -> None:
     example = Path(__file__).parents[2] / "clients/python/examples/first_push.py"
     arguments = (site.sandbox.api_url, str(site.sandbox.folder / "ca.pem"), site.sandbox.control_url, PASSWORD)

@@ -60,6 +60,7 @@ def syncs(site: Site) -> int:
     return site.sandbox.eas.records.requests["Sync"]
 
 
+@pytest.mark.slow
 async def test_killed_between_sync_answer_and_commit(site: Site) -> None:
     eas, apns = site.sandbox.eas, site.sandbox.apns
     async with site.relay() as relay:

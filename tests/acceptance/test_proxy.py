@@ -43,6 +43,7 @@ async def says(relay: RelayProcess, name: str, reason: str) -> str:
     return part["remedy"]
 
 
+@pytest.mark.slow
 async def test_pushes_go_through_the_proxy_or_wait_for_it(site: Site, proxy: ConnectProxy) -> None:
     sandbox = site.sandbox
     async with site.relay() as relay:

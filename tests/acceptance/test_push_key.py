@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from relay.sandbox.certificates import make_apns_key
 from relay.sandbox.process import RelayProcess
 from tests.site import ANN, PASSWORD, open_site
@@ -29,6 +31,7 @@ async def apns_is(relay: RelayProcess, state: str) -> dict[str, str]:
             await asyncio.sleep(0.2)
 
 
+@pytest.mark.slow
 async def test_a_corrected_push_key_is_taken_while_the_relay_runs(tmp_path: Path) -> None:
     async with open_site(tmp_path) as site:
         site.sandbox.eas.add_mailbox(ANN, PASSWORD)

@@ -102,6 +102,7 @@ async def test_monitoring_gets_one_line_and_a_status(site: Site) -> None:
     assert (ill.status, "Connection refused" in ill.err) == (1, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["::1", "*"])
 async def test_both_follow_the_listener_of_the_configuration(site: Site, host: str) -> None:
     site.sandbox.toml.write_text(site.sandbox.toml.read_text().replace("[ops]\n", f'[ops]\nhost = "{host}"\n'))

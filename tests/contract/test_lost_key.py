@@ -140,6 +140,7 @@ def test_the_administrator_may_give_the_credentials_up(lost: Installation) -> No
     assert (lost.folder / "state/sealing-private.pem").exists()
 
 
+@pytest.mark.slow
 def test_a_relay_with_another_key_does_not_start(tmp_path: Path) -> None:
     lost = lose(tmp_path, SEAL)
     private, public = generate()

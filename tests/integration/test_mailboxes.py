@@ -171,6 +171,7 @@ async def test_a_mailbox_that_nobody_names_any_more_is_left_alone(role: WatchRol
     assert len(role.fleet) == 0
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_away_is_asked_again_until_it_judges(role: WatchRole) -> None:
     role.eas.fail(None, FailurePlan(AnswerHttp(503), "OPTIONS", 1))
     id_ = await role.register("first")

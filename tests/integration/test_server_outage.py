@@ -339,6 +339,7 @@ async def test_of_many_mailboxes_the_one_with_a_changed_password_ends_and_is_nev
         assert place.simulator.records.refusals[user] == 3
 
 
+@pytest.mark.slow
 @hurried
 async def test_a_password_that_changed_before_an_outage_ends_its_watch_after_it() -> None:
     async with town("ann", "ben") as place:
@@ -359,6 +360,7 @@ async def test_a_password_that_changed_before_an_outage_ends_its_watch_after_it(
         assert most_in_a_window([each for each in place.since(began) if each[1] == ANN]) == 3
 
 
+@pytest.mark.slow
 @hurried
 async def test_an_idle_timeout_on_the_path_is_learnt_and_said_in_words() -> None:
     async with town() as place:
