@@ -18,6 +18,7 @@ from relay.doctor.examination import Once
 from relay.doctor.finding import Finding, Subject
 from relay.doctor.reaching import Place, place_of, reach, tunnel
 from relay.domain.clock import Clock
+from relay.domain.devices import NO_IPHONE
 from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.network.route import DIRECT, Proxy, Route
@@ -33,10 +34,8 @@ from relay.push.webpush.config import WebPushConfig
 from relay.push.webpush.vapid import Vapid, public_key, read_key
 
 ANSWER: Final = 6.0  # seconds for one question, connecting and its token included
-MADE_UP: Final = "00" * 32
-"""A device token of APNs' form that no device has: Apple answers BadDeviceToken."""
 MADE_UP_FCM: Final = f"{'0' * 22}:APA91b{'0' * 134}"
-"""One of FCM's form."""
+"""A device token of FCM's form that no device has."""
 NOBODY: Final = RegistrationId("push-relay-doctor")
 FILE: Final = "correct what is said of the file above"
 TOO_OFTEN: Final = frozenset({"TooManyProviderTokenUpdates", "TooManyRequests"})
@@ -50,7 +49,7 @@ class MadeUpOnly(Egress):
     def apns(self, pushes: Sequence[Leaving]) -> None:
         """Raise Unwritable for a push to a device that may exist."""
         for push in pushes:
-            _refuse_real(push.device_token, MADE_UP)
+            _refuse_real(push.device_token, NO_IPHONE)
 
     def fcm(self, app: str, device_token: str, body: bytes) -> None:  # noqa: ARG002 -- the port's signature
         """Raise Unwritable for a push to a device that may exist."""
@@ -125,7 +124,7 @@ class Providers:
         except (OSError, ValueError) as error:
             return [Subject("push", f"apns {environment.value}").bad(f"not asked: {error}", FILE)]
         async with sender:
-            pushes = [_push(Platform.APNS, topic, environment, MADE_UP, self._now) for _, topic in wanted]
+            pushes = [_push(Platform.APNS, topic, environment, NO_IPHONE, self._now) for _, topic in wanted]
             outcomes = await asyncio.gather(*map(sender.send, pushes))
         return [
             judge_apns(Subject("push", f"{table} {environment.value}"), topic, outcome)

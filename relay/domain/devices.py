@@ -2,9 +2,13 @@
 
 import hashlib
 import json
+from typing import Final
 
 from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import Platform
+
+NO_IPHONE: Final = b"relay doctor: no device has this".hex()
+"""A device token of APNs' form that no device has: Apple answers BadDeviceToken, and so does the sandbox."""
 
 
 def normalise_token(platform: Platform, token: str) -> str:

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from relay.domain.clock import Clock
+from relay.domain.devices import NO_IPHONE
 from relay.domain.model import Environment
 from relay.process.clock import now
 from relay.sandbox.apns_connection import Connection
@@ -120,9 +121,9 @@ class ApnsSimulator(PushSimulator[ApnsFailure]):
     def check_device(self, token: str, topic: str) -> ApnsResponse | None:
         """Return the refusal of a device token, in lower case, for a topic; None: it is good.
 
-        No device has a token of zeros: `relay doctor` asks for it.
+        No device has NO_IPHONE: `relay doctor` asks for it.
         """
-        if not token.strip("0"):
+        if token == NO_IPHONE:
             return ApnsResponse(400, "BadDeviceToken")
         if self._devices.environments.get(token, self.environment) is not self.environment:
             return ApnsResponse(400, "BadDeviceToken")

@@ -48,7 +48,7 @@ async def test_pushes_go_through_the_proxy_or_wait_for_it(site: Site, proxy: Con
     sandbox = site.sandbox
     async with site.relay() as relay:
         for number in range(PHONES):
-            device = {"platform": "apns", "token": f"{number + 1:02x}" * 32, "app": APP}
+            device = {"platform": "apns", "token": f"{number:02x}" * 32, "app": APP}
             assert (await site.register(device=device))[0] == 201
         assert (await site.register_android())[0] == 201
         await site.held()

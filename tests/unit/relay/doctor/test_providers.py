@@ -6,7 +6,8 @@ import pytest
 
 from eas_watcher.tools.probe.finding import Grade
 from relay.doctor.finding import Subject
-from relay.doctor.providers import MADE_UP, MADE_UP_FCM, MadeUpOnly, judge_apns, judge_fcm, proxies
+from relay.doctor.providers import MADE_UP_FCM, MadeUpOnly, judge_apns, judge_fcm, proxies
+from relay.domain.devices import NO_IPHONE
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.network.route import Proxy, Route
 from relay.push.apns.config import ApnsConfig
@@ -24,7 +25,7 @@ PROXY = Proxy("proxy.example.com", 3128)
 
 def test_a_push_to_a_device_that_may_exist_never_leaves() -> None:
     lets = MadeUpOnly()
-    made_up = Leaving("com.example.mail", MADE_UP, ApnsMessage(NOTICE))
+    made_up = Leaving("com.example.mail", NO_IPHONE, ApnsMessage(NOTICE))
 
     lets.apns([made_up])
     lets.fcm("com.example.mail", MADE_UP_FCM, b"{}")
@@ -33,11 +34,11 @@ def test_a_push_to_a_device_that_may_exist_never_leaves() -> None:
     with pytest.raises(Unwritable):
         lets.fcm("com.example.mail", "token-of-a-phone", b"{}")
     with pytest.raises(Unwritable):
-        lets.webpush("com.example.mail", MADE_UP, WebPushMessage(NOTICE))
+        lets.webpush("com.example.mail", NO_IPHONE, WebPushMessage(NOTICE))
 
 
 def test_the_made_up_device_token_has_the_form_of_apns() -> None:
-    assert is_device_token(MADE_UP)
+    assert is_device_token(NO_IPHONE)
 
 
 @pytest.mark.parametrize(
