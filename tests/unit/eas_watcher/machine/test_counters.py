@@ -112,3 +112,11 @@ def test_with_the_policy_keys_used_up_one_more_is_left_after_the_hour_and_then_o
 def test_a_refused_credential_is_confirmed_twice_with_long_waits() -> None:
     assert CONFIRM_AFTER == (60.0, 900.0)
     assert MOST_REFUSALS == 3
+
+
+def test_policy_keys_that_were_asked_for_are_forgotten_an_hour_later() -> None:
+    once = Counters().provisioned()
+
+    assert once.waited(HOUR - 1.0).provisions.times == 1
+    assert once.waited(HOUR).provisions == HourlyCount()
+    assert Counters().waited(HOUR) == Counters()

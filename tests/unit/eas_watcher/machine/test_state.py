@@ -23,6 +23,13 @@ def test_the_inbox_comes_first_when_the_server_takes_only_some(
     assert watch_of(*ALL, max_folders=limit).watched == watched
 
 
+def test_a_parked_collection_is_wanted_but_not_watched() -> None:
+    watch = watch_of(*ALL, parked=frozenset({NOTES.id}))
+
+    assert watch.wanted == (INBOX, NOTES, CALENDAR)
+    assert watch.watched == (INBOX, CALENDAR)
+
+
 def test_resync_all_makes_every_collection_due_for_a_sync() -> None:
     assert watch_of(*ALL).resync_all() == watch_of(*ALL, unsynced=frozenset(c.id for c in ALL))
 

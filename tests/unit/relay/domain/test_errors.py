@@ -9,12 +9,14 @@ from relay.domain.errors import (
     DatabaseRefuses,
     KeyLost,
     MigrationsPending,
+    NotificationsLost,
     PortTaken,
     RelayBroke,
     RelayError,
     RowsForbidden,
     RowUnreadable,
     SchemaNewer,
+    SessionsShared,
     SettingsInvalid,
     StoreUnavailable,
 )
@@ -31,6 +33,8 @@ from relay.domain.errors import (
         (SchemaNewer(), "install that version again"),
         (MigrationsPending(), "run `relay migrate` first"),
         (RelayBroke(), "see the log"),
+        (SessionsShared(), "set pool_mode = session"),
+        (NotificationsLost(), "name PostgreSQL itself"),
     ],
 )
 def test_an_error_names_its_remedy(error: RelayError, remedy: str) -> None:
