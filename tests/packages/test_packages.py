@@ -71,7 +71,8 @@ def test_the_package_has_what_administrators_expect(root: Root, package: Path) -
     socket = root.run("cat /usr/lib/systemd/system/push-relay.socket")
     assert "Service=push-relay.service" in socket
     assert " relay.s" not in socket
-    assert not root.exists("/etc/systemd/system/sockets.target.wants/push-relay.socket")
+    for wanted in ("sockets.target.wants/push-relay.socket", "multi-user.target.wants/push-relay.service"):
+        assert not root.exists(f"/etc/systemd/system/{wanted}"), wanted
 
 
 def test_init_gives_each_role_its_folder_as_the_user_of_the_service(root: Root) -> None:
