@@ -27,6 +27,7 @@ from relay.cli.audit import audit
 from relay.domain.model import CommitEntry, Platform, RegistrationId, RegistrationState, Role
 from relay.domain.ports.outbox import PushSender
 from relay.process.clock import now
+from relay.process.trimming import Malloc
 from relay.push.apns.sender import ApnsSender
 from relay.push.dispatch import Dispatcher
 from relay.push.egress.log import Limits, open_egress_log
@@ -300,4 +301,6 @@ class Size:
     @classmethod
     def now(cls) -> "Size":
         gc.collect()
+        if (malloc := Malloc.found()) is not None:
+            malloc.trim()  # as the relay does: what its allocator keeps free is no growth
         return cls(memory_kb(os.getpid()), Counter(type(each).__qualname__ for each in gc.get_objects()))
