@@ -108,7 +108,10 @@ ContentEncoding = Annotated[Literal["aes128gcm"] | None, Field(alias="contentEnc
 
 
 class WebPushDeviceBody(Strict):
-    """A device of WebPush: a subscription as `PushSubscription.toJSON()` and UnifiedPush return it [W3C: Push API]."""
+    """A device of WebPush: a subscription as `PushSubscription.toJSON()` and UnifiedPush return it [W3C: Push API].
+
+    What later browsers may add to it is left alone, but not what belongs to a device of another platform.
+    """
 
     platform: Literal["webpush"]
     app: App
@@ -117,6 +120,11 @@ class WebPushDeviceBody(Strict):
     environment: Environment | None = Environment.PRODUCTION
     expiration_time: ExpirationTime = None
     content_encoding: ContentEncoding = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_additions(cls, value: object) -> object:
+        return _without_additions(value)
 
     @field_validator("endpoint")
     @classmethod
@@ -132,8 +140,16 @@ class WebPushDeviceBody(Strict):
 DeviceBody = Annotated[ApnsDeviceBody | FcmDeviceBody | WebPushDeviceBody, Field(discriminator="platform")]
 
 
+OF_DEVICES: Final = frozenset(
+    field.alias or name
+    for body in (ApnsDeviceBody, FcmDeviceBody, WebPushDeviceBody)
+    for name, field in body.model_fields.items()
+)
+"""Every field that some device has."""
+
+
 class DeviceChangeBody(Strict):
-    """The changes of a device; a subscription changes as a whole."""
+    """The changes of a device; a subscription changes as a whole, and what browsers may add to it is left alone."""
 
     unchangeable = frozenset({"platform", "app"})
 
@@ -155,6 +171,11 @@ class DeviceChangeBody(Strict):
     def _is_endpoint(cls, value: str | None) -> str | None:
         return None if value is None else _checked(read_endpoint, value)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_additions(cls, value: object) -> object:
+        return _without_additions(value)
+
     @model_validator(mode="after")
     def _is_whole(self) -> "DeviceChangeBody":
         if (self.endpoint is None) != (self.keys is None):
@@ -169,6 +190,13 @@ class DeviceChangeBody(Strict):
         if self.endpoint is None or self.keys is None:
             return _fcm_token(self.token, self.fid)
         return Subscription.of(self.endpoint, self.keys.p256dh, self.keys.auth).token
+
+
+def _without_additions(device: object) -> object:
+    """Return a device without what browsers may add to a subscription; all others keep their unknown fields."""
+    if not isinstance(device, dict) or not device.get("endpoint"):
+        return device
+    return {name: value for name, value in device.items() if name in OF_DEVICES}
 
 
 def _checked(read: Callable[[str], object], value: str) -> str:

@@ -21,6 +21,7 @@ from relay.domain.clock import Clock
 from relay.domain.devices import NO_IPHONE
 from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
+from relay.domain.subscription import WINDOWS
 from relay.network.route import DIRECT, Proxy, Route
 from relay.push.apns.answers import TOKEN
 from relay.push.apns.config import ApnsConfig
@@ -181,7 +182,8 @@ def proxies(apns: ApnsConfig | None, fcm: FcmConfig | None, webpush: WebPushConf
         place = place_of("", fcm.endpoint, None, "")
         wanted.append((fcm.route, place.host, place.port))
     if webpush is not None:
-        places = [place_of("", f"https://{service}", None, "") for service in sorted(webpush.services - webpush.direct)]
+        outside = sorted(webpush.services - webpush.direct - {WINDOWS})
+        places = [place_of("", f"https://{service}", None, "") for service in outside]
         wanted += [(webpush.route, place.host, place.port) for place in places]
     found: dict[Proxy, ProxyUse] = {}
     for route, host, port in wanted:
@@ -196,7 +198,7 @@ def look_at_vapid(config: WebPushConfig, now: Clock) -> Finding:
     try:
         pem = read_key(config.vapid_key_file)
         vapid = Vapid(pem, config.subject)
-        for service in sorted(config.services):
+        for service in sorted(config.services - {WINDOWS}):
             vapid.headers(service, now())
     except (OSError, ValueError) as error:
         return subject.bad(

@@ -8,6 +8,7 @@ import binascii
 import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
@@ -20,7 +21,18 @@ LONGEST_ENDPOINT: Final = 1024
 POINT: Final = 65  # bytes of an uncompressed P-256 point [RFC 8291 3.1]
 SECRET: Final = 16  # bytes of an authentication secret [RFC 8291 3.2]
 HTTPS: Final = 443
+WINDOWS: Final = "*.notify.windows.com"
+"""Stands in a list of push services for those of Edge on Windows: their names, one for each data centre, change."""
+BROWSERS: Final[Mapping[str, str]] = {
+    "apple": "web.push.apple.com",
+    "google": "fcm.googleapis.com",
+    "mozilla": "updates.push.services.mozilla.com",
+    "microsoft": WINDOWS,
+}
+"""The push services of browsers, by the word that names each in a list [observed: Safari, Chrome, Firefox, Edge]."""
 
+_WINDOWS: Final = re.compile(r"wns2-[a-z]{2,5}[0-9]{1,3}p\.notify\.windows\.com", re.ASCII)
+"""[observed: wns2-par02p, wns2-ln2p, wns2-pn1p; 2024 to 2026]. Names below notify.windows.com are Microsoft's alone."""
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?"
 _HOST: Final = rf"(?P<host>{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]{{2,45}}\])(?::(?P<port>[1-9][0-9]{{0,4}}))?"
 SERVICE: Final = re.compile(_HOST, re.ASCII | re.IGNORECASE)
@@ -76,6 +88,11 @@ class Subscription:
 def naming(service: str) -> str:
     """Return the text that a device token contains if, and only if, it names this push service."""
     return f'"endpoint":"https://{service}/'
+
+
+def is_listed(service: str, services: Container[str]) -> bool:
+    """Return True if the relay may push to this service; `services` may hold WINDOWS, which stands for several."""
+    return service in services or (WINDOWS in services and _WINDOWS.fullmatch(service) is not None)
 
 
 def read_service(name: str) -> str | None:

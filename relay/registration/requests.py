@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 from eas_watcher.names import CollectionClass
 from relay.domain.fcm_device import FcmDevice, FcmDeviceInvalid
 from relay.domain.model import Environment, Mode, Platform
-from relay.domain.subscription import Subscription, SubscriptionInvalid
+from relay.domain.subscription import Subscription, SubscriptionInvalid, is_listed
 from relay.registration.errors import UnsupportedDevice
 
 _APNS_TOKEN: Final = re.compile(r"(?:[0-9A-Fa-f]{2}){32,100}", re.ASCII)
@@ -134,7 +134,7 @@ def _check_subscription(token: str, services: Container[str]) -> None:
         ) from error
     if subscription.token != token:
         raise UnsupportedDevice("a device of webpush has `endpoint` and `keys`, and no `token`", _field(token))
-    if subscription.service not in services:
+    if not is_listed(subscription.service, services):
         raise UnsupportedDevice(
             "the relay may not push to the host of `endpoint`: use another push service", "device.endpoint"
         )

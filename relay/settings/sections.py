@@ -371,7 +371,9 @@ class WebPushSection(Section):
     """[webpush]: the push services that the relay sends to, and the key that identifies the relay there."""
 
     hosts: Texts = Field(
-        default=(), description="the only push services (host, or host:port) that are asked, whatever a phone names"
+        default=(),
+        description="the only push services (host, or host:port; apple, google, mozilla, microsoft for browsers) that "
+        "are asked, whatever a phone names",
     )
     apps: Apps = Field(default=(), description="names of the apps that may be pushed to, as they register")
     vapid_key_file: Text | None = Field(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from relay.domain.model import Role
-from relay.domain.subscription import read_service
+from relay.domain.subscription import BROWSERS, read_service
 from relay.push.webpush.config import WebPushConfig
 from relay.push.webpush.vapid import public_key
 from relay.settings.files import Files
@@ -50,10 +50,13 @@ class WebPushChecks:
         return WebPushSettings(frozenset(section.apps), services, public or "", sender)
 
     def _services(self, name: str, hosts: Sequence[str]) -> frozenset[str]:
-        """Return the push services that the key `name` lists, written as registrations write them."""
-        services = {read_service(host) for host in hosts}
+        """Return the push services that the key `name` lists, as registrations write them, or WINDOWS."""
+        services = {BROWSERS.get(host.lower()) or read_service(host) for host in hosts}
         if None in services:
-            remedy = "Write hosts as in push.example.com, or push.example.com:8443, without https:// and path."
+            remedy = (
+                f"Write {', '.join(BROWSERS)} for the services of browsers, and other hosts as in push.example.com, "
+                "or push.example.com:8443, without https:// and path."
+            )
             self._faults.add(f"{TABLE}.{name}", "holds what is no host", remedy)
         return frozenset(service for service in services if service is not None)
 

@@ -11,7 +11,7 @@ class WebPushConfig:
     """Which push services the relay uses, and as whom."""
 
     services: frozenset[str]
-    """The only push services that get requests: hosts, with a port unless it is 443."""
+    """The only push services that get requests: hosts, with a port unless it is 443, and perhaps WINDOWS."""
     vapid_key_file: Path
     """ECDSA P-256 key, PEM."""
     subject: str

@@ -19,7 +19,7 @@ from eas_watcher.peer_clocks import PeerClocks
 from relay.domain.clock import Clock
 from relay.domain.model import DuePush
 from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
-from relay.domain.subscription import Subscription, SubscriptionInvalid
+from relay.domain.subscription import WINDOWS, Subscription, SubscriptionInvalid, is_listed
 from relay.network.posting import Poster, Reply
 from relay.network.route import DIRECT
 from relay.push.egress.log import Egress, Unwritable, held
@@ -50,7 +50,7 @@ class WebPushSender:
         """The caller watches it for changes; a changed key is in use at once."""
         self.key_file.listen(self._take_key)
         self._vapid = Vapid(self.key_file.value, config.subject)
-        alone = len(config.services) == 1
+        alone = len(config.services) == 1 and WINDOWS not in config.services
         self._services = Services(None if alone else max(1, config.in_flight // 2), random)
         self._outer = Poster(config.ca_file, config.in_flight, config.route, clocks=clocks)
         self._inner = Poster(config.ca_file, config.in_flight, DIRECT, clocks=clocks)
@@ -70,7 +70,7 @@ class WebPushSender:
         except SubscriptionInvalid:
             return Refused("subscription-invalid", "let the app subscribe and register again", reach=Reach.HERE)
         service = subscription.service
-        if service not in self._config.services:
+        if not is_listed(service, self._config.services):
             remedy = f"list {service} in webpush.hosts if pushes may go there, else let the app use another service"
             return Refused("push-service-not-listed", remedy, reach=Reach.HERE)
         held = self._services.admit(service, push, _digest(push), _moment(), retried=push.attempts > 0)
@@ -135,7 +135,7 @@ class WebPushSender:
         A fault of the way out, e.g. a proxy's 407, does not concern the services inside.
         """
         others = isinstance(failure, Refused) and failure.one_host and len(self._config.services) > 1
-        if others or (self._config.direct and service not in self._config.direct):
+        if others or (self._config.direct and not is_listed(service, self._config.direct)):
             return RetryLater(failure.reason, remedy=failure.remedy)
         return failure
 
@@ -147,7 +147,7 @@ class WebPushSender:
             "Content-Type": "application/octet-stream",
         }
         # The endpoint is used as the phone spelled it: another spelling of its path could be another path.
-        http = self._inner if subscription.service in self._config.direct else self._outer
+        http = self._inner if is_listed(subscription.service, self._config.direct) else self._outer
         return await http.post(subscription.endpoint, headers, body)
 
 

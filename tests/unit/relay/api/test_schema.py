@@ -211,7 +211,9 @@ def test_what_a_browser_says_of_its_subscription_is_taken() -> None:
     standard = {name: value.replace("-", "+").replace("_", "/") for name, value in KEYS.items()}
     assert read(body(device=subscription(keys=standard))).device == plain
 
-    change = {"endpoint": "https://push.example.com/x", "keys": KEYS, "expirationTime": None}
+    assert read(body(device=subscription(later={"of": "canary"}, more="canary"))).device == plain
+
+    change = {"endpoint": "https://push.example.com/x", "keys": KEYS, "expirationTime": None, "later": "canary"}
     assert parse(ChangeBody, json.dumps({"device": change}).encode()).change().device_token == plain.token
 
 

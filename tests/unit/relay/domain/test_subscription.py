@@ -8,10 +8,13 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from relay.domain.subscription import (
+    BROWSERS,
     ENDPOINT,
+    WINDOWS,
     Subscription,
     SubscriptionInvalid,
     base64url,
+    is_listed,
     naming,
     read_auth,
     read_endpoint,
@@ -192,3 +195,27 @@ def test_a_push_service_has_one_spelling() -> None:
     names: list[Any] = ["Push.Example.com", "push.example.com:443"]
 
     assert {read_service(name) for name in names} == {"push.example.com"}
+
+
+def test_a_list_names_the_services_of_edge_by_one_word_and_no_other_host_of_microsoft() -> None:
+    services = {WINDOWS, "push.example.com"}
+
+    assert is_listed("push.example.com", services)
+    for name in ("wns2-par02p", "wns2-ln2p", "wns2-pn1p", "wns2-bl2p"):
+        assert is_listed(f"{name}.notify.windows.com", services)
+        assert not is_listed(f"{name}.notify.windows.com", {"push.example.com"})
+    for other in (
+        "notify.windows.com",
+        "db5.notify.windows.com",
+        "a.wns2-par02p.notify.windows.com",
+        "wns2-par02p.notify.windows.com:8443",
+        "wns2-par02p.notify.windows.com.example.com",
+        "wns2-par02pxnotify.windows.com",
+        "wns2-p.notify.windows.com",
+    ):
+        assert not is_listed(other, services)
+
+
+def test_no_endpoint_names_the_pattern_itself() -> None:
+    assert read_service(WINDOWS) is None
+    assert all(read_service(host) == host for word, host in BROWSERS.items() if word != "microsoft")

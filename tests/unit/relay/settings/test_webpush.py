@@ -6,6 +6,7 @@ import pytest
 
 from relay.cli.keygen import KeysExist, write_vapid_key
 from relay.domain.model import Platform, Role
+from relay.domain.subscription import BROWSERS
 from relay.push.webpush.vapid import make_key, public_key, read_key
 from relay.settings import vapid_key_file
 from relay.settings.webpush import NO_WEBPUSH
@@ -48,6 +49,14 @@ def test_a_good_table_becomes_the_settings_of_sender_and_api(site: Installation)
     assert sender is not None
     assert (sender.services, sender.subject, sender.in_flight) == (services, "mailto:push@example.com", 7)
     assert (sender.vapid_key_file, sender.ca_file) == (site.folder / "vapid.pem", site.folder / "ca.pem")
+
+
+def test_one_word_names_the_services_of_a_browser(site: Installation) -> None:
+    configure(site, hosts='["Apple", "google", "mozilla", "microsoft", "push.example.com"]')
+
+    services = site.load().webpush.services
+
+    assert services == {*BROWSERS.values(), "push.example.com"}
 
 
 def test_straight_hosts_are_reached_without_the_proxy_and_others_through_it(site: Installation) -> None:
