@@ -20,7 +20,7 @@ from relay.store.lanes import Lanes, LanesForm, conditions
 from relay.store.marks import OnMarks
 from relay.store.prepared import Prepared, execute_text
 from relay.store.reading import Bad, Reader
-from relay.store.rows import DUE, FREE, PAUSED, DueMark, read_due
+from relay.store.rows import DUE, FREE, UNPAUSED, DueMark, read_due
 from relay.store.tables import Moment, outbox, registration
 from relay.store.updates import Updates
 
@@ -60,12 +60,13 @@ _RIPE: Final = sa.or_(
     sa.bindparam("leap", type_=Moment) < registration.c.refused_at,
 )
 _IS_CHALLENGE: Final = outbox.c.mark == Mark.CHALLENGE.value
-_SENDABLE: Final = sa.or_(
-    (registration.c.state == RegistrationState.WIPED.value) & (outbox.c.mark == Mark.ATTENTION.value),
+_WIPED: Final = registration.c.state == RegistrationState.WIPED.value
+_SENDABLE: Final = sa.and_(
     # What a wipe has to say leaves, also while an administrator paused the mailbox; nothing else does.
-    registration.c.mailbox_id.not_in(PAUSED)
-    & sa.or_(
+    _WIPED | UNPAUSED,
+    sa.or_(
         (registration.c.state == RegistrationState.ACTIVE.value) & ~_IS_CHALLENGE,
+        _WIPED & (outbox.c.mark == Mark.ATTENTION.value),
         # Until the app has shown that it is on the device, somebody else may have the phone.
         (registration.c.state == RegistrationState.PROVING.value) & _IS_CHALLENGE,
     ),

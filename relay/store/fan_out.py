@@ -27,7 +27,7 @@ from relay.store.marks import Claim, Key, NewMark
 from relay.store.moves import with_moves
 from relay.store.prepared import Prepared
 from relay.store.reading import UNDECODABLE, Reader, fetch, is_ours
-from relay.store.rows import PAUSED, AnyRow, read_cause, read_pushed
+from relay.store.rows import UNPAUSED, AnyRow, read_cause, read_pushed
 from relay.store.tables import registration
 
 _LISTENING: Final = (
@@ -186,7 +186,7 @@ _ADDRESSEES: Final = Reader(
         registration.c.pushed,
         registration.c.state,
         registration.c.recheck_at,
-        registration.c.mailbox_id.in_(PAUSED).label("paused"),
+        sa.not_(UNPAUSED).label("paused"),
     ).where(_CONCERNED),
     [registration.c.id],
     _read_addressee,

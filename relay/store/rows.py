@@ -69,8 +69,18 @@ SHOWN: Final = (*MAILBOX, mailbox.c.paused_at, MAINTAINED)
 """What `read_shown` needs."""
 STEERING: Final = (mailbox.c.paused_at, mailbox.c.retry, mailbox.c.forgotten, MAINTAINED)
 """What administrators ask of the watch role."""
-PAUSED: Final = sa.select(mailbox.c.id).where(mailbox.c.paused_at.is_not(None))
-"""The ids of all mailboxes that are paused."""
+UNPAUSED: Final = (
+    sa.select(mailbox.c.paused_at)
+    .where(mailbox.c.id == registration.c.mailbox_id)
+    .correlate(registration)
+    .scalar_subquery()
+    .is_(None)
+)
+"""True of a registration whose mailbox is not paused.
+
+Each mailbox is looked up by its key. For a list of all that are paused PostgreSQL would read the whole table at each
+claim, also if none is.
+"""
 
 PARTNERSHIP: Final = (
     mailbox.c.version,
