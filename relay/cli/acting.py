@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 RoleOption = Annotated[Role, typer.Option("--role", help="Whose settings and database user are used.")]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, help="Rows at most.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=500, help="Rows at most; --cursor shows what follows.")]
 Cursor = Annotated[str | None, typer.Option("--cursor", help="Where the page before ended.")]
 Server = Annotated[str | None, typer.Option("--server", help="Name of the mail server in relay.toml.")]
 UserPart = Annotated[str, typer.Option("--user", help="A part of the user's name.")]
@@ -190,6 +190,9 @@ def show_page(
     rows = [document(each) for each in page.rows]
     if as_json:
         say(json.dumps({name: rows, "cursor": page.cursor}, indent=2))
+        return
+    if not rows:
+        note(f"there are no {name}, or none that the options let through")
         return
     table = [columns, *([plain(row[column]) for column in columns] for row in rows)]
     widths = [max(len(line[place]) for line in table) for place in range(len(columns))]

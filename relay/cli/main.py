@@ -360,10 +360,9 @@ def restored(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     from relay.process import log
 
     settings = _load_database(config, role)
-    log.configure(settings.log.level, settings.log.format, sys.stderr)
+    log.configure("warning", "text", sys.stderr)
     with failing("cannot reach the database"):
         number = run(app.distrust(settings, who()))
-    logging.getLogger(__name__).info("database restored", extra={"registrations": number})
     say(f"{number} registrations ring again once their apps have sent their device tokens")
 
 
@@ -395,12 +394,10 @@ def allow(
     from relay.process import log
 
     settings = _load_database(config, role)
-    log.configure(settings.log.level, settings.log.format, sys.stderr)
+    log.configure("warning", "text", sys.stderr)
     with failing("cannot reach the database"):
         allowed = run(app.allow_wiped(settings, user, server, who())) or []
     for each in allowed:
-        fields = {"user": each.user, "server": each.server, "wiped_at": each.wiped_at.isoformat()}
-        logging.getLogger(__name__).info("wiped mailbox allowed again", extra=fields)
         say(f"{each.user} at {each.server} may register again")
     if not allowed:
         fail(f"no wiped account of {user!r} is known: `relay wipes list` lists them", FAILED)

@@ -70,6 +70,16 @@ def test_lists_shows_pauses_and_resumes_mailboxes(installation: Installation) ->
     assert resumed.status == 0
 
 
+def test_an_empty_list_and_too_long_a_page_are_told(installation: Installation) -> None:
+    empty = command(installation, "mailboxes", "list", "--user", "nobody")
+    long = command(installation, "registrations", "list", "--limit", "5000")
+
+    assert (empty.status, empty.out) == (0, "")
+    assert "there are no mailboxes" in empty.err
+    assert long.status == 2
+    assert "500" in long.err
+
+
 def test_shows_and_ends_registrations(installation: Installation) -> None:
     listed = command(installation, "registrations", "list", "--user", "ann")
     shown = command(installation, "registrations", "show", "reg-ann-phone")

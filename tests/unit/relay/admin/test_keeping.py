@@ -1,5 +1,6 @@
 """The file of the audit log's keys."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,16 @@ def test_the_first_act_makes_a_key_that_only_its_owner_reads(tmp_path: Path) -> 
     assert open_keys(path) == made
     assert path.stat().st_mode & 0o777 == 0o600
     assert [file.name for file in path.parent.iterdir()] == ["audit.key"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_command_of_root_makes_the_key_for_the_owner_of_the_folder(tmp_path: Path) -> None:
+    path = tmp_path / "audit.key"
+    os.chown(tmp_path, 12345, 12346)
+
+    open_keys(path)
+
+    assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o777) == (12345, 12346, 0o600)
 
 
 def test_of_two_processes_that_make_the_first_key_at_once_one_key_stays(tmp_path: Path) -> None:
