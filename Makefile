@@ -62,7 +62,7 @@ docs: $(VENV)/.run ## write the documents that are generated from the code
 soak: $(VENV)/.dev ## long runs under faults: kills, outages, random answers
 	$(BIN)/python -m pytest tests/soak $(ARGS)
 
-interop: $(VENV)/.dev ## test against SOGo, Samba, proxies, nghttpd, PgBouncer, Docker and promtool; installs Debian packages, needs root
+interop: $(VENV)/.dev ## test against SOGo, Samba, proxies, nghttpd, PgBouncer, Docker, promtool and Zabbix; installs Debian packages, needs root
 	$(BIN)/python -m pytest tests/interop $(ARGS)
 
 clients: $(VENV)/.clients ## compile and test the clients for apps; installs a Kotlin compiler, needs npm and Java

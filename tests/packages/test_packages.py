@@ -147,6 +147,7 @@ def test_the_wheel_is_complete_by_itself(root: Root) -> None:
         "relay.toml",
         "relay.service",
         "prometheus-alerts.yml",
+        "zabbix-template.yaml",
         "postgresql-grants.sql",
         "LICENSE",
         "relay.1",
