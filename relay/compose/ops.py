@@ -151,6 +151,8 @@ def _parts(running: Running, settings: Settings, counts: CountsCache, lag: LoopL
         # With role all, the process still registers phones and watches mailboxes while pushes do not leave.
         essential = settings.role is Role.PUSH
         parts.append(push_checks.channels(running.pushes.values(), essential=essential))
+    if running.shadow is not None:
+        parts.append(push_checks.push_mode(running.shadow))
     parts += [checks.key_file(file) for file in running.key_files]
     if running.egress is not None:
         alone = settings.role is Role.PUSH

@@ -24,6 +24,7 @@ from relay.push.egress.log import EgressLog, Limits, open_egress_log
 from relay.push.fcm.projects import Projects
 from relay.push.fcm.sender import FcmSender
 from relay.push.key_files import KeyFile
+from relay.push.shadow import Shadow, ShadowingSender
 from relay.push.webpush.sender import WebPushSender
 from relay.push.webpush.services import Services
 from relay.settings import Settings
@@ -57,8 +58,9 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
     ]
     running.jobs.append(("key files", partial(key_files.watch, running.key_files)))
     challenges = SqlChallengeStore(running.database)
+    shadow = running.shadow = Shadow(settings.push.mode)
     for provider in providers:
-        provider.open(store, challenges, pacing)
+        provider.open(store, challenges, shadow, pacing)
 
     async def prepare(found: Settings, changes: Changes) -> Take | None:
         if not changes.touch("apns", "fcm", "webpush", "network", "push", "egress"):
@@ -68,6 +70,7 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
         async def take() -> None:
             egress.limits = _limits(found.egress)
             store.pacing = _pacing(running, found)
+            shadow.follow(found.push.mode, running.now())
             for provider, built in fresh:
                 provider.follow(built, store.pacing)
             for file in running.key_files:
@@ -116,13 +119,14 @@ class _Provider:
         stack.push_async_callback(self._close)
         self._add(built)
 
-    def open(self, store: SqlOutboxStore, challenges: SqlChallengeStore, pacing: Pacing) -> None:
+    def open(self, store: SqlOutboxStore, challenges: SqlChallengeStore, shadow: Shadow, pacing: Pacing) -> None:
         """Add the dispatcher."""
         running = self._running
+        challenging = ChallengingSender(self, challenges, running.now, secrets.token_urlsafe)
         dispatcher = self._dispatcher = Dispatcher(
             store,
             self.platform,
-            ChallengingSender(self, challenges, running.now, secrets.token_urlsafe),
+            ShadowingSender(challenging, shadow, store),
             running.wakeups,
             running.now,
             running.random,

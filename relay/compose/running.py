@@ -33,6 +33,7 @@ from relay.push.dispatch import Handovers
 from relay.push.egress.log import EgressLog
 from relay.push.fcm.projects import Projects
 from relay.push.key_files import KeyFile
+from relay.push.shadow import Shadow
 from relay.push.stats import PushStats
 from relay.push.webpush.services import Services
 from relay.security.sealing import derive_account
@@ -101,6 +102,8 @@ class Running:
     refused_requests: Counter[str] = field(default_factory=Counter)
     """Requests to the API that were refused because too many came, by the code of the problem."""
     egress: EgressLog | None = None
+    shadow: Shadow | None = None
+    """Which pushes leave."""
     timeline: Timeline = field(default_factory=Timeline.off)
     """The last events of mailboxes and registrations."""
     health: Health | None = None

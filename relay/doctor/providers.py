@@ -260,6 +260,7 @@ def _push(platform: Platform, app: str, environment: Environment, device_token: 
         generation=1,
         attempts=0,
         first_at=now(),
+        last_at=now(),
         platform=platform,
         app=app,
         environment=environment,

@@ -345,6 +345,8 @@ class DuePush:
     attempts: int
     """Failed tries."""
     first_at: datetime
+    last_at: datetime
+    """When the mark last grew."""
     platform: Platform
     app: str
     environment: Environment

@@ -69,6 +69,15 @@ class Refused:
 Outcome: TypeAlias = Delivered | TokenGone | RetryLater | Refused
 
 
+@dataclass(frozen=True, slots=True)
+class Shadowed:
+    """The push was due, and shadow mode held it back."""
+
+
+PushEnd: TypeAlias = Outcome | Shadowed
+"""How a push ended: by its provider's outcome, or held back."""
+
+
 class OutcomeKind(StrEnum):
     """The kinds of outcomes, as counters and last outcomes name them."""
 
@@ -78,11 +87,13 @@ class OutcomeKind(StrEnum):
     REFUSED = "refused"
     EXPIRED = "expired"
     """No push process delivered the push in time."""
+    SHADOWED = "shadowed"
+    """Nothing left: `push.mode` is shadow."""
     UNKNOWN = "unknown"
     """Written by a newer version of the relay."""
 
     @classmethod
-    def of(cls, outcome: Outcome) -> Self:
+    def of(cls, outcome: PushEnd) -> Self:
         """Return the kind of an outcome."""
         match outcome:
             case Delivered():
@@ -91,8 +102,10 @@ class OutcomeKind(StrEnum):
                 return cls.TOKEN_GONE
             case RetryLater():
                 return cls.RETRY_LATER
-            case Refused():  # pragma: no branch -- mypy proves that there is no other
+            case Refused():
                 return cls.REFUSED
+            case Shadowed():  # pragma: no branch -- mypy proves that there is no other
+                return cls.SHADOWED
 
 
 _KINDS: Final = {kind.value: kind for kind in OutcomeKind}
@@ -111,9 +124,10 @@ class LastOutcome:
     """For people; of UNKNOWN the whole line."""
 
     @classmethod
-    def of(cls, outcome: Outcome) -> Self:
+    def of(cls, outcome: PushEnd) -> Self:
         """Return what a registration keeps of an outcome."""
-        return cls(OutcomeKind.of(outcome), "" if isinstance(outcome, Delivered) else outcome.reason)
+        reason = "" if isinstance(outcome, (Delivered, Shadowed)) else outcome.reason
+        return cls(OutcomeKind.of(outcome), reason)
 
     @classmethod
     def expired(cls, before: Self | None, age: timedelta) -> Self:

@@ -15,7 +15,7 @@ from eas_watcher.machine.memory import Progress, WatchState
 from eas_watcher.names import MailboxId
 from relay.domain.clock import Clock
 from relay.domain.model import DuePush, Registration, RegistrationChange, RegistrationId, RegistrationView
-from relay.domain.outcome import Delivered, Outcome, OutcomeKind, Reach, Refused, RetryLater
+from relay.domain.outcome import Delivered, OutcomeKind, PushEnd, Reach, Refused, RetryLater, Shadowed
 from relay.domain.reasons import write_reason
 
 HELD: Final = 10_000
@@ -44,8 +44,9 @@ class EventKind(StrEnum):
     STATE = "state"
     """The watch came into another state: `what` is the state, `code` its reason."""
     PUSHED = "pushed"
-    """The provider answered a push: `what` is its mark, `through` the platform, `result` the kind of the answer, or
-    CHANNEL if it concerns all phones of the app; `code` is its reason, `count` the number of items."""
+    """The provider answered a push, or shadow mode held it back: `what` is its mark, `through` the platform, `result`
+    the kind of the answer, or CHANNEL if it concerns all phones of the app; `code` is its reason, `count` the number of
+    items."""
     REGISTERED = "registered"
     """An app registered: `through` is its platform, `result` the mail server's verdict."""
     DENIED = "denied"
@@ -204,13 +205,13 @@ class Timeline:
         """Forget the state of a mailbox that this process does not watch any more."""
         self._states.pop(mailbox, None)
 
-    def pushed(self, push: DuePush, outcome: Outcome) -> None:
-        """Note a provider's answer; a push that was not sent has none."""
+    def pushed(self, push: DuePush, outcome: PushEnd) -> None:
+        """Note a provider's answer, or that shadow mode held the push back; another push that was not sent has none."""
         if not self.on:
             return
         if isinstance(outcome, (RetryLater, Refused)) and outcome.reach is Reach.HERE:
             return
-        reason = "" if isinstance(outcome, Delivered) else clean(outcome.reason)
+        reason = "" if isinstance(outcome, (Delivered, Shadowed)) else clean(outcome.reason)
         result = OutcomeKind.of(outcome).value
         if isinstance(outcome, Refused) and outcome.channel:
             result = CHANNEL

@@ -64,6 +64,8 @@ def _idle(registration: Registration) -> str:
     """Return what to do about a registration without waiting pushes."""
     if _ended(registration) is OutcomeKind.EXPIRED:
         return "Nothing waits: what came was not delivered in time. /healthz of the push process tells what lasts."
+    if _ended(registration) is OutcomeKind.SHADOWED:
+        return "Its last push was due and did not leave: the push process runs with push.mode = shadow."
     return "Nothing waits. If the phone showed no push, look at its notification settings for the app."
 
 

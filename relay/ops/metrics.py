@@ -305,6 +305,11 @@ class _RelayCollector(Collector):
             "Pushes sent without waking their phone, which was woken too often.",
             labels=["provider"],
         )
+        shadowed = CounterMetricFamily(
+            "relay_push_shadowed",
+            "Pushes that were due and did not leave, since push.mode is shadow.",
+            labels=["provider"],
+        )
         in_flight = GaugeMetricFamily("relay_pushes_in_flight", "Pushes sent and not answered.", labels=["provider"])
         faults = GaugeMetricFamily("relay_channel_faults", "Apps that cannot be pushed to now.", labels=["provider"])
         outages = GaugeMetricFamily(
@@ -314,10 +319,11 @@ class _RelayCollector(Collector):
             for outcome, count in list(stats.outcomes.items()):
                 pushes.add_metric([platform.value, outcome.value], count)
             lowered.add_metric([platform.value], stats.lowered)
+            shadowed.add_metric([platform.value], stats.shadowed)
             in_flight.add_metric([platform.value], stats.in_flight)
             faults.add_metric([platform.value], len(stats.faults))
             outages.add_metric([platform.value], len(stats.outages))
-        yield from (pushes, lowered, in_flight, faults, outages)
+        yield from (pushes, lowered, shadowed, in_flight, faults, outages)
         yield from self._projects()
 
     def _projects(self) -> Iterable[Metric]:

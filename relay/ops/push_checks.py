@@ -13,6 +13,7 @@ from relay.ops.health import OK, Finding, Part, PartState
 from relay.push.apns.answers import BAD_DEVICE_TOKEN
 from relay.push.egress.log import ROOM, EgressState
 from relay.push.fcm.projects import Projects
+from relay.push.shadow import Shadow
 from relay.push.stats import Outage, PushStats
 from relay.push.webpush.services import Services
 
@@ -75,6 +76,16 @@ def channels(stats: Collection[PushStats], *, essential: bool) -> Part:
         return Finding(PartState.FAILED, "no app can be pushed to: every channel has a fault", remedy)
 
     return Part("push channels", check, essential=essential)
+
+
+def push_mode(shadow: Shadow) -> Part:
+    """Return the part that says which pushes shadow mode holds back; it is what the operator wants, so all is well."""
+
+    def check() -> Finding:
+        words = shadow.mode.words
+        return Finding(PartState.OK, words, "Set push.mode = live when phones shall get pushes.") if words else OK
+
+    return Part("push mode", check)
 
 
 def push_services(services: Services) -> Part:

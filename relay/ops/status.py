@@ -18,6 +18,8 @@ HALF: Final = 0.5
 MOST: Final = 0.95
 STATES: Final = {0: "serving", 1: "its mailboxes start or return", 2: "away"}
 """The meanings of the metric `relay_server_state`."""
+MODE: Final = "push mode"
+"""The part of health that says what shadow mode holds back."""
 _ACCEPTED: Final = "relay_change_to_accepted_seconds"
 
 
@@ -112,6 +114,8 @@ class Status:
     """None: no push was accepted since the processes started."""
     servers: tuple[Server, ...]
     providers: tuple[Provider, ...]
+    push_mode: str = ""
+    """What push processes in shadow mode hold back; empty: nothing."""
     nodes: tuple[WatchNode, ...] = ()
     """The watch processes that share the shards, by the database."""
     database: str = ""
@@ -143,6 +147,7 @@ def combine(
         latency=_latency(fresh, before),
         servers=tuple(_server(url, fresh) for url in _names(fresh, "relay_server_state", "url")),
         providers=tuple(_provider(name, fresh, pace, view) for name in _provider_names(fresh)),
+        push_mode="; ".join(sorted({part.reason for each in fresh for part in each.parts if part.name == MODE})),
         nodes=() if view is None else tuple(view.nodes),
         database=database_trouble,
         shards_free=0 if view is None else SHARDS - sum(node.shards for node in view.nodes if node.left > 0),
@@ -307,6 +312,7 @@ def lines(status: Status, now: datetime, zone: tzinfo | None = None) -> list[str
         f"latency       {_latency_line(status.latency)}",
         *(f"server        {_server_line(each)}" for each in status.servers),
         *(f"provider      {_provider_line(each)}" for each in status.providers),
+        *([f"push mode     {status.push_mode}"] if status.push_mode else []),
         *(f"process       {_process_line(each)}" for each in status.processes),
         *(f"watch node    {_node_line(each)}" for each in status.nodes),
     ]

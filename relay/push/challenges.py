@@ -10,7 +10,7 @@ from relay.domain.challenge import NONCE, hash_nonce
 from relay.domain.clock import Clock
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import DuePush, Mark
-from relay.domain.outcome import Outcome, Reach, RetryLater
+from relay.domain.outcome import PushEnd, Reach, RetryLater
 from relay.domain.ports.outbox import ChallengeStore, PushSender
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class ChallengingSender:
         self._clock = clock
         self._tokens = tokens
 
-    async def send(self, push: DuePush) -> Outcome:
+    async def send(self, push: DuePush) -> PushEnd:
         """Send one push; never raises for anything that a provider, a network or the database does."""
         if push.mark is not Mark.CHALLENGE:
             return await self._sender.send(push)

@@ -17,7 +17,7 @@ from relay.domain.clock import Clock
 from relay.domain.errors import StoreUnavailable
 from relay.domain.handover import Offer
 from relay.domain.model import DuePush, Lane, Mark, Platform, RegistrationId
-from relay.domain.outcome import Delivered, Outcome, OutcomeKind
+from relay.domain.outcome import Delivered, OutcomeKind, PushEnd
 from relay.domain.pacing import AT_ONCE, Pacing
 from relay.domain.ports.outbox import Capacities, OutboxStore, PushSender, Settlement
 from relay.domain.ports.wakeups import Topic, Wakeups
@@ -101,7 +101,7 @@ class Dispatcher:
         self._schedule = ClaimSchedule()
         self._look = asyncio.Event()
         """Set when the dispatcher must look for due marks at once."""
-        self._sends: set[asyncio.Task[Outcome]] = set()
+        self._sends: set[asyncio.Task[PushEnd]] = set()
         self._held = 0
         """Marks claimed and not settled."""
         self._reserved = 0
@@ -250,7 +250,7 @@ class Dispatcher:
         self._sends.add(task)
         task.add_done_callback(partial(self._sent, push, wakes))
 
-    def _sent(self, push: DuePush, wakes: int, task: asyncio.Task[Outcome]) -> None:
+    def _sent(self, push: DuePush, wakes: int, task: asyncio.Task[PushEnd]) -> None:
         self._sends.discard(task)
         self.stats.in_flight -= 1
         self._breakers.ended(push)
@@ -434,7 +434,7 @@ class SettlementWriter:
         return None
 
 
-async def _cancel(tasks: Sequence[asyncio.Task[Outcome]]) -> None:
+async def _cancel(tasks: Sequence[asyncio.Task[PushEnd]]) -> None:
     for task in tasks:
         task.cancel()
     if tasks:

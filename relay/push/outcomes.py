@@ -9,7 +9,7 @@ from typing import Final
 from eas_watcher.breaker import Failure
 from relay.domain.clock import Clock
 from relay.domain.model import DuePush, Platform
-from relay.domain.outcome import Delivered, Outcome, OutcomeKind, Reach, Refused, RetryLater, TokenGone
+from relay.domain.outcome import Delivered, OutcomeKind, PushEnd, Reach, Refused, RetryLater, Shadowed, TokenGone
 from relay.domain.ports.outbox import Settlement
 from relay.push import backoff
 from relay.push.breaker import OWN, ProviderBreakers
@@ -49,8 +49,12 @@ class OutcomeHandler:
         self._random = random
         self._time = time
 
-    def handle(self, push: DuePush, outcome: Outcome) -> Settlement:
+    def handle(self, push: DuePush, outcome: PushEnd) -> Settlement:
         """Note what an outcome shows of its channel and its environment; return how its mark is settled."""
+        if isinstance(outcome, Shadowed):
+            self._stats.shadowed += 1
+            self._note_reach(push, Reach.HERE)
+            return Settlement(push, outcome)
         self._stats.channels.add((push.app, push.environment))
         if not (isinstance(outcome, RetryLater) and outcome.reach is Reach.HERE):
             self._stats.outcomes[OutcomeKind.of(outcome)] += 1
@@ -82,7 +86,7 @@ class OutcomeHandler:
         log.warning("push refused", extra=fields)
         return self._settle_in(push, outcome, backoff.recheck(1, self._random, passing=outcome.passing))
 
-    def _settle_in(self, push: DuePush, outcome: Outcome, seconds: float, *, counted: bool = True) -> Settlement:
+    def _settle_in(self, push: DuePush, outcome: PushEnd, seconds: float, *, counted: bool = True) -> Settlement:
         return Settlement(push, outcome, self._clock() + timedelta(seconds=seconds), counted)
 
     def _later(self, push: DuePush, outcome: RetryLater) -> Settlement:

@@ -20,7 +20,7 @@ from relay.domain.model import (
     RegistrationId,
     RegistrationState,
 )
-from relay.domain.outcome import Delivered, LastOutcome, Outcome, Refused, RetryLater, TokenGone
+from relay.domain.outcome import Delivered, LastOutcome, PushEnd, Refused, RetryLater, Shadowed, TokenGone
 from relay.domain.pacing import Pacing
 from relay.domain.ports.outbox import Settlement
 from relay.push import backoff
@@ -48,7 +48,7 @@ class Recipient:
     token_since: datetime
     state: RegistrationState
     pushed: Mapping[str, float]
-    """When each mark was last delivered, in seconds since 1970."""
+    """When each mark was last delivered, or would have been in shadow mode, in seconds since 1970."""
     quarantine: Quarantine | None
 
 
@@ -153,8 +153,8 @@ def settle(
             done.append((push.registration_id, push.mark))
             continue
         kept.append(update)
-        if update.due_at <= now or isinstance(settlement.outcome, Delivered):
-            # Delivered and kept: the mark grew meanwhile, and the dispatcher does not know when the rest falls due.
+        if update.due_at <= now or isinstance(settlement.outcome, (Delivered, Shadowed)):
+            # Kept all the same: the mark grew meanwhile, and the dispatcher does not know when the rest falls due.
             wake.add(push.platform)
     healed = {update.id for update in updated if update.quarantine is None}
     healed &= {id_ for id_, recipient in recipients.items() if recipient.quarantine is not None}
@@ -184,15 +184,17 @@ def _update_registrations(
         last_push_at = None if update is None else update.last_push_at
         if recipient.state in PUSHED and _is_for(push, recipient):
             quarantine = _quarantine(outcome, quarantine, now, random)
+        if isinstance(outcome, (Delivered, Shadowed)):
+            pushed = {**pushed, push.mark.value: seconds}
         if isinstance(outcome, Delivered):
-            pushed, last_push_at = {**pushed, push.mark.value: seconds}, now
+            last_push_at = now
         updates[recipient.id] = RegistrationUpdate(
             recipient.id, pushed, quarantine, LastOutcome.of(outcome), last_push_at
         )
     return [updates[id_] for id_ in sorted(updates)]
 
 
-def _quarantine(outcome: Outcome, before: Quarantine | None, now: datetime, random: Random) -> Quarantine | None:
+def _quarantine(outcome: PushEnd, before: Quarantine | None, now: datetime, random: Random) -> Quarantine | None:
     """Begin, lengthen or end a quarantine; pushes that were under way when it began do not lengthen it."""
     match outcome:
         case Delivered() | TokenGone():
@@ -242,6 +244,8 @@ def _test_results(settlement: Settlement, mark: PendingMark, now: datetime, *, e
             state, channel = (PushTestState.REFUSED if ended else PushTestState.QUEUED), False
         case Refused(reason=reason, channel=channel):
             state = PushTestState.REFUSED
+        case Shadowed():
+            return []  # shadow mode holds back no test push
         case RetryLater(reason=reason):  # pragma: no branch -- mypy proves that no other outcome is left
             state, channel = (PushTestState.EXPIRED if _is_too_old(push, now) else PushTestState.QUEUED), False
     return [PushTestResult(push.registration_id, state, reason, channel)]
@@ -266,8 +270,9 @@ def _update_mark(
 ) -> MarkUpdate | None:
     """Return the new values of a mark; None: the mark is done."""
     push, later = settlement.push, settlement.next_try_at
-    same_push = mark.generation == push.generation and _is_for(push, recipient)
-    if same_push and (isinstance(settlement.outcome, Delivered) or _ends_test(settlement, now)):
+    held_back = isinstance(settlement.outcome, Shadowed)  # whatever device token the registration has by now
+    same_push = mark.generation == push.generation and (held_back or _is_for(push, recipient))
+    if same_push and (held_back or isinstance(settlement.outcome, Delivered) or _ends_test(settlement, now)):
         return None
     same = MarkUpdate(
         push.registration_id, push.mark, mark.count, mark.first_at, now, mark.attempts, mark.paced, settlement.parked
@@ -276,7 +281,7 @@ def _update_mark(
         case Delivered() | TokenGone() | Refused(channel=False) if not _is_for(push, recipient):
             # The old device token may have moved to another phone; the new one gets the push.
             return replace(same, attempts=0)
-        case Delivered():
+        case Delivered() | Shadowed():
             left, due_at = max(1, mark.count - push.count), pacing.next_due(push.mark, now)
             return replace(same, count=left, first_at=mark.last_at, due_at=due_at, attempts=0, paced=False)
         case TokenGone():

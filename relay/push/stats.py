@@ -41,6 +41,8 @@ class PushStats:
     outcomes: Counter[OutcomeKind] = field(default_factory=Counter)
     lowered: int = 0
     """Pushes that were delivered with a lower priority than their mode asks for."""
+    shadowed: int = 0
+    """Pushes that shadow mode held back."""
     in_flight: int = 0
     """Pushes that the sender has and the provider has not answered."""
     faults: dict[tuple[str, Environment], ChannelFault] = field(default_factory=dict)

@@ -1,19 +1,20 @@
 """Makes the settings of one role from the sections: what the role requires, and what must fit together."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from relay.domain.model import Platform, Role
+from relay.domain.model import AUTODISCOVER, Platform, Role
 from relay.domain.retention import Retention
 from relay.http.addresses import Proxies
 from relay.http.hosts import overlap
 from relay.network.urls import is_loopback, secure_url
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
+from relay.push.shadow import PushMode
 from relay.settings.admin import admin_settings
 from relay.settings.apns import ApnsChecks
 from relay.settings.contents import missing
@@ -104,6 +105,10 @@ class Checks:
         fcm_checks = FcmChecks(fcm, self._sections.fcm_accounts(faults), self._files)
         push = read("push", PushSection, faults)
         webpush = WebPushChecks(self._sections, self._files, self._role, self._network).settings()
+        apps = {Platform.APNS: apns_checks.topics, Platform.FCM: fcm_checks.apps, Platform.WEBPUSH: webpush.apps}
+        mode = self._push_mode(
+            push, {app for names in apps.values() for app in names}, discovered=bool(discovery.hosts)
+        )
         registrations = read("registrations", RegistrationsSection, faults)
         timeline = read("timeline", TimelineSection, faults)
         egress, log = read("egress", EgressSection, faults), read("log", LogSection, faults)
@@ -120,14 +125,8 @@ class Checks:
             apns=self._apns(apns, apns_checks),
             fcm=self._fcm(fcm, fcm_checks),
             webpush=webpush,
-            apps=MappingProxyType(
-                {
-                    Platform.APNS: apns_checks.topics,
-                    Platform.FCM: fcm_checks.apps,
-                    Platform.WEBPUSH: webpush.apps,
-                }
-            ),
-            push=PushSettings(push.coalesce_seconds, push.expire_hours * HOUR, push.jitter_seconds),
+            apps=MappingProxyType(apps),
+            push=PushSettings(push.coalesce_seconds, push.expire_hours * HOUR, push.jitter_seconds, mode),
             wiped_needs_administrator=registrations.wiped_needs_administrator,
             retention=Retention(
                 timedelta(days=registrations.retain_tombstone_days),
@@ -147,6 +146,23 @@ class Checks:
             ),
             log=LogSettings(log.level, log.format),
         )
+
+    def _push_mode(self, section: PushSection, apps: Collection[str], *, discovered: bool) -> PushMode:
+        """Check and return which pushes leave; a push role whose file has no mail servers cannot check their names."""
+        servers = {*self._sections.tables.get("servers", {}), *([AUTODISCOVER] if discovered else [])}
+        if strange := sorted(set(section.live_apps).difference(apps)):
+            remedy = "Name apps that stand in the tables of the providers."
+            self._faults.add(
+                "push.live_apps", f"names {', '.join(strange)}, which no provider is configured for", remedy
+            )
+        strange = sorted(set(section.live_servers).difference(servers))
+        if strange and (servers or self._role is not Role.PUSH):
+            remedy = f"Name mail servers as their tables do: {', '.join(sorted(servers))}."
+            self._faults.add("push.live_servers", f"names {', '.join(strange)}, which is no mail server here", remedy)
+        mode = PushMode(section.mode == "shadow", frozenset(section.live_apps), frozenset(section.live_servers))
+        if mode.shadow and self._role in PUSHES:
+            self._faults.warn("push.mode", f"is {mode.words}", "Set it to live when phones shall get pushes.")
+        return mode
 
     def _egress_key_file(self, egress: EgressSection, state_dir: Path) -> Path:
         path = self._files.path(egress.key_file) if egress.key_file else state_dir / EGRESS_KEY

@@ -414,7 +414,18 @@ class NetworkSection(Section):
 
 
 class PushSection(Section):
-    """[push]: how fast pushes leave, through any provider."""
+    """[push]: whether and how fast pushes leave, through any provider."""
+
+    mode: Literal["live", "shadow"] = Field(
+        default="live",
+        description="live, or shadow: watch and note what would leave, and push nothing of it",
+    )
+    live_apps: Apps = Field(default=(), description="apps that are pushed to all the same while push.mode is shadow")
+    live_servers: Texts = Field(
+        default=(),
+        description="mail servers, by the NAME of servers.NAME, whose mailboxes are pushed for all the same while "
+        "push.mode is shadow; autodiscover: those that Autodiscover found",
+    )
 
     coalesce_seconds: float = Field(
         default=2.0,

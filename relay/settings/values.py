@@ -17,6 +17,7 @@ from relay.domain.users import Accounts
 from relay.http.addresses import Proxies
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
+from relay.push.shadow import PushMode
 from relay.push.webpush.config import WebPushConfig
 from relay.registration.capabilities import OAuthFacts
 from relay.registration.enrolment import Enrolment
@@ -170,11 +171,12 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True)
 class PushSettings:
-    """How fast pushes leave, in seconds; see the keys of [push]."""
+    """Which pushes leave, and how fast, in seconds; see the keys of [push]."""
 
     coalesce: float
     expire: float
     jitter: float
+    mode: PushMode
 
 
 @dataclass(frozen=True, slots=True)

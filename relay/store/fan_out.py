@@ -238,6 +238,7 @@ def _new_push(mark: NewMark, to: Addressee, now: datetime) -> NewPush:
         generation=1,
         attempts=0,
         first_at=now,
+        last_at=now,
         platform=to.platform,
         app=to.app,
         environment=to.environment,

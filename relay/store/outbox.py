@@ -80,6 +80,9 @@ _LOCK_PENDING: Final = Prepared(
     .order_by(*in_order(outbox.c.registration_id, outbox.c.mark))
     .with_for_update(key_share=True)
 )
+_SERVER: Final = (
+    sa.select(mailbox.c.server).join_from(registration, mailbox).where(registration.c.id == sa.bindparam("id"))
+)
 _FORGET_MARKS: Final = sa.delete(outbox).where(Among("ids", outbox.c.registration_id))
 
 
@@ -131,6 +134,10 @@ class SqlOutboxStore:
             self._unreadable.looked("outbox", name, faults(bad))
             for topic in outbox_topics({each.push.platform.value for each in found}):
                 self._wakeups.wake(topic)
+
+    async def server_of(self, registration_id: RegistrationId) -> str | None:
+        """Return the name of the mail server that a registration's mailbox is on; None: it was deleted."""
+        return await self._database.run(_find_server, registration_id)
 
     async def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
         """Record outcomes in one transaction; a mark that was settled by another process stays as it is."""
@@ -298,6 +305,10 @@ _LAST_OUTCOMES: Final = (
     .order_by(*in_order(registration.c.id))
     .with_for_update(key_share=True)
 )
+
+
+def _find_server(connection: sa.Connection, registration_id: RegistrationId) -> str | None:
+    return connection.scalar(_SERVER, {"id": registration_id})
 
 
 def _expire(connection: sa.Connection, platform: Platform, now: datetime, pacing: Pacing) -> int:

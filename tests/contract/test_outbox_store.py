@@ -38,6 +38,7 @@ async def test_a_claimed_mark_carries_all_that_its_push_needs(site: OutboxSite) 
             generation=1,
             attempts=0,
             first_at=NOW,
+            last_at=NOW,
             platform=Platform.APNS,
             app="mail",
             environment=Environment.SANDBOX,

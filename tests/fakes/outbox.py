@@ -260,6 +260,7 @@ class MemoryOutbox:
             generation=row.generation,
             attempts=row.attempts,
             first_at=row.first_at,
+            last_at=row.last_at,
             platform=row.platform,
             app=registration.app,
             environment=registration.environment,

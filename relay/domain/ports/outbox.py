@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Protocol
 
 from relay.domain.handover import Offer
-from relay.domain.model import DuePush, Lane, Platform
-from relay.domain.outcome import Outcome
+from relay.domain.model import DuePush, Lane, Platform, RegistrationId
+from relay.domain.outcome import PushEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Settlement:
     """How one claimed push ended, and when a failed one is due again."""
 
     push: DuePush
-    outcome: Outcome
+    outcome: PushEnd
     next_try_at: datetime | None = None
     counted: bool = True
     """Whether a failed try counts for the mark; False when the provider or its channel is at fault."""
@@ -63,9 +63,9 @@ class OutboxStore(Protocol):
         set the registration `token-gone`, delete its marks and mark its mailbox dirty. RetryLater and Refused: count an
         attempt if `counted`, due again at `next_try_at`. Refused for its device token puts the registration into
         quarantine, longer with each re-check. An answer about a device token that was replaced meanwhile has no effect
-        on the new one. Every outcome ends the claim and sets `last_push_at` (delivered only) and `last_outcome`. A
-        wiped registration is deleted by every outcome except RetryLater and Refused, and by these from a day after the
-        wipe on.
+        on the new one. Shadowed: as Delivered, whatever the device token is now, but a quarantine goes on. Every
+        outcome ends the claim and sets `last_push_at` (delivered only) and `last_outcome`. A wiped registration is
+        deleted by every outcome except RetryLater and Refused, and by these from a day after the wipe on.
         """
 
     async def park(self, push: DuePush, reason: str, until: datetime) -> None:
@@ -134,8 +134,15 @@ class ChallengeStore(Protocol):
         """Count a challenge no more that the provider did not take: it reached no device."""
 
 
+class ServerNames(Protocol):
+    """The mail servers of registrations, for senders."""
+
+    async def server_of(self, registration_id: RegistrationId) -> str | None:
+        """Return the name of the mail server that a registration's mailbox is on; None: it was deleted."""
+
+
 class PushSender(Protocol):
     """Hands pushes to a provider."""
 
-    async def send(self, push: DuePush) -> Outcome:
+    async def send(self, push: DuePush) -> PushEnd:
         """Return the provider's answer in bounded time; never raises for anything that a provider or network does."""

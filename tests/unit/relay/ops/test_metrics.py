@@ -35,6 +35,7 @@ def due(first_at_seconds_ago: float) -> DuePush:
         generation=1,
         attempts=0,
         first_at=NOON - timedelta(seconds=first_at_seconds_ago),
+        last_at=NOON,
         platform=Platform.APNS,
         app="com.example.mail",
         environment=Environment.PRODUCTION,

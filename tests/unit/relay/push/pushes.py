@@ -19,6 +19,7 @@ def due_push(number: int = 1, **changes: Any) -> DuePush:
         generation=1,
         attempts=0,
         first_at=BEGAN,
+        last_at=BEGAN,
         platform=Platform.APNS,
         app="com.example.mail",
         environment=Environment.PRODUCTION,

@@ -4,7 +4,7 @@ from datetime import datetime
 from relay.domain.challenge import hash_nonce
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import DuePush, Mark
-from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater
+from relay.domain.outcome import Delivered, Outcome, PushEnd, Reach, Refused, RetryLater
 from relay.push.challenges import AWAY, ChallengingSender
 from tests.unit.relay.push.pushes import BEGAN, due_push
 
@@ -42,7 +42,7 @@ class Notes:
         return self.answer
 
 
-def send(push: DuePush, notes: Notes, provider: Provider) -> Outcome:
+def send(push: DuePush, notes: Notes, provider: Provider) -> PushEnd:
     tokens = iter("abc")
     sender = ChallengingSender(provider, notes, lambda: BEGAN, lambda size: f"{next(tokens)}-{size}")
     return asyncio.run(sender.send(push))

@@ -3,7 +3,17 @@ from typing import Any
 import pytest
 
 from relay.domain.model import Platform
-from relay.domain.outcome import Delivered, Outcome, OutcomeKind, Reach, Refused, RetryLater, TokenGone
+from relay.domain.outcome import (
+    Delivered,
+    Outcome,
+    OutcomeKind,
+    PushEnd,
+    Reach,
+    Refused,
+    RetryLater,
+    Shadowed,
+    TokenGone,
+)
 from relay.push import backoff
 from relay.push.breaker import IN_A_ROW, ProviderBreakers
 from relay.push.outcomes import BROKEN, PARKED, TRIES, OutcomeHandler
@@ -33,7 +43,7 @@ class Handling:
             Platform.APNS, self.breakers, self.stats, lambda: BEGAN, MIDDLE, lambda: self.now
         )
 
-    def end(self, outcome: Outcome, **changes: Any) -> float | None:
+    def end(self, outcome: PushEnd, **changes: Any) -> float | None:
         """End one push; return how many seconds its mark waits, None if it is not tried again."""
         push = due_push(**changes)
         self.breakers.began(push, self.now)
@@ -157,3 +167,21 @@ def test_pushes_that_went_with_less_priority_are_counted() -> None:
 
     assert handling.stats.lowered == 2
     assert handling.stats.outcomes == {OutcomeKind.DELIVERED: 3}
+
+
+def test_a_push_that_shadow_mode_held_back_shows_nothing_of_the_provider() -> None:
+    handling = Handling()
+    for _ in range(IN_A_ROW):
+        handling.end(AWAY)
+    assert handling.end(Shadowed()) is None
+
+    assert handling.away
+    assert handling.stats.shadowed == 1
+    assert OutcomeKind.SHADOWED not in handling.stats.outcomes
+
+
+def test_shadow_mode_uses_no_channel() -> None:
+    handling = Handling()
+    handling.end(Shadowed())
+
+    assert handling.stats.channels == set()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relay.domain.model import DuePush, Environment, Mark, Platform, PushTestState, Quarantine, RegistrationState
-from relay.domain.outcome import Delivered, LastOutcome, Outcome, Refused, RetryLater, TokenGone
+from relay.domain.outcome import Delivered, LastOutcome, Outcome, PushEnd, Refused, RetryLater, Shadowed, TokenGone
 from relay.domain.pacing import Pacing
 from relay.domain.ports.outbox import Settlement
 from relay.push.settlement import (
@@ -48,11 +48,11 @@ BUSY = RetryLater("busy")
 BAD = Refused("BadDeviceToken", "compare the environment")
 SICK = Refused("TopicDisallowed", "allow the topic", channel=True)
 GONE = TokenGone("Unregistered")
-EVERY_OUTCOME = [Delivered(), GONE, BUSY, BAD, SICK]
+EVERY_OUTCOME = [Delivered(), GONE, BUSY, BAD, SICK, Shadowed()]
 
 
 def settled(
-    outcome: Outcome,
+    outcome: PushEnd,
     recipient: Recipient = ACTIVE,
     mark: PendingMark | None = MARK,
     push: DuePush = PUSH,
@@ -77,6 +77,7 @@ REST = {"count": 3, "first_at": GREW_AT, "due_at": NOW + 2 * SECOND, "attempts":
     [
         (Delivered(), GREW, {}, REST),
         (Delivered(), replace(GREW, count=1), {}, REST | {"count": 1}),
+        (Shadowed(), GREW, {}, REST),
         (BUSY, MARK, {"next_try_at": LATER}, {"due_at": LATER, "attempts": 4}),
         (BUSY, GREW, {"next_try_at": LATER}, {"due_at": LATER, "attempts": 4, "count": 5}),
         (BUSY, MARK, {"next_try_at": LATER, "counted": False}, {"due_at": LATER}),
@@ -90,7 +91,7 @@ REST = {"count": 3, "first_at": GREW_AT, "due_at": NOW + 2 * SECOND, "attempts":
     ],
 )
 def test_marks_that_stay_get_new_values(
-    outcome: Outcome, mark: PendingMark, how: Mapping[str, Any], values: Mapping[str, Any]
+    outcome: PushEnd, mark: PendingMark, how: Mapping[str, Any], values: Mapping[str, Any]
 ) -> None:
     result = settled(outcome, mark=mark, **how)
 
@@ -102,6 +103,27 @@ def test_a_delivered_mark_is_done() -> None:
     result = settled(Delivered())
 
     assert (result.done, result.kept, result.wake) == ([(PUSH.registration_id, Mark.EMAIL)], [], frozenset())
+
+
+def test_a_mark_that_shadow_mode_held_back_is_done_whatever_the_device_token_is_now() -> None:
+    for recipient in (ACTIVE, replace(ACTIVE, device_token="ff" * 32)):
+        result = settled(Shadowed(), recipient)
+
+        assert (result.done, result.kept) == ([(PUSH.registration_id, Mark.EMAIL)], [])
+
+
+def test_shadow_mode_keeps_the_pace_and_the_quarantine_and_delivers_nothing() -> None:
+    bad = Quarantine(BEGAN, "BadDeviceToken", "compare the environment", LATER, 1, BEGAN)
+
+    (update,) = settled(Shadowed(), replace(ACTIVE, quarantine=bad)).updated
+
+    assert update == RegistrationUpdate(
+        PUSH.registration_id, {"email": SENT}, bad, LastOutcome.of(Shadowed()), last_push_at=None
+    )
+
+
+def test_a_test_push_that_was_held_back_has_no_answer() -> None:
+    assert settled(Shadowed(), push=replace(PUSH, mark=Mark.TEST)).tests == []
 
 
 def test_what_came_for_a_notice_during_its_push_does_not_wait() -> None:
@@ -116,25 +138,26 @@ def test_what_came_for_a_notice_during_its_push_does_not_wait() -> None:
     ("outcome", "mark", "how", "wakes"),
     [
         (Delivered(), GREW, {}, True),
+        (Shadowed(), GREW, {}, True),
         (BUSY, MARK, {"next_try_at": LATER}, False),
         (BUSY, MARK, {"next_try_at": NOW}, True),
         (BAD, MARK, {"next_try_at": LATER}, True),
     ],
 )
 def test_a_platform_is_woken_for_marks_due_before_the_next_try(
-    outcome: Outcome, mark: PendingMark, how: Mapping[str, Any], *, wakes: bool
+    outcome: PushEnd, mark: PendingMark, how: Mapping[str, Any], *, wakes: bool
 ) -> None:
     assert settled(outcome, mark=mark, **how).wake == ({Platform.APNS} if wakes else set())
 
 
 @pytest.mark.parametrize("outcome", EVERY_OUTCOME)
-def test_a_deleted_registration_changes_nothing(outcome: Outcome) -> None:
+def test_a_deleted_registration_changes_nothing(outcome: PushEnd) -> None:
     assert settle([Settlement(PUSH, outcome)], {}, {}, NOW, PACING) == Settled([], [], [], [], [], frozenset())
 
 
 @pytest.mark.parametrize("outcome", EVERY_OUTCOME)
 @pytest.mark.parametrize("mark", [None, replace(MARK, first_at=BEGAN + SECOND)])
-def test_a_mark_that_was_settled_meanwhile_stays_as_it_is(outcome: Outcome, mark: PendingMark | None) -> None:
+def test_a_mark_that_was_settled_meanwhile_stays_as_it_is(outcome: PushEnd, mark: PendingMark | None) -> None:
     result = settled(outcome, mark=mark)
 
     assert (result.done, result.kept) == ([], [])
@@ -147,7 +170,7 @@ TESTING = replace(PUSH, mark=Mark.TEST)
 
 
 def after_test(
-    outcome: Outcome, mark: PendingMark = MARK, recipient: Recipient = ACTIVE, now: datetime = NOW
+    outcome: PushEnd, mark: PendingMark = MARK, recipient: Recipient = ACTIVE, now: datetime = NOW
 ) -> Settled:
     return settled(outcome, recipient, mark, TESTING, now, next_try_at=LATER)
 
@@ -164,7 +187,7 @@ def after_test(
     ],
 )
 def test_the_answer_to_a_test_push_is_its_result(
-    outcome: Outcome, state: PushTestState, reason: str, channel: bool, tried_again: bool
+    outcome: PushEnd, state: PushTestState, reason: str, channel: bool, tried_again: bool
 ) -> None:
     result = after_test(outcome)
 
@@ -180,7 +203,7 @@ def test_a_test_push_is_tried_for_an_hour() -> None:
 
 
 @pytest.mark.parametrize("outcome", EVERY_OUTCOME)
-def test_a_push_for_an_earlier_test_or_token_says_nothing_about_the_latest(outcome: Outcome) -> None:
+def test_a_push_for_an_earlier_test_or_token_says_nothing_about_the_latest(outcome: PushEnd) -> None:
     fresh = replace(ACTIVE, device_token="fresh")
 
     if outcome is not GONE:
@@ -189,12 +212,12 @@ def test_a_push_for_an_earlier_test_or_token_says_nothing_about_the_latest(outco
 
 
 @pytest.mark.parametrize("outcome", EVERY_OUTCOME)
-def test_other_marks_have_no_results(outcome: Outcome) -> None:
+def test_other_marks_have_no_results(outcome: PushEnd) -> None:
     assert settled(outcome).tests == []
 
 
 @pytest.mark.parametrize(("outcome", "tried_again"), [(Delivered(), False), (BAD, False), (SICK, True), (BUSY, True)])
-def test_a_challenge_ends_with_its_refusal_and_waits_for_a_faulty_channel(outcome: Outcome, tried_again: bool) -> None:
+def test_a_challenge_ends_with_its_refusal_and_waits_for_a_faulty_channel(outcome: PushEnd, tried_again: bool) -> None:
     proving = replace(ACTIVE, state=RegistrationState.PROVING)
 
     result = settled(outcome, proving, push=replace(PUSH, mark=Mark.CHALLENGE), next_try_at=LATER)
@@ -227,7 +250,7 @@ def test_the_end_of_a_quarantine_wakes_the_platform_for_what_it_held_back() -> N
         *((outcome, {"environment": Environment.SANDBOX}) for outcome in (Delivered(), BAD)),
     ],
 )
-def test_a_token_replaced_during_the_push_gets_the_push_at_once(outcome: Outcome, other: dict[str, Any]) -> None:
+def test_a_token_replaced_during_the_push_gets_the_push_at_once(outcome: PushEnd, other: dict[str, Any]) -> None:
     quarantine = Quarantine(BEGAN, "BadDeviceToken", "look", NOW - SECOND)
     recipient = replace(ACTIVE, quarantine=quarantine, **other)
 
@@ -240,7 +263,7 @@ def test_a_token_replaced_during_the_push_gets_the_push_at_once(outcome: Outcome
 
 
 @pytest.mark.parametrize("outcome", [BUSY, SICK])
-def test_what_says_nothing_of_the_token_waits_whatever_the_token(outcome: Outcome) -> None:
+def test_what_says_nothing_of_the_token_waits_whatever_the_token(outcome: PushEnd) -> None:
     result = settled(outcome, replace(ACTIVE, device_token="fresh"), next_try_at=LATER)
 
     assert result.kept == [kept(due_at=LATER, attempts=4)]
@@ -293,7 +316,7 @@ def test_a_token_that_the_app_has_sent_again_since_the_push_was_claimed_is_still
     ],
 )
 def test_a_wiped_registration_gets_no_more_pushes_when_it_cannot_be_told(
-    outcome: Outcome, mark: Mark, now: datetime, *, forgotten: bool
+    outcome: PushEnd, mark: Mark, now: datetime, *, forgotten: bool
 ) -> None:
     result = settled(outcome, WIPED, push=replace(PUSH, mark=mark), now=now)
 
@@ -313,7 +336,7 @@ def test_a_wiped_registration_whose_token_is_refused_gets_no_quarantine_but_wait
 
 
 @pytest.mark.parametrize("outcome", EVERY_OUTCOME)
-def test_the_registration_notes_the_outcome(outcome: Outcome) -> None:
+def test_the_registration_notes_the_outcome(outcome: PushEnd) -> None:
     (update,) = settled(outcome).updated
 
     assert update.last_outcome == LastOutcome.of(outcome)
@@ -384,7 +407,7 @@ def test_a_refused_trial_ends_what_a_wrong_clock_noted() -> None:
 
 
 @pytest.mark.parametrize(("outcome", "ends"), [(Delivered(), True), (GONE, True), (BUSY, False), (SICK, False)])
-def test_a_push_that_shows_the_token_good_or_gone_ends_the_quarantine(outcome: Outcome, *, ends: bool) -> None:
+def test_a_push_that_shows_the_token_good_or_gone_ends_the_quarantine(outcome: PushEnd, *, ends: bool) -> None:
     before = Quarantine(BEGAN, "BadDeviceToken", "look", BEGAN, rechecks=5)
 
     (update,) = settled(outcome, replace(ACTIVE, quarantine=before)).updated
