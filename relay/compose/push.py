@@ -15,6 +15,7 @@ from relay.domain.model import DuePush, Platform
 from relay.domain.outcome import Outcome
 from relay.domain.pacing import Pacing
 from relay.domain.ports.outbox import Capacities, Capacity
+from relay.domain.shadow import Shadow
 from relay.push import key_files
 from relay.push.apns.sender import ApnsSender
 from relay.push.breaker import unbounded
@@ -24,7 +25,7 @@ from relay.push.egress.log import EgressLog, Limits, open_egress_log
 from relay.push.fcm.projects import Projects
 from relay.push.fcm.sender import FcmSender
 from relay.push.key_files import KeyFile
-from relay.push.shadow import Shadow, ShadowingSender
+from relay.push.shadow import ShadowingSender
 from relay.push.webpush.sender import WebPushSender
 from relay.push.webpush.services import Services
 from relay.settings import Settings

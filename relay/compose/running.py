@@ -20,6 +20,7 @@ from relay.domain.clock import Clock
 from relay.domain.errors import MigrationsPending
 from relay.domain.model import Platform, Role
 from relay.domain.ports.wakeups import Wakeups
+from relay.domain.shadow import Shadow
 from relay.domain.timeline import Timeline
 from relay.domain.unreadable import UnreadableRows
 from relay.http.admission import Admission
@@ -33,7 +34,6 @@ from relay.push.dispatch import Handovers
 from relay.push.egress.log import EgressLog
 from relay.push.fcm.projects import Projects
 from relay.push.key_files import KeyFile
-from relay.push.shadow import Shadow
 from relay.push.stats import PushStats
 from relay.push.webpush.services import Services
 from relay.security.sealing import derive_account

@@ -8,12 +8,12 @@ from typing import Final
 from relay.domain.clock import Clock
 from relay.domain.model import Environment, Platform
 from relay.domain.ports.ops import TokenLevel
+from relay.domain.shadow import Shadow
 from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import OK, Finding, Part, PartState
 from relay.push.apns.answers import BAD_DEVICE_TOKEN
 from relay.push.egress.log import ROOM, EgressState
 from relay.push.fcm.projects import Projects
-from relay.push.shadow import Shadow
 from relay.push.stats import Outage, PushStats
 from relay.push.webpush.services import Services
 

@@ -9,12 +9,12 @@ from typing import Final
 
 from relay.domain.model import AUTODISCOVER, Platform, Role
 from relay.domain.retention import Retention
+from relay.domain.shadow import PushMode
 from relay.http.addresses import Proxies
 from relay.http.hosts import overlap
 from relay.network.urls import is_loopback, secure_url
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
-from relay.push.shadow import PushMode
 from relay.settings.admin import admin_settings
 from relay.settings.apns import ApnsChecks
 from relay.settings.contents import missing

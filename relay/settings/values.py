@@ -12,12 +12,12 @@ from eas_watcher.machine.state import Policy
 from relay.admin.tokens import AdminToken
 from relay.domain.model import AUTODISCOVER, Platform, Role
 from relay.domain.retention import Retention
+from relay.domain.shadow import PushMode
 from relay.domain.tries import DEFAULT, TryLimits, share_directories
 from relay.domain.users import Accounts
 from relay.http.addresses import Proxies
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
-from relay.push.shadow import PushMode
 from relay.push.webpush.config import WebPushConfig
 from relay.registration.capabilities import OAuthFacts
 from relay.registration.enrolment import Enrolment

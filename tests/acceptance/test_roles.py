@@ -17,6 +17,8 @@ from relay.sandbox.certificates import make_apns_key
 from relay.sandbox.process import RelayProcess, open_relay
 from relay.store.privileges import ROLES, grants_sql
 from tests.acceptance.test_cli import relay
+from tests.acceptance.test_reload import reloaded, replace
+from tests.acceptance.test_shadow import dark, held_back, kinds, shadowed
 from tests.postgres import PostgresServer, running_postgres
 from tests.site import ANN, PASSWORD, Site, troubles
 from tests.waiting import SOON, until
@@ -193,3 +195,25 @@ async def test_a_process_says_what_it_may_do_too_much(site: Site, database: str,
     assert "its database user is a superuser; it can read the private sealing key" in part["reason"]
     assert "postgresql-grants.sql" in part["remedy"]
     assert log.count("this process may do more than its role needs") == 2
+
+
+@pytest.mark.slow
+async def test_the_push_role_goes_live_for_one_mail_server_after_the_other(
+    site: Site, database: str, ops_ports: dict[str, int]
+) -> None:
+    assert await migrate(site, database) == 0
+    make_sealing_keys(site)
+    dark(site, "live_servers = []")
+    async with AsyncExitStack() as stack:
+        roles = {role: await open_role(stack, site, role, database, port) for role, port in ops_ports.items()}
+        assert (await site.register(ANN, PASSWORD))[0] == 201
+        await site.held()
+        await held_back(site, roles["push"], 1)
+        assert kinds(site) == []
+
+        await site.held()
+        replace(site.sandbox.toml, "live_servers = []", 'live_servers = ["sandbox"]')
+        await reloaded(roles["push"])
+        site.deliver()
+        await until(lambda: kinds(site) == ["new-items"])
+        assert await shadowed(roles["push"]) == 1

@@ -20,7 +20,7 @@ from relay.domain.model import (
     RegistrationId,
     RegistrationState,
 )
-from relay.domain.outcome import Outcome
+from relay.domain.outcome import PushEnd
 from relay.domain.pacing import Pacing
 from relay.domain.ports.outbox import OutboxStore, Settlement
 from relay.domain.ports.registration import RegistrationStore
@@ -89,7 +89,7 @@ class OutboxSite(ABC):
         return [*claims.pushes]
 
     async def settle(
-        self, pushes: Sequence[DuePush], outcome: Outcome, now: datetime = NOW, next_try_at: datetime | None = None
+        self, pushes: Sequence[DuePush], outcome: PushEnd, now: datetime = NOW, next_try_at: datetime | None = None
     ) -> None:
         """Settle some pushes with the same outcome."""
         await self.outbox.settle([Settlement(push, outcome, next_try_at) for push in pushes], now)

@@ -65,6 +65,7 @@ def test_the_process_is_measured_without_any_database(bench: Bench) -> None:
     bench.servers["https://mail.example.com/eas"] = cut_admission()
     bench.apns.outcomes[OutcomeKind.DELIVERED] = 7
     bench.apns.lowered = 3
+    bench.apns.shadowed = 4
     bench.apns.in_flight = 8
     bench.apns.faults["x", Environment.SANDBOX] = ChannelFault("x", Environment.SANDBOX, "r", "m", NOON)
     bench.lag._lags.append(0.25)
@@ -95,6 +96,7 @@ def test_the_process_is_measured_without_any_database(bench: Bench) -> None:
         "relay_server_polled{url=https://mail.example.com/eas}": 0,
         "relay_pushes_total{outcome=delivered,provider=apns}": 7,
         "relay_pushes_lowered_total{provider=apns}": 3,
+        "relay_push_shadowed_total{provider=apns}": 4,
         "relay_pushes_in_flight{provider=apns}": 8,
         "relay_channel_faults{provider=apns}": 1,
         "relay_shards_leased{}": 256,

@@ -8,6 +8,7 @@ from eas_watcher.breaker import Failure
 from relay.domain.model import Environment, Platform
 from relay.domain.outcome import RetryLater
 from relay.domain.ports.ops import OutboxLevel, TokenLevel
+from relay.domain.shadow import PushMode, Shadow
 from relay.ops import push_checks
 from relay.ops.counts import CountsCache
 from relay.ops.health import OK, Finding, PartState
@@ -37,6 +38,19 @@ async def test_a_channel_fault_names_app_reason_and_remedy() -> None:
     assert finding.state is PartState.FAILED
     assert finding.reason == "cannot push to com.example.mail (sandbox): BadTopic"
     assert finding.remedy == "Check apns.topics."
+
+
+def test_health_says_which_pushes_shadow_mode_holds_back_and_is_well() -> None:
+    shadow = Shadow(PushMode(shadow=True, live_servers=frozenset({"main"})))
+    part = push_checks.push_mode(shadow)
+
+    finding = part.check()
+    assert (part.name, finding.state) == ("push mode", PartState.OK)
+    assert finding.reason.startswith("shadow: no push of new items leaves but for mail servers main;")
+    assert finding.remedy == "Set push.mode = live when phones shall get pushes."
+
+    shadow.follow(PushMode(), NOON)
+    assert part.check() == OK
 
 
 async def test_pushes_that_wait_long_degrade_their_provider_alone() -> None:

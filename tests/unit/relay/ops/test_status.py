@@ -180,6 +180,14 @@ def test_people_read_it() -> None:
     ]
 
 
+def test_shadow_mode_is_told_once_for_all_processes_that_have_it() -> None:
+    dark = (PartReading("push mode", PartState.OK, "14:00", "shadow: no push leaves", ""),)
+    said = lines(combine([replace(pushing(), parts=dark), replace(watching(), parts=dark)], {}, None), NOW, UTC)
+
+    assert [line for line in said if line.startswith("push mode")] == ["push mode     shadow: no push leaves"]
+    assert combine([pushing()], {}, None).push_mode == ""
+
+
 def test_people_read_what_is_not_known() -> None:
     told = lines(combine([replace(pushing(), samples={})], {}, None, "there is no database"), NOW, UTC)
 

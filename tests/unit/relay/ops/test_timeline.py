@@ -36,6 +36,10 @@ ACCEPTED: Final = seen(EventKind.PUSHED, 0.05, what="email", through="apns", res
         (seen("state", what="hibernating"), "state hibernating"),
         (ACCEPTED, "push for mail accepted by APNs [reg]"),
         (
+            seen("pushed", what="email", through="apns", result="shadowed"),
+            "push for mail not sent: push.mode is shadow",
+        ),
+        (
             seen("pushed", what="test", through="fcm", result="retry-later", code="http-503"),
             "test push not taken by FCM yet: http-503; it is tried again",
         ),

@@ -12,6 +12,7 @@ from eas_watcher.machine.state import Policy
 from eas_watcher.names import ProtocolVersion
 from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Platform, Role
+from relay.domain.shadow import PushMode
 from relay.http.addresses import Proxies
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
 from relay.push.fcm.config import FcmAccount, FcmConfig
@@ -628,3 +629,68 @@ def test_a_file_that_python_does_not_read_is_a_fault(site: Installation, value: 
     site.toml.write_text(f"a = {value}\n")
 
     assert site.faults() == [(str(site.toml), wrong)]
+
+
+def push_table(site: Installation, *keys: str) -> None:
+    site.configure("\n".join([GOOD, "[push]", *keys, ""]))
+
+
+def test_all_pushes_leave_unless_the_file_says_otherwise(site: Installation) -> None:
+    settings = site.load()
+
+    assert settings.push.mode == PushMode()
+    assert settings.warnings == ()
+
+
+def test_shadow_mode_is_a_warning(site: Installation) -> None:
+    push_table(site, 'mode = "shadow"', 'live_apps = ["com.example.mail"]', 'live_servers = ["main"]')
+    settings = site.load()
+
+    mode = PushMode(shadow=True, live_apps=frozenset({"com.example.mail"}), live_servers=frozenset({"main"}))
+    assert settings.push.mode == mode
+    [(key, noted, remedy)] = settings.warnings
+    assert (key, noted) == ("push.mode", f"is {mode.words}")
+    assert remedy == "Set it to live when phones shall get pushes."
+
+
+def test_a_role_that_does_not_push_has_no_such_warning(site: Installation) -> None:
+    push_table(site, 'mode = "shadow"')
+    environ = {"RELAY__DATABASE__URL": "postgresql://relay@localhost/relay"}
+
+    assert site.load(Role.WATCH, environ).warnings == ()
+    assert [key for key, _, _ in site.load(Role.PUSH, environ).warnings] == ["push.mode"]
+
+
+def test_apps_and_mail_servers_that_do_not_exist_cannot_be_live(site: Installation) -> None:
+    push_table(site, 'live_apps = ["com.example.other", "com.example.mail"]', 'live_servers = ["mian", "autodiscover"]')
+
+    with pytest.raises(SettingsInvalid) as refused:
+        site.load()
+    assert refused.value.faults == [
+        (
+            "push.live_apps",
+            "names com.example.other, which no provider is configured for",
+            "Name apps that stand in the tables of the providers.",
+        ),
+        (
+            "push.live_servers",
+            "names autodiscover, mian, which is no mail server here",
+            "Name mail servers as their tables do: main.",
+        ),
+    ]
+
+
+def test_a_push_role_without_the_tables_of_mail_servers_takes_their_names_unseen(site: Installation) -> None:
+    site.configure(GOOD.replace('[servers.main]\nurl = "https://mail.example.com"\ndomains = ["Example.com"]\n', ""))
+    push = '[push]\nmode = "shadow"\nlive_servers = ["branch"]\n\n[apns]'
+    site.replace("[apns]", push)
+    environ = {"RELAY__DATABASE__URL": "postgresql://relay@localhost/relay"}
+
+    assert site.load(Role.PUSH, environ).push.mode.live_servers == {"branch"}
+
+
+def test_a_mode_that_is_none_is_a_fault(site: Installation) -> None:
+    push_table(site, 'mode = "dark"')
+    with pytest.raises(SettingsInvalid) as refused:
+        site.load()
+    assert [key for key, _, _ in refused.value.faults] == ["push.mode"]
