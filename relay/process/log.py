@@ -1,14 +1,17 @@
-"""Formats log records as JSON or text, and hides secrets in the records of the relay and of all libraries.
+"""Writes log records as JSON, text or entries of the journal, and hides secrets, those in the records of libraries too.
 
 The formatter of the standard library is enough; structlog would load rich and pygments into every role (8 MB).
 """
 
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TextIO
+
+from relay.process import journal
 
 SECRET: Final = "<secret>"
 SECRET_NAME: Final = re.compile(r"password|passwd|secret|token|credential|authorization|cookie|api_?key", re.IGNORECASE)
@@ -19,6 +22,11 @@ SECRET_TEXT: Final = re.compile(
     re.IGNORECASE,
 )
 """Authorization headers in texts [RFC 9110 11.6.2]."""
+
+PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+"""Priorities of syslog by the least level of each; below all of them 7, debug [RFC 5424 6.2.1]."""
+IDENTIFIER: Final = "push-relay"
+"""What the journal shows before each message."""
 
 OWN: Final = frozenset({"event", "exception", "level", "logger", "timestamp"})
 """Names that every line has; a field of a record with such a name gets an underscore at its end."""
@@ -41,11 +49,22 @@ FLOORS: Final[Mapping[str, int]] = {
 """The lowest levels that libraries may log at; below, they print bodies, headers or parameters."""
 
 
-def configure(level: str, form: Literal["json", "text"], stream: TextIO) -> None:
-    """Write the log records of the whole process to `stream`, from `level` (e.g. "info") on."""
+def configure(
+    level: str,
+    form: Literal["json", "text", "journal"],
+    stream: TextIO,
+    environ: Mapping[str, str] = os.environ,
+    address: str = journal.SOCKET,
+) -> None:
+    """Write the log records of the whole process to `stream`, from `level` (e.g. "info") on.
+
+    With "journal" they are entries with fields, sent to the socket at `address`, if `environ` says that `stream` is the
+    journal; else JSON.
+    """
     least = logging.getLevelNamesMapping()[level.upper()]
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(make_formatter(form))
+    native = form == "journal" and journal.is_journal(stream, environ)
+    handler = _Journal(stream, address) if native else logging.StreamHandler(stream)
+    handler.setFormatter(_TextLines() if form == "text" else _JsonLines())
     handler.addFilter(_above_floor)
     root = logging.getLogger()
     root.handlers = [handler]
@@ -54,9 +73,37 @@ def configure(level: str, form: Literal["json", "text"], stream: TextIO) -> None
         logging.getLogger(name).setLevel(max(least, floor))
 
 
-def make_formatter(form: Literal["json", "text"]) -> logging.Formatter:
-    """Return a formatter: "json" makes one object per line with timestamp, level, logger, event and fields."""
-    return _JsonLines() if form == "json" else _TextLines()
+class _Journal(logging.StreamHandler[TextIO]):
+    """Sends entries with fields to the journal; one that it does not take now goes to the stream as a line."""
+
+    def __init__(self, stream: TextIO, address: str) -> None:
+        super().__init__(stream)
+        self._address = address
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            journal.send(journal.encode(_entry(_read(_PLAIN, record), record.levelno)), self._address)
+        except OSError:
+            super().emit(record)
+        except Exception:  # noqa: BLE001  # a record that cannot be written must not end what logs it, as in logging
+            self.handleError(record)
+
+
+def _entry(line: dict[str, Any], level: int) -> dict[str, Any]:
+    """Return the fields of an entry: those that everyone's entries have, and RELAY_... for each of a line."""
+    shown = {name: value for name, value in line.items() if name not in OWN}
+    traceback = f"\n{line['exception']}" if "exception" in line else ""
+    known = {
+        "MESSAGE": f"{line['event']}{_named(shown)}{traceback}",
+        "PRIORITY": next((priority for least, priority in PRIORITIES if level >= least), 7),
+        "SYSLOG_IDENTIFIER": IDENTIFIER,
+    }
+    # The journal has a time of its own, and the level is the priority.
+    return known | {f"RELAY_{name}": value for name, value in line.items() if name not in {"timestamp", "level"}}
+
+
+def _named(fields: Mapping[str, Any]) -> str:
+    return "".join(f" {name}={value!r}" for name, value in sorted(fields.items()))
 
 
 class _JsonLines(logging.Formatter):
@@ -69,8 +116,10 @@ class _TextLines(logging.Formatter):
         line = _read(self, record)
         exception = line.pop("exception", None)
         head = f"{line.pop('timestamp')} {line.pop('level').upper():<7} {line.pop('logger')}: {line.pop('event')}"
-        fields = "".join(f" {name}={value!r}" for name, value in sorted(line.items()))
-        return head + fields + (f"\n{exception}" if exception else "")
+        return head + _named(line) + (f"\n{exception}" if exception else "")
+
+
+_PLAIN: Final = logging.Formatter()
 
 
 def _read(formatter: logging.Formatter, record: logging.LogRecord) -> dict[str, Any]:

@@ -514,8 +514,12 @@ class LogSection(Section):
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least level that is logged: debug, info, warning or error"
     )
-    format: Literal["json", "text"] = Field(
-        default="json", description="json: one object per line, for collectors; text: for people"
+    format: Literal["json", "text", "journal"] = Field(
+        default="json",
+        description=(
+            "json: one object per line, for collectors; text: for people; journal: fields of systemd's journal, "
+            "and JSON where standard error is not the journal"
+        ),
     )
 
 

@@ -226,7 +226,7 @@ class LogSettings:
     """The lowest level that is logged, and the format of the lines."""
 
     level: Literal["debug", "info", "warning", "error"]
-    format: Literal["json", "text"]
+    format: Literal["json", "text", "journal"]
 
 
 @dataclass(frozen=True, slots=True)

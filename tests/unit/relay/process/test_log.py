@@ -1,8 +1,11 @@
 import io
 import json
 import logging
+import os
+import socket
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import pytest
 
@@ -154,3 +157,84 @@ def test_a_field_never_replaces_the_text_of_the_event(stream: io.StringIO) -> No
     (line,) = lines(stream)
     assert (line["event"], line["level"]) == ("watch stepped", "info")
     assert (line["event_"], line["level_"]) == ("Woken", 7)
+
+
+@pytest.fixture
+def stderr(tmp_path: Path) -> Iterator[TextIO]:
+    with (tmp_path / "stderr").open("w+") as stream:
+        yield stream
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "socket"))
+        sock.settimeout(5)
+        yield sock
+
+
+def to_journal(stderr: TextIO, tmp_path: Path) -> None:
+    found = os.fstat(stderr.fileno())
+    stream = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
+    configure("debug", "journal", stderr, stream, str(tmp_path / "socket"))
+
+
+def entry(journal: socket.socket) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in journal.recv(65536).decode().splitlines())
+
+
+def test_the_journal_gets_fields(stderr: TextIO, journal: socket.socket, tmp_path: Path) -> None:
+    to_journal(stderr, tmp_path)
+    log.warning("watch waits", extra={"reason": "unreachable", "status": 2, "event": "mine", "device_token": "canary"})
+
+    assert entry(journal) == {
+        "MESSAGE": "watch waits device_token='<secret>' event_='mine' reason='unreachable' status=2",
+        "PRIORITY": "4",
+        "SYSLOG_IDENTIFIER": "push-relay",
+        "RELAY_EVENT": "watch waits",
+        "RELAY_LOGGER": "relay.test",
+        "RELAY_REASON": "unreachable",
+        "RELAY_STATUS": "2",
+        "RELAY_EVENT_": "mine",
+        "RELAY_DEVICE_TOKEN": "<secret>",
+    }
+    assert Path(stderr.name).read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"), [("debug", 7), ("info", 6), ("warning", 4), ("error", 3), ("critical", 2)]
+)
+def test_the_journal_gets_the_priority_of_a_level(
+    stderr: TextIO, journal: socket.socket, tmp_path: Path, level: str, priority: int
+) -> None:
+    to_journal(stderr, tmp_path)
+    log.log(logging.getLevelNamesMapping()[level.upper()], "something")
+
+    assert entry(journal)["PRIORITY"] == str(priority)
+
+
+def test_the_journal_gets_a_traceback_with_the_message(stderr: TextIO, journal: socket.socket, tmp_path: Path) -> None:
+    to_journal(stderr, tmp_path)
+    try:
+        fail("Authorization: Basic dTpwYXNzd29yZA==")
+    except ValueError:
+        log.exception("lost")
+
+    received = journal.recv(65536).decode(errors="replace")
+    assert received.count("Traceback") == 2  # MESSAGE, for people; RELAY_EXCEPTION
+    assert "dTpwYXNzd29yZA" not in received
+
+
+def test_what_the_journal_does_not_take_is_written_as_a_line(stderr: TextIO, tmp_path: Path) -> None:
+    to_journal(stderr, tmp_path)
+    log.info("ping answered", extra={"status": 2, "password": "canary"})
+
+    line = json.loads(Path(stderr.name).read_text())
+    assert (line["event"], line["status"], line["password"]) == ("ping answered", 2, "<secret>")
+
+
+def test_where_standard_error_is_not_the_journal_it_gets_json(stream: io.StringIO) -> None:
+    configure("info", "journal", stream, {"JOURNAL_STREAM": "8:1"})
+    log.info("ping answered")
+
+    assert [line["event"] for line in lines(stream)] == ["ping answered"]
