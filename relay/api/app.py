@@ -25,6 +25,7 @@ from relay.http.addresses import Proxies
 from relay.http.listeners import hung_up
 from relay.registration.capabilities import Capabilities
 from relay.registration.errors import Busy, TooManyRequests
+from relay.registration.receipts import Receipts
 from relay.registration.registrations import Registrations
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class RegistrationApi:
     def __init__(
         self,
         service: Registrations,
+        receipts: Receipts,
         limits: Limits,
         tokens: Callable[[int], str],
         capabilities: Capabilities,
@@ -92,6 +94,7 @@ class RegistrationApi:
         )
         self._routes = Routes(
             service,
+            receipts,
             self._guard.gate(limits.reads),
             self._guard.gate(limits.writes),
             body_seconds=limits.body_seconds,

@@ -195,6 +195,7 @@ class CapabilitiesAnswer(Answer):
     modes: tuple[Mode, ...]
     languages: tuple[str, ...]
     enrolment: EnrolmentAnswer
+    receipts: bool = Field(description="true: pushes have an `id`, and the app may say that it showed them")
     server: ServerAnswer | None = Field(description="null: no server takes such a mailbox")
     limits: LimitsAnswer
 
@@ -234,6 +235,7 @@ def capabilities(
         enrolment=EnrolmentAnswer(
             alternatives=tuple(tuple(sorted(each)) for each in able.enrolment.alternatives), invitation=able.invites
         ),
+        receipts=able.receipts,
         server=None if found is None else _server(*found),
         limits=limits,
     ).json_document()

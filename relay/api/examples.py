@@ -19,7 +19,9 @@ WISH: Final[Json] = {
     "locale": "de-AT",
 }
 CHANGE: Final[Json] = {"device": {"token": "beef" * 16}, "credential": {"kind": "basic", "password": "..."}}
+PUSH_ID: Final = "UKsJm0KCaPoCc5G0AEIjcg"
 PROOF: Final[Json] = {"nonce": "o0Z3kqXb1vT9sWm2cYgRPA"}
+RECEIPTS: Final[Json] = {"receipts": [{"id": PUSH_ID, "seconds_ago": 0.4}]}
 REGISTRATION: Final[Json] = {
     "id": ID,
     "state": "active",
@@ -80,6 +82,7 @@ CAPABILITIES: Final[Json] = {
     "modes": ["alert", "background"],
     "languages": ["de", "en", "fr"],
     "enrolment": {"alternatives": [["key", "mtls"]], "invitation": False},
+    "receipts": True,
     "server": {
         "name": "head-office",
         "credentials": ["basic", "oauth"],

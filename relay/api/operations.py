@@ -20,7 +20,7 @@ from relay.api.documents import (
     WebPushAnswer,
     WithTestAnswer,
 )
-from relay.api.schema import ChangeBody, ProofBody, RegistrationBody
+from relay.api.schema import ChangeBody, ProofBody, ReceiptsBody, RegistrationBody
 from relay.registration.identity import LONGEST
 
 ID: Final = "[A-Za-z0-9_-]{1,54}"
@@ -231,6 +231,17 @@ OPERATIONS: Final = (
         ("not-active", "wrong-proof"),
         body=ProofBody,
         body_example=examples.PROOF,
+        secret=True,
+    ),
+    Operation(
+        "receipts",
+        "POST",
+        ONE + "/receipts",
+        "Say which pushes the app has shown",
+        (Reply(HTTPStatus.NO_CONTENT, "taken; ids that no push had are ignored"),),
+        ("gone",),
+        body=ReceiptsBody,
+        body_example=examples.RECEIPTS,
         secret=True,
     ),
     Operation(

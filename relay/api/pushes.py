@@ -1,11 +1,11 @@
 """The bodies of pushes as the app gets them, for the OpenAPI document: models, and examples from the templates."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from relay.api.examples import ID
+from relay.api.examples import ID, PUSH_ID
 from relay.domain.model import Mark, Mode, Platform
 from relay.domain.reasons import Cause
 from relay.push.payload import ApnsMessage, FcmMessage, Notice, WebPushMessage
@@ -32,6 +32,7 @@ class PushData(_Push):
     certain: bool | None = Field(default=None, description="false: only inferred, or maybe the mail server's fault")
     reason: Cause | None = Field(default=None, description="what an attention is about")
     nonce: str | None = Field(default=None, description="of a challenge: the app returns it as proof")
+    id: str | None = Field(default=None, max_length=64, description="of this push: the app returns it as a receipt")
 
 
 class ApnsAlert(_Push):
@@ -75,6 +76,7 @@ class FcmPush(_Push):
     certain: str | None = None
     reason: Cause | None = None
     nonce: str | None = None
+    id: str | None = None
 
 
 MODELS: Final[Mapping[Platform, type[BaseModel]]] = {
@@ -95,15 +97,19 @@ def bodies(platform: Platform) -> Iterator[tuple[str, Json]]:
         for mode in Mode:
             for certain in (True, False):
                 name = f"{mark.value}, {mode.value}{'' if certain else ', uncertain'}"
-                notice = Notice(mark, 3, certain, ID, mode, "en", nonce=NONCE if mark is Mark.CHALLENGE else "")
+                notice = Notice(mark, 3, certain, ID, mode, "en", **_of(mark))
                 yield name, _RENDER[platform](notice)
+    mode, certain = Mode.ALERT, True
     for cause in Cause:
         yield (
             f"attention, {cause.value}",
-            _RENDER[platform](
-                Notice(Mark.ATTENTION, 1, certain=True, registration_id=ID, mode=Mode.ALERT, locale="en", cause=cause)
-            ),
+            _RENDER[platform](Notice(Mark.ATTENTION, 1, certain, ID, mode, "en", cause, **_of(Mark.ATTENTION))),
         )
+
+
+def _of(mark: Mark) -> dict[str, Any]:
+    """Return what only a challenge has, or only other pushes."""
+    return {"nonce": NONCE} if mark is Mark.CHALLENGE else {"id": PUSH_ID}
 
 
 def examples(platform: Platform) -> dict[str, Json]:

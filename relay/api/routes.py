@@ -22,12 +22,13 @@ from relay.api.guard import Gate
 from relay.api.openapi import document, written
 from relay.api.operations import COLLECTION, ID, MAILBOX, OPERATIONS, SERVER, Query
 from relay.api.problems import KINDS, BrokenBody, NotJson, TooSlow, UnknownEncoding
-from relay.api.schema import Body, ChangeBody, ProofBody, RegistrationBody, parse
+from relay.api.schema import Body, ChangeBody, ProofBody, ReceiptsBody, RegistrationBody, parse
 from relay.domain.model import RegistrationId, RegistrationState
 from relay.http.kinds import ENCODINGS
 from relay.registration.capabilities import Capabilities
 from relay.registration.enrolment import Shown
 from relay.registration.errors import EnrolmentRefused, InvalidRequest, NoSecret, NotAuthorized
+from relay.registration.receipts import Receipts
 from relay.registration.registrations import CHALLENGE_PAUSE, Registrations
 from relay.registration.secret import Access
 from relay.security.client_names import user_names
@@ -74,6 +75,7 @@ class Routes:
     def __init__(
         self,
         service: Registrations,
+        receipts: Receipts,
         reads: Gate,
         writes: Gate,
         *,
@@ -84,6 +86,7 @@ class Routes:
         self.terms = terms
         """What holds for the next request."""
         self._service = service
+        self._receipts = receipts
         self._reads = reads
         self._writes = writes
         self._body_seconds = body_seconds
@@ -98,6 +101,7 @@ class Routes:
             "remove": self.remove,
             "challenge": self.challenge,
             "prove": self.prove,
+            "receipts": self.receipts,
             "test_push": self.test_push,
             "push_test": self.push_test,
             "webpush": self.webpush,
@@ -177,6 +181,16 @@ class Routes:
         with self._writes.passing():
             view = await self._service.prove(access, body.nonce)
         return web.json_response(documents.registration(view))
+
+    async def receipts(self, request: web.Request) -> web.Response:
+        """Answer 204; 404 while the relay takes no receipts."""
+        access = _access(request)
+        body = await self._read(request, ReceiptsBody)
+        if not self.terms.capabilities.receipts:
+            raise web.HTTPNotFound
+        with self._reads.passing():
+            await self._receipts.take(access, body.shown())
+        return web.Response(status=HTTPStatus.NO_CONTENT)
 
     async def test_push(self, request: web.Request) -> web.Response:
         """Answer 202 with the registration and the test push."""

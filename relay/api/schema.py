@@ -24,6 +24,9 @@ from eas_watcher.names import CollectionClass
 from relay.api.faults import NAME, VISIBLE, Strict, complaint, misread
 from relay.domain.fcm_device import FcmDevice, FcmDeviceInvalid
 from relay.domain.model import Environment, Mode, Platform, RegistrationChange
+from relay.domain.receipts import LONGEST as LONGEST_RECEIPT
+from relay.domain.receipts import MOST as MOST_RECEIPTS
+from relay.domain.receipts import OLDEST as OLDEST_RECEIPT
 from relay.domain.subscription import Subscription, SubscriptionInvalid, read_auth, read_endpoint, read_p256dh
 from relay.registration.errors import InvalidRequest
 from relay.registration.identity import LONGEST
@@ -375,7 +378,24 @@ class ProofBody(Strict):
     nonce: Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
-Body = TypeVar("Body", RegistrationBody, ChangeBody, ProofBody)
+class ReceiptBody(Strict):
+    """One push that the app showed."""
+
+    id: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_RECEIPT)]
+    seconds_ago: Annotated[float, Field(ge=0, le=OLDEST_RECEIPT.total_seconds(), allow_inf_nan=False)]
+
+
+class ReceiptsBody(Strict):
+    """The body of POST /v1/registrations/{id}/receipts."""
+
+    receipts: Annotated[tuple[ReceiptBody, ...], Field(min_length=1, max_length=MOST_RECEIPTS)]
+
+    def shown(self) -> list[tuple[str, float]]:
+        """Return the ids of pushes, each with the seconds since the app showed it."""
+        return [(each.id, each.seconds_ago) for each in self.receipts]
+
+
+Body = TypeVar("Body", RegistrationBody, ChangeBody, ProofBody, ReceiptsBody)
 
 
 def parse(model: type[Body], body: bytes) -> Body:

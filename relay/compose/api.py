@@ -22,6 +22,7 @@ from relay.registration.certificate_process import CertificateProcess
 from relay.registration.credentials import CertificateReader, Logins
 from relay.registration.expiry import sweep_forever
 from relay.registration.identity import ServerDirectory
+from relay.registration.receipts import Receipts
 from relay.registration.registrations import Registrations, Rules
 from relay.registration.verdicts import VerdictWaiter
 from relay.settings import Settings
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 CONNECTIONS_PER_SECOND: Final = 100.0
 """TLS handshakes that begin in a second, some 1 ms of the loop's time each: a tenth of it."""
 CONNECTIONS_AT_ONCE: Final = 20.0  # of these, after a pause
+TABLES: Final = ("api", "servers", "autodiscover", "apns", "fcm", "webpush", "push", "registrations", "timeline")
+"""The tables of relay.toml that it takes something of."""
 OF_CERTIFICATES: Final = ("api.certificate_file", "api.key_file", "api.client_ca_file")
 OF_CLIENTS: Final = ("api.client_ca_file", "api.enrolment")
 """Settings whose change ends the connections of clients: these have shown their certificate when they connected."""
@@ -62,6 +65,7 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
     )
     served = RegistrationApi(
         service,
+        Receipts(service.view, now, running.timeline, running.receipts),
         _limits(api),
         secrets.token_urlsafe,
         _capabilities(settings),
@@ -105,7 +109,7 @@ class _Taker:
 
     async def prepare(self, settings: Settings, changes: Changes) -> Take | None:
         api = required(settings.api)
-        if not changes.touch("api", "servers", "autodiscover", "apns", "fcm", "webpush", "registrations", "timeline"):
+        if not changes.touch(*TABLES):
             return None
         tls = self.door.tls
         if any(key in OF_CERTIFICATES for key in changes.live):
@@ -159,6 +163,7 @@ def _capabilities(settings: Settings) -> Capabilities:
         {name: ServerFacts(server.credentials, server.oauth_facts) for name, server in settings.servers.items()},
         api.enrolment,
         invites=api.invitations is not None,
+        receipts=settings.push.receipts,
     )
 
 

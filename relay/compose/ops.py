@@ -60,6 +60,7 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
         connections=running.connections,
         servers=lambda: [] if running.admissions is None else running.admissions.items(),
         push=running.pushes,
+        receipts=None if settings.api is None else running.receipts,
         fcm_projects=lambda: running.fcm_projects,
         egress=running.egress,
         certificates=certificates,

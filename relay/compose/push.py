@@ -215,27 +215,27 @@ class _Provider:
 def _config(platform: Platform, settings: Settings) -> object:
     match platform:
         case Platform.APNS:
-            return settings.apns
+            return settings.apns, settings.push.receipts
         case Platform.FCM:
-            return settings.fcm
+            return settings.fcm, settings.push.receipts
         case Platform.WEBPUSH:
-            return settings.webpush.sender
+            return settings.webpush.sender, settings.push.receipts
 
 
 def _build(platform: Platform, settings: Settings, running: Running, egress: EgressLog) -> _Built | None:
     """Build the sender of a provider; None if it is not configured. Raises OSError, ValueError."""
-    now, random = running.now, running.random
+    now, random, receipts = running.now, running.random, settings.push.receipts
     match platform:
         case Platform.APNS if settings.apns is not None:
-            apns = ApnsSender(settings.apns, egress, now, random)
+            apns = ApnsSender(settings.apns, egress, now, random, receipts=receipts)
             return _Built(apns, settings.apns.in_flight, apns.key_files)
         case Platform.FCM if settings.fcm is not None:
-            fcm = FcmSender(settings.fcm, now, random, egress, running.clocks)
+            fcm = FcmSender(settings.fcm, now, random, egress, running.clocks, receipts=receipts)
             in_flight, projects = settings.fcm.in_flight, fcm.projects
             return _Built(fcm, in_flight, fcm.key_files, projects.capacities, projects=projects)
         case Platform.WEBPUSH if settings.webpush.sender is not None:
             config = settings.webpush.sender
-            webpush = WebPushSender(config, now, random, egress, running.clocks)
+            webpush = WebPushSender(config, now, random, egress, running.clocks, receipts=receipts)
             services = webpush.services
             return _Built(webpush, config.in_flight, [webpush.key_file], services.capacities, services)
         case _:

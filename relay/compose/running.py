@@ -36,6 +36,7 @@ from relay.push.fcm.projects import Projects
 from relay.push.key_files import KeyFile
 from relay.push.stats import PushStats
 from relay.push.webpush.services import Services
+from relay.registration.receipts import ReceiptStats
 from relay.security.sealing import derive_account
 from relay.settings import Settings
 from relay.settings.changes import Changes
@@ -101,6 +102,8 @@ class Running:
     """The connections of the listeners, "api" and "ops"."""
     refused_requests: Counter[str] = field(default_factory=Counter)
     """Requests to the API that were refused because too many came, by the code of the problem."""
+    receipts: ReceiptStats = field(default_factory=ReceiptStats)
+    """What apps have shown."""
     egress: EgressLog | None = None
     shadow: Shadow | None = None
     """Which pushes leave."""

@@ -11,6 +11,7 @@ from functools import partial
 from random import Random
 from typing import Any, Final
 
+from eas_watcher.names import MailboxId
 from eas_watcher.own_thread import in_own_thread
 from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.tools.probe.finding import Grade
@@ -268,4 +269,5 @@ def _push(platform: Platform, app: str, environment: Environment, device_token: 
         token_since=now(),
         mode=Mode.ALERT,
         locale="en",
+        mailbox_id=MailboxId(NOBODY),
     )

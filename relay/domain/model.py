@@ -354,6 +354,7 @@ class DuePush:
     token_since: datetime
     mode: Mode
     locale: str
+    mailbox_id: MailboxId
     cause: Cause | None = None
     """What an `attention` is about; None: unknown, or another mark."""
     nonce: str = field(default="", repr=False)

@@ -17,6 +17,7 @@ from relay.domain.clock import Clock
 from relay.domain.model import DuePush, Registration, RegistrationChange, RegistrationId, RegistrationView
 from relay.domain.outcome import Delivered, OutcomeKind, PushEnd, Reach, Refused, RetryLater, Shadowed
 from relay.domain.reasons import write_reason
+from relay.domain.receipts import Receipt
 
 HELD: Final = 10_000
 """Events that wait in memory to be written; more of them are dropped and counted."""
@@ -47,6 +48,8 @@ class EventKind(StrEnum):
     """The provider answered a push, or shadow mode held it back: `what` is its mark, `through` the platform, `result`
     the kind of the answer, or CHANNEL if it concerns all phones of the app; `code` is its reason, `count` the number of
     items."""
+    SHOWN = "shown"
+    """An app showed a push, at its moment: `what` is the mark, `through` the platform, `code` the id of the push."""
     REGISTERED = "registered"
     """An app registered: `through` is its platform, `result` the mail server's verdict."""
     DENIED = "denied"
@@ -136,8 +139,8 @@ class Timeline:
         """Return one that drops everything."""
         return cls(_no_clock, on=False)
 
-    def note(self, event: Event, count: int = 1) -> None:
-        """Add an event."""
+    def note(self, event: Event, count: int = 1, at: datetime | None = None) -> None:
+        """Add an event that happened at a moment; None: now."""
         if not self.on:
             return
         known = self._waiting.get(event)
@@ -149,7 +152,7 @@ class Timeline:
             return
         now = self._clock()
         if self._may_keep(event, now):
-            self._waiting[event] = (now, count)
+            self._waiting[event] = (at or now, count)
 
     def take(self) -> list[Happening]:
         """Return what was gathered, and forget it."""
@@ -224,6 +227,11 @@ class Timeline:
             code=reason,
         )
         self.note(event, push.count)
+
+    def shown(self, own: Registration, receipt: Receipt) -> None:
+        """Note that an app showed a push."""
+        event = Event(EventKind.SHOWN, own.mailbox_id, own.id, what=receipt.push.mark.value)
+        self.note(event._replace(through=own.platform.value, code=receipt.push.text), at=receipt.shown_at)
 
     def registered(self, view: RegistrationView, verdict: str, account: str) -> None:
         """Note that an app registered."""

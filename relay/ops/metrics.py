@@ -27,11 +27,14 @@ from relay.ops.mail_server import Used
 from relay.push.egress.log import EgressState
 from relay.push.fcm.projects import Projects
 from relay.push.stats import PushStats
+from relay.registration.receipts import ReceiptStats
 from relay.security.certificates import read_expiry
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
 """Seconds until the provider accepted a push: the goal is about one second, an outage lasts hours."""
+SHOWN_BUCKETS: Final = (*BUCKETS[2:], 28_800.0, 86_400.0)
+"""Seconds until an app showed a push: a phone that is off overnight gets it in the morning."""
 SERVER_STATES: Final = {"serving": 0, "starting": 1, "returning": 1, "away": 2}
 SEVERITY: Final = {PartState.OK: 0, PartState.DEGRADED: 1, PartState.FAILED: 2}
 
@@ -63,6 +66,7 @@ class Metrics:
         connections: Mapping[str, Used] = MappingProxyType({}),
         configuration: Configuration | None = None,
         fcm_projects: Callable[[], Projects | None] = lambda: None,
+        receipts: ReceiptStats | None = None,
     ) -> None:
         """Set up with what is measured; for a role without watches or pushes these are empty.
 
@@ -70,8 +74,9 @@ class Metrics:
         to them with their URLs, `connections` what returns those to each by its URL, `shards` the number of leases
         held; `certificates` are those that the relay shows to others, by their keys in relay.toml, `listeners` the
         connections of clients by the name of their listener, `refused` the requests that the API refused because too
-        many came, by problem code, `fcm_projects` returns the Firebase projects. Sets the hook `on_accepted` of every
-        PushStats in `push`.
+        many came, by problem code, `fcm_projects` returns the Firebase projects, `receipts` is what apps have shown,
+        None for a role that they do not talk to. Sets the hook `on_accepted` of every PushStats in `push`, and
+        `on_shown` of `receipts`.
         """
         self._clock = clock
         self._registry = CollectorRegistry()
@@ -105,8 +110,20 @@ class Metrics:
                 connections,
                 configuration,
                 fcm_projects,
+                receipts,
             )
         )
+        self._shown = Histogram(
+            "relay_change_to_shown_seconds",
+            "Time from the first change that a push reports until an app showed it, as its receipt says.",
+            ["provider"],
+            buckets=SHOWN_BUCKETS,
+            registry=None if receipts is None else self._registry,
+        )
+        if receipts is not None:
+            for each in Platform:
+                self._shown.labels(each.value)
+            receipts.on_shown = self.on_shown
         ProcessCollector(registry=self._registry)
         for platform, stats in push.items():
             self._accepted.labels(platform.value)
@@ -116,6 +133,10 @@ class Metrics:
         """Measure a push that its provider has just accepted."""
         waited = (self._clock() - push.first_at).total_seconds()
         self._accepted.labels(push.platform.value).observe(max(0.0, waited))
+
+    def on_shown(self, platform: Platform, seconds: float) -> None:
+        """Measure a push that an app has shown."""
+        self._shown.labels(platform.value).observe(seconds)
 
     def render(self) -> bytes:
         """Return all metrics in the text format of Prometheus, version 0.0.4."""
@@ -145,7 +166,9 @@ class _RelayCollector(Collector):
         connections: Mapping[str, Used],
         configuration: Configuration | None,
         fcm_projects: Callable[[], Projects | None],
+        receipts: ReceiptStats | None,
     ) -> None:
+        self._receipts = receipts
         self._fcm_projects = fcm_projects
         self._egress = egress
         self._configuration = configuration
@@ -188,6 +211,11 @@ class _RelayCollector(Collector):
         yield from self._listening()
         yield from self._watching()
         yield from self._pushing()
+        if self._receipts is not None:
+            receipts = CounterMetricFamily("relay_push_receipts", "Pushes that apps have shown.", labels=["provider"])
+            for platform in Platform:
+                receipts.add_metric([platform.value], self._receipts.taken[platform])
+            yield receipts
         if self._egress is not None:
             yield from self._logging(self._egress)
         if self._configuration is not None:

@@ -8,10 +8,13 @@ from eas_watcher.machine.memory import WatchState
 from relay.domain.model import Ending, Mark
 from relay.domain.outcome import OutcomeKind
 from relay.domain.reasons import read_reason, row_of
+from relay.domain.receipts import read_noticed_at
 from relay.domain.timeline import CHANNEL, UNCERTAIN, Denial, EventKind, Happening
 
 AROUND: Final = timedelta(minutes=10)
 """How far from a moment events are shown, and a push may come after what it reports."""
+_COMMITTING: Final = timedelta(seconds=10)
+"""A change is in the timeline once it is committed, so long after its mark has the moment."""
 SHOWN: Final = 20
 """Events that people see unless they ask for a moment."""
 
@@ -83,9 +86,21 @@ def _state(happening: Happening) -> str:
 
 def _answer(happening: Happening) -> str:
     own = happening.event
-    push = _PUSHES.get(own.what) or f"push for {_ITEMS.get(own.what, own.what)}"
     answer = _ANSWERS.get(own.result, f"{own.result} by {{provider}}{{because}}")
-    return f"{push} {answer.format(provider=_provider(happening), because=f': {own.code}' if own.code else '')}"
+    because = f": {own.code}" if own.code else ""
+    return f"{_push(happening)} {answer.format(provider=_provider(happening), because=because)}"
+
+
+def _push(happening: Happening) -> str:
+    what = happening.event.what
+    return _PUSHES.get(what) or f"push for {_ITEMS.get(what, what)}"
+
+
+def _shown(happening: Happening) -> str:
+    noticed_at = read_noticed_at(happening.event.code)
+    seconds = 0.0 if noticed_at is None else (happening.at - noticed_at).total_seconds()
+    after = "" if noticed_at is None else f", {seconds:.1f} s after the relay noticed the change"
+    return f"{_push(happening)} shown by the app{after}"
 
 
 def _registered(happening: Happening) -> str:
@@ -122,6 +137,7 @@ _WORDS: Final[Mapping[str, Callable[[Happening], str]]] = {
     EventKind.NOTICED: _noticed,
     EventKind.STATE: _state,
     EventKind.PUSHED: _answer,
+    EventKind.SHOWN: _shown,
     EventKind.REGISTERED: _registered,
     EventKind.DENIED: _denied,
     EventKind.ACCEPTED: _always("the mail server accepted the credential"),
@@ -224,10 +240,20 @@ def verdict(happenings: Sequence[Happening], at: datetime, zone: tzinfo | None =
     accepted = [each for each in answers if each.event.result == OutcomeKind.DELIVERED.value]
     if accepted:
         seconds = (accepted[0].at - first.at).total_seconds()
-        return f"{told}; {words(accepted[0])} {seconds:.0f} s later."
+        shown = [each for each in happenings if _reports(each, first, accepted[-1].at)]
+        told = f"{told}; {words(accepted[0])} {seconds:.0f} s later"
+        return f"{told}; {words(shown[0])}." if shown else f"{told}."
     if answers:
         return f"{told}; {words(answers[-1])}."
     return f"{told}; no push had an answer within {minutes} minutes."
+
+
+def _reports(shown: Happening, noticed: Happening, accepted_at: datetime) -> bool:
+    """Return True if an app showed a push for a change, which it was sent until a moment."""
+    if (shown.event.kind, shown.event.what) != (EventKind.SHOWN, noticed.event.what):
+        return False
+    noticed_at = read_noticed_at(shown.event.code)
+    return noticed_at is not None and noticed.at - _COMMITTING <= noticed_at <= accepted_at
 
 
 def _last(happenings: Sequence[Happening], kind: EventKind, at: datetime) -> Happening | None:

@@ -1,8 +1,8 @@
 """The fixed templates of pushes: everything that may ever leave the company, and nothing else.
 
 A body is made from a `Notice` only, and a notice has no field that could hold mail data: a mark, a count, whether it is
-certain, one word of a closed list, the opaque registration id, a random nonce, the mode and a locale. Senders get a
-message made of a notice; there is no way to pass a body.
+certain, one word of a closed list, the opaque registration id, a random nonce, an opaque id,
+the mode and a locale. Senders get a message made of a notice; there is no way to pass a body.
 """
 
 import json
@@ -16,6 +16,7 @@ from typing import Final, Literal, NamedTuple
 
 from relay.domain.model import OWN_TEXTS, DuePush, Mark, Mode, RegistrationId
 from relay.domain.reasons import Cause
+from relay.domain.receipts import A_SEALED_ID, PushId
 
 FALLBACK: Final = "en"
 
@@ -102,6 +103,8 @@ _SOME_ID: Final = "a-registration-id-that-no-text-contains"
 _COUNT: Final = '"count": '
 SOME_NONCE: Final = "any-nonce-of-22-bytes_"
 """Stands for the nonce in templates that are kept."""
+SOME_PUSH: Final = "any-push-of-22-letters"
+"""Stands for the id of the push there."""
 
 COLLAPSE: Final = {"new-items": "items", "attention": "attention"}
 """The ends of FCM's collapse keys."""
@@ -129,21 +132,29 @@ class Notice:
     """What an `attention` is about."""
     nonce: str = field(default="", repr=False)
     """What the app returns to a `challenge`: random, so it says nothing."""
+    id: str = ""
+    """What the app returns when it has shown the push: opaque, so it says nothing; empty: it returns nothing."""
 
     def __post_init__(self) -> None:
         if (self.mark is Mark.CHALLENGE) is not (A_NONCE.fullmatch(self.nonce) is not None):
             raise ValueError("a challenge has a nonce of 16 bytes, and nothing else has one")
         if self.cause is not None and self.mark is not Mark.ATTENTION:
             raise ValueError("only an attention has a cause")
+        if self.id and (self.mark is Mark.CHALLENGE or not A_SEALED_ID.fullmatch(self.id)):
+            raise ValueError("the id of a push has 16 bytes, and a challenge has none")
         if not OPAQUE_ID.fullmatch(self.registration_id):
             raise ValueError("a registration id has 1 to 54 letters, digits, - or _")
 
     @classmethod
-    def of(cls, push: DuePush) -> "Notice":
-        """Return what of a due push may leave the company."""
+    def of(cls, push: DuePush, *, receipt: bool = False) -> "Notice":
+        """Return what of a due push may leave the company; with its id if the app may send a `receipt`."""
         cause = push.cause if push.mark is Mark.ATTENTION else None
         nonce = push.nonce if push.mark is Mark.CHALLENGE else ""
-        return cls(push.mark, push.count, push.certain, push.registration_id, push.mode, push.locale, cause, nonce)
+        id_ = ""
+        if receipt and push.mark is not Mark.CHALLENGE:
+            own = PushId.of(push.mark, push.first_at, push.generation)
+            id_ = own.seal(push.mailbox_id, push.registration_id)
+        return cls(push.mark, push.count, push.certain, push.registration_id, push.mode, push.locale, cause, nonce, id_)
 
     @property
     def kind(self) -> Kind:
@@ -199,9 +210,13 @@ class ApnsMessage:
     def __init__(self, notice: Notice) -> None:
         self.notice = notice
         nonce = SOME_NONCE if notice.nonce else ""
-        self.shape = _apns_shape(notice.mark, notice.certain, notice.mode, notice.locale, notice.cause, nonce)
+        id_ = SOME_PUSH if notice.id else ""
+        self.shape = _apns_shape(notice.mark, notice.certain, notice.mode, notice.locale, notice.cause, nonce, id_)
         """What this message shares with others."""
         before, between, after, *_ = self.shape
+        if id_:
+            between = between.replace(id_, notice.id)
+            after = None if after is None else after.replace(id_, notice.id)
         count = "" if after is None else f"{_clip(notice.count)}{after}"
         between = between.replace(SOME_NONCE, notice.nonce) if nonce else between
         self.rendered = f"{before}{notice.registration_id}{between}{count}"
@@ -266,9 +281,11 @@ def former_fcm(notice: Notice) -> dict[str, str]:
 
 
 @lru_cache(SHAPES)
-def _apns_shape(mark: Mark, certain: bool, mode: Mode, locale: str, cause: Cause | None, nonce: str) -> ApnsShape:
+def _apns_shape(
+    mark: Mark, certain: bool, mode: Mode, locale: str, cause: Cause | None, nonce: str, id_: str
+) -> ApnsShape:
     """Render one body and cut it where others differ. An id needs no escapes in JSON, whichever it is."""
-    notice = Notice(mark, 1, certain, RegistrationId(_SOME_ID), mode, locale, cause, nonce)
+    notice = Notice(mark, 1, certain, RegistrationId(_SOME_ID), mode, locale, cause, nonce, id_)
     before, _, rest = json.dumps(_apns_body(notice), ensure_ascii=False).partition(_SOME_ID)
     between, counted, after = rest.partition(_COUNT)
     rest_after = after.removeprefix("1") if counted else None
@@ -308,6 +325,8 @@ class FcmMessage:
             data["reason"] = notice.cause.value
         if notice.nonce:
             data["nonce"] = notice.nonce
+        if notice.id:
+            data["id"] = notice.id
         return data
 
     @property
@@ -367,6 +386,8 @@ def _data(notice: Notice) -> dict[str, object]:
         data["reason"] = notice.cause.value
     if notice.nonce:
         data["nonce"] = notice.nonce
+    if notice.id:
+        data["id"] = notice.id
     return data
 
 

@@ -43,6 +43,8 @@ class Capabilities:
     enrolment: Enrolment = field(default_factory=Enrolment)
     invites: bool = False
     """True if a registration needs an invitation of its user."""
+    receipts: bool = True
+    """True if pushes have ids by which apps may say that they showed them."""
 
     def server_of(self, mailbox: str | None, name: str | None) -> tuple[str, ServerFacts] | None:
         """Return the server that a registration of this mailbox would go to; None: no server takes it.

@@ -126,7 +126,9 @@ class Checks:
             fcm=self._fcm(fcm, fcm_checks),
             webpush=webpush,
             apps=MappingProxyType(apps),
-            push=PushSettings(push.coalesce_seconds, push.expire_hours * HOUR, push.jitter_seconds, mode),
+            push=PushSettings(
+                push.coalesce_seconds, push.expire_hours * HOUR, push.jitter_seconds, mode, push.receipts
+            ),
             wiped_needs_administrator=registrations.wiped_needs_administrator,
             retention=Retention(
                 timedelta(days=registrations.retain_tombstone_days),

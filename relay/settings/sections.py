@@ -445,6 +445,10 @@ class PushSection(Section):
         le=JITTER_MOST,
         description="seconds within which a push leaves at a random moment, 0 to 300; 0: at once",
     )
+    receipts: bool = Field(
+        default=True,
+        description="pushes have ids, by which apps may say that they showed them; false: they have none",
+    )
 
 
 class RegistrationsSection(Section):

@@ -177,6 +177,8 @@ class PushSettings:
     expire: float
     jitter: float
     mode: PushMode
+    receipts: bool = True
+    """Whether apps may say that they showed a push."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,7 @@ class Addressee(NamedTuple):
     token_since: datetime
     mode: Mode
     locale: str
+    mailbox_id: MailboxId
     pushed: Mapping[str, float]
     active: bool
     """Whether it gets pushes: it is active, and no administrator paused its mailbox."""
@@ -168,6 +169,7 @@ def _read_addressee(row: AnyRow) -> Addressee:
         row.token_since,
         Mode(row.mode),
         row.locale,
+        MailboxId(row.mailbox_id),
         read_pushed(row.pushed),
         row.state == RegistrationState.ACTIVE.value and not row.paused,
         row.recheck_at is not None,
@@ -246,6 +248,7 @@ def _new_push(mark: NewMark, to: Addressee, now: datetime) -> NewPush:
         token_since=to.token_since,
         mode=to.mode,
         locale=to.locale,
+        mailbox_id=to.mailbox_id,
         cause=read_cause(mark.cause),
     )
     return NewPush(push, None if seconds is None else datetime.fromtimestamp(seconds, UTC), to.quarantined)

@@ -151,6 +151,7 @@ DUE: Final = (
     registration.c.token_since,
     registration.c.mode,
     registration.c.locale,
+    registration.c.mailbox_id,
     outbox.c.cause,
     outbox.c.paced,
     registration.c.pushed,
@@ -392,6 +393,7 @@ def read_due(row: AnyRow) -> DueMark:
         token_since=row.token_since,
         mode=_MODES.get(row.mode) or Mode(row.mode),
         locale=row.locale,
+        mailbox_id=row.mailbox_id,
         cause=read_cause(row.cause),
     )
     seconds = read_pushed(row.pushed).get(push.mark.value)

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 from push_relay_client import Refused, WebPush
+from push_relay_client.push import read_push_id
 
 from relay.cli.audit import audit
+from relay.domain.receipts import A_SEALED_ID
 from relay.push.webpush.vapid import public_key
 from relay.sandbox.installation import APP
 from tests.acceptance.test_cli import relay
 from tests.installation import Installation
-from tests.site import Site, identity_of
+from tests.site import ANN, Site, identity_of
 from tests.waiting import SOON, until
 
 
@@ -29,8 +31,19 @@ async def test_a_phone_subscribes_registers_and_reads_what_came(site: Site) -> N
 
         assert push.status == 201
         read = json.loads(webpush.messages[0])
+        id_ = read_push_id(read)
+        assert A_SEALED_ID.fullmatch(read.pop("id"))
         assert read == {"v": 1, "registration": made["id"], "kind": "new-items", "class": "email", "count": 1}
         client, identity = site.client, identity_of(made)
+        assert id_ is not None
+        await client.shown(identity, {id_: 0.01, "of-another-registration": 1})
+        assert 'relay_push_receipts_total{provider="webpush"} 1.0' in await process.metrics()
+
+        async def explained() -> bool:
+            said = await relay("explain", ANN, "--config", str(site.sandbox.toml), environ=dict(site.environ))
+            return "push for mail shown by the app, 0." in said.out
+
+        await until(explained)
 
         async def outcome() -> tuple[str, str | None]:
             seen = await client.get(identity)

@@ -46,6 +46,7 @@ async def test_a_claimed_mark_carries_all_that_its_push_needs(site: OutboxSite) 
             token_since=NOW,
             mode=Mode.BACKGROUND,
             locale="de",
+            mailbox_id=registration.mailbox_id,
         )
     ]
 

@@ -29,6 +29,7 @@ from relay.ops.metrics import Metrics
 from relay.push.egress.keeping import Incident
 from relay.push.fcm.projects import Projects
 from relay.push.stats import PushStats
+from relay.registration.receipts import ReceiptStats
 from tests.fakes.ops import NOON, HandClock, OpsCounts
 
 
@@ -67,6 +68,7 @@ class Bench:
         self.listeners = {"api": Admission()}
         self.configuration = Configuration(NOON)
         self.fcm_projects: Projects | None = None
+        self.receipts = ReceiptStats()
         self.metrics = Metrics(
             version="1.2.3",
             role="all",
@@ -88,6 +90,7 @@ class Bench:
             egress=self.egress,
             configuration=self.configuration,
             fcm_projects=lambda: self.fcm_projects,
+            receipts=self.receipts,
             connections={"https://mail.example.com/eas": lambda: {"http/1.1": (2, 1), "h2": (3, 250)}},
         )
 

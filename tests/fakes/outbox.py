@@ -268,6 +268,7 @@ class MemoryOutbox:
             token_since=registration.token_since,
             mode=registration.mode,
             locale=registration.locale,
+            mailbox_id=registration.mailbox_id,
         )
 
     def _pending(self, key: Key) -> PendingMark:

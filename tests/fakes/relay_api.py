@@ -15,12 +15,14 @@ from eas_watcher.auth.negotiate import KerberosCredential, Naming
 from relay.domain.model import Platform, RegistrationId
 from relay.domain.ports.wakeups import Topic
 from relay.domain.subscription import Subscription
+from relay.domain.timeline import Timeline
 from relay.domain.users import Accounts
 from relay.registration.capabilities import Capabilities, OAuthFacts, ServerFacts
 from relay.registration.certificate_process import CertificateProcess
 from relay.registration.credentials import CertificateReader, Logins
 from relay.registration.enrolment import Enrolment
 from relay.registration.identity import ServerDirectory
+from relay.registration.receipts import Receipts, ReceiptStats
 from relay.registration.registrations import Registrations, Rules
 from relay.registration.verdicts import VERDICT_WAIT, VerdictWaiter
 from relay.security.credentials import CredentialKind
@@ -123,6 +125,8 @@ class ApiWorld:
             self.time,
             self.tokens,
         )
+        self.timeline, self.shown = Timeline(self.time), ReceiptStats()
+        self.receipts = Receipts(self.service.view, self.time, self.timeline, self.shown)
 
     def open(self, registration_id: RegistrationId) -> tuple[str, str]:
         """Return user and password of a registration's candidate, or else of its mailbox's credential."""

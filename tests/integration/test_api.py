@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_network
 from typing import Any
@@ -17,6 +18,7 @@ from eas_watcher.machine.memory import WatchState
 from relay.api.app import LARGEST, Limits, RegistrationApi
 from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import Mark, Platform, RegistrationId, RegistrationState
+from relay.domain.receipts import PushId
 from relay.http.addresses import Proxies
 from relay.http.admission import Admission
 from relay.http.listeners import open_listener
@@ -94,7 +96,7 @@ async def serving(
     limits: Limits = MANY, world: ApiWorld | None = None, vapid_public_key: str = ""
 ) -> AsyncIterator[Api]:
     world = world or ApiWorld(verdict_wait=0.3)
-    app = RegistrationApi(world.service, limits, world.tokens, world.capabilities, vapid_public_key).app
+    app = RegistrationApi(world.service, world.receipts, limits, world.tokens, world.capabilities, vapid_public_key).app
     async with (
         open_listener(app, "127.0.0.1", 0, largest=LARGEST) as port,
         ClientSession(f"http://127.0.0.1:{port}") as client,
@@ -252,6 +254,51 @@ async def test_a_device_is_proved_before_its_registration_is_active() -> None:
         await api.call("PATCH", path, {"device": {"token": "cd" * 32}}, secret)
         await api.problem((403, "wrong-proof"), "POST", path + "/proof", {"nonce": "canary-nonce"}, secret)
         assert "canary-nonce" not in str(api.answers)
+
+
+async def test_an_app_says_which_pushes_it_has_shown(api: Api) -> None:
+    made, at = await api.register(), api.world.time()
+    own, path, secret = api.world.store.registrations[made["id"]], f"/v1/registrations/{made['id']}", made["secret"]
+    ids = [PushId.of(Mark.EMAIL, at, number).seal(own.mailbox_id, own.id) for number in range(2)]
+    sent = {
+        "receipts": [
+            {"id": ids[0], "seconds_ago": 0.25},
+            {"id": ids[1], "seconds_ago": 0},
+            {"id": "?", "seconds_ago": 1},
+        ]
+    }
+
+    for _ in range(2):
+        response, answer = await api.call("POST", path + "/receipts", sent, secret)
+        assert (response.status, answer) == (204, {})
+    assert api.world.shown.taken == {Platform.APNS: 2}
+
+    await api.problem((401, "not-authorized"), "POST", path + "/receipts", sent, "guess")
+    wrong: Json
+    for wrong in (
+        {"receipts": []},
+        {"receipts": [{"id": ids[0], "seconds_ago": 0}] * 51},
+        {"receipts": [{"id": ids[0], "seconds_ago": -0.1}]},
+        {"receipts": [{"id": ids[0], "seconds_ago": 10**9}]},
+        {"receipts": [{"id": "a" * 65, "seconds_ago": 0}]},
+        {"receipts": [{"id": ids[0], "seconds_ago": 0, "subject": "Minutes of Monday"}]},
+    ):
+        await api.problem((400, "invalid-request"), "POST", path + "/receipts", wrong, secret)
+    await api.call("DELETE", path, secret=secret)
+    await api.problem((410, "gone"), "POST", path + "/receipts", sent, secret)
+
+
+async def test_a_relay_that_takes_no_receipts_says_so() -> None:
+    world = ApiWorld(verdict_wait=0.3)
+    world.capabilities = replace(world.capabilities, receipts=False)
+    async with serving(world=world) as api:
+        made = await api.register()
+        sent = {"receipts": [{"id": "UKsJm0KCaPoCc5G0AEIjcg", "seconds_ago": 0}]}
+        path = f"/v1/registrations/{made['id']}/receipts"
+
+        await api.problem((404, "no-such-resource"), "POST", path, sent, made["secret"])
+        _, able = await api.call("GET", "/v1/capabilities")
+        assert able["receipts"] is False
 
 
 async def test_an_fcm_device_is_registered_too(api: Api) -> None:
@@ -534,7 +581,7 @@ async def test_behind_a_proxy_each_client_has_its_own_share() -> None:
 @pytest.mark.parametrize("sent", [b"", b'{"mailbox": '])
 async def test_an_app_that_hangs_up_is_no_error(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
     world, door = ApiWorld(verdict_wait=0.3), Admission()
-    app = RegistrationApi(world.service, MANY, world.tokens, world.capabilities).app
+    app = RegistrationApi(world.service, world.receipts, MANY, world.tokens, world.capabilities).app
     head = "POST /v1/registrations HTTP/1.1\r\nHost: relay\r\nContent-Type: application/json\r\n"
     caplog.set_level(logging.INFO)
     async with open_listener(app, "127.0.0.1", 0, admission=door) as port:

@@ -44,7 +44,7 @@ class Site:
     ) -> AsyncIterator[Api]:
         """Serve the API with TLS to a device that has a certificate of this user, or none."""
         world = ApiWorld(verdict_wait=0.3, enrolment=enrolment or Enrolment([MTLS]))
-        app = RegistrationApi(world.service, MANY, world.tokens, world.capabilities).app
+        app = RegistrationApi(world.service, world.receipts, MANY, world.tokens, world.capabilities).app
         tls = server_tls(self.certificate, self.key, self.ca_file)
         trust = ssl.create_default_context(cafile=str(self.ca_file))
         if user is not None:
@@ -76,7 +76,7 @@ async def test_a_device_without_a_certificate_registers_nothing_but_keeps_what_i
     async with site.api("ann@example.com") as api:
         made = await api.register()
         enrolled = api.world
-    app = RegistrationApi(enrolled.service, MANY, enrolled.tokens, enrolled.capabilities).app
+    app = RegistrationApi(enrolled.service, enrolled.receipts, MANY, enrolled.tokens, enrolled.capabilities).app
     tls = server_tls(site.certificate, site.key, site.ca_file)
     trust = ssl.create_default_context(cafile=str(site.ca_file))
     async with (

@@ -55,8 +55,13 @@ class ApnsSender:
         random: Random,
         *,
         timings: KeepaliveTimings = KEEPALIVE_TIMINGS,
+        receipts: bool = False,
     ) -> None:
-        """Read keys and certificates; raises ValueError or OSError when one is invalid or no topic is configured."""
+        """Read keys and certificates; raises ValueError or OSError when one is invalid or no topic is configured.
+
+        With `receipts` a push has an id that its app may acknowledge.
+        """
+        self._receipts = receipts
         self._egress = egress
         self._clock = clock
         self._deadlines = Deadlines()
@@ -148,7 +153,7 @@ class ApnsSender:
         self._egress.apns([request.leaving for request in requests])
 
     def _request(self, push: DuePush) -> Request:
-        notice = Notice.of(push)
+        notice = Notice.of(push, receipt=self._receipts)
         message = ApnsMessage(notice)
         shape = message.shape
         notification = NotificationRequest(

@@ -299,7 +299,8 @@ def _notices(data: Mapping[str, Any]) -> Iterator[Notice]:
     count, certain = data.get("count") or 1, data.get("certain", True) is True
     cause = Cause(data["reason"]) if kind == "attention" and "reason" in data else None
     nonce = str(data["nonce"]) if kind == "challenge" else ""
+    id_ = str(data["id"]) if "id" in data else ""
     if type(count) is not int:  # true and 3.0 are numbers, too, and are written in another way
         return
     for mode, locale in product(Mode, (*TEXTS, OWN_TEXTS)):
-        yield Notice(mark, count, certain, RegistrationId(data["registration"]), mode, locale, cause, nonce)
+        yield Notice(mark, count, certain, RegistrationId(data["registration"]), mode, locale, cause, nonce, id_)

@@ -33,13 +33,21 @@ class FcmSender:
     """A sender for all projects of FCM; use it as an async context manager."""
 
     def __init__(
-        self, config: FcmConfig, clock: Clock, random: Random, egress: Egress, clocks: PeerClocks | None = None
+        self,
+        config: FcmConfig,
+        clock: Clock,
+        random: Random,
+        egress: Egress,
+        clocks: PeerClocks | None = None,
+        *,
+        receipts: bool = False,
     ) -> None:
         """Read the service accounts; raises ValueError or OSError when a file is not one.
 
-        `clocks` gets the dates of Google's answers.
+        `clocks` gets the dates of Google's answers. With `receipts` a push has an id that its app may acknowledge.
         """
         self._config = config
+        self._receipts = receipts
         self._clock = clock
         self._egress = egress
         self._http = Poster(config.ca_file, config.in_flight, config.route, clocks=clocks)
@@ -80,7 +88,8 @@ class FcmSender:
         outcome, of_project = None, False
         try:
             phone = FcmDevice.read(push.device_token).phone
-            message = FcmMessage(Notice.of(push), spare=not self._budget.allows(phone, _moment()))
+            notice = Notice.of(push, receipt=self._receipts)
+            message = FcmMessage(notice, spare=not self._budget.allows(phone, _moment()))
             outcome, of_project = await self._send(project, push, message)
         finally:
             self.projects.ended(project.table, push, outcome, _moment(), of_project=of_project)

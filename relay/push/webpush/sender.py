@@ -37,13 +37,22 @@ class WebPushSender:
     """Sends pushes to the listed push services; use as an async context manager."""
 
     def __init__(
-        self, config: WebPushConfig, clock: Clock, random: Random, egress: Egress, clocks: PeerClocks | None = None
+        self,
+        config: WebPushConfig,
+        clock: Clock,
+        random: Random,
+        egress: Egress,
+        clocks: PeerClocks | None = None,
+        *,
+        receipts: bool = False,
     ) -> None:
         """Read the VAPID key; raises ValueError or OSError when its file or the CA file cannot be used.
 
-        `clocks` gets the dates of the push services' answers.
+        `clocks` gets the dates of the push services' answers. With `receipts` a push has an id that its app may
+        acknowledge.
         """
         self._config = config
+        self._receipts = receipts
         self._clock = clock
         self._egress = egress
         self.key_file = KeyFile("webpush.vapid_key_file", config.vapid_key_file, read_key)
@@ -95,7 +104,7 @@ class WebPushSender:
         self._vapid = Vapid(pem, self._config.subject)
 
     async def _send(self, push: DuePush, subscription: Subscription) -> Outcome:
-        message = WebPushMessage(Notice.of(push))
+        message = WebPushMessage(Notice.of(push, receipt=self._receipts))
         service, device = subscription.service, _digest(push)
         body = encrypt(message.content, subscription.p256dh, subscription.auth, secrets.token_bytes(SALT))
         lasting = False

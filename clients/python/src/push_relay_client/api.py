@@ -78,6 +78,14 @@ class RelayApi:
         """Give back the nonce of a challenge push: this phone holds the device token."""
         return await self._registration("POST", f"{_path(identity)}/proof", identity, {"nonce": nonce})
 
+    async def shown(self, identity: Identity, receipts: Mapping[str, float]) -> None:
+        """Say which pushes the app has shown: at most 50 ids of pushes, each with the seconds since then.
+
+        Best effort: send what waits with the next one, and drop it on any refusal but 429 and 503.
+        """
+        sent = [{"id": id_, "seconds_ago": seconds} for id_, seconds in receipts.items()]
+        await self._ask("POST", f"{_path(identity)}/receipts", identity, {"receipts": sent})
+
     async def challenge(self, identity: Identity) -> None:
         """Ask for another challenge push."""
         await self._ask("POST", f"{_path(identity)}/challenge", identity)

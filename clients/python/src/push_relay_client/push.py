@@ -82,6 +82,12 @@ def read_push(data: Mapping[str, Any]) -> Push | None:
 # endregion
 
 
+def read_push_id(data: Mapping[str, Any]) -> str | None:
+    """Return the id of a push, for `Api.shown`; None: the relay wants no receipt of it."""
+    relay = data.get("relay", data)
+    return _text(relay, "id") if isinstance(relay, Mapping) else None
+
+
 def _text(part: Mapping[str, Any], name: str) -> str | None:
     value = part.get(name)
     return value if isinstance(value, str) and value else None

@@ -16,6 +16,6 @@ def served(router: web.UrlDispatcher) -> set[tuple[str, str]]:
 def test_every_route_is_an_operation_and_every_operation_a_route() -> None:
     """A route beside the table is missing in the OpenAPI document: give it a row in relay/api/operations.py."""
     world = ApiWorld()
-    app = RegistrationApi(world.service, Limits(), world.tokens, world.capabilities).app
+    app = RegistrationApi(world.service, world.receipts, Limits(), world.tokens, world.capabilities).app
 
     assert served(app.router) == {(row.method, row.path) for row in OPERATIONS}

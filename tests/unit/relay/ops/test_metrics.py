@@ -43,7 +43,21 @@ def due(first_at_seconds_ago: float) -> DuePush:
         token_since=NOON,
         mode=Mode.ALERT,
         locale="en",
+        mailbox_id=MailboxId("m"),
     )
+
+
+def test_what_apps_have_shown_is_counted_and_measured(bench: Bench) -> None:
+    bench.receipts.taken[Platform.WEBPUSH] += 1
+    bench.receipts.on_shown(Platform.WEBPUSH, 0.7)
+
+    samples = bench.samples()
+
+    assert samples["relay_push_receipts_total{provider=webpush}"] == 1
+    assert samples["relay_push_receipts_total{provider=apns}"] == 0
+    assert samples["relay_change_to_shown_seconds_bucket{le=0.5,provider=webpush}"] == 0
+    assert samples["relay_change_to_shown_seconds_bucket{le=1.0,provider=webpush}"] == 1
+    assert samples["relay_change_to_shown_seconds_count{provider=apns}"] == 0
 
 
 def test_certificates_have_the_time_until_they_expire_and_unreadable_ones_have_none(tmp_path: Path) -> None:

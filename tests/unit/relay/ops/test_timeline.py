@@ -22,6 +22,11 @@ MAIL: Final = seen(EventKind.NOTICED, what="email")
 ACCEPTED: Final = seen(EventKind.PUSHED, 0.05, what="email", through="apns", result="delivered", registration_id="reg")
 
 
+def shown(of: Happening) -> Happening:
+    """Return that an app showed the push for an event, four seconds after the mail of NOW."""
+    return seen("shown", 4 / 60, what="email", through="apns", code=f"email-{int(of.at.timestamp() * 1000)}-1")
+
+
 @pytest.mark.parametrize(
     ("happening", "said"),
     [
@@ -77,6 +82,11 @@ ACCEPTED: Final = seen(EventKind.PUSHED, 0.05, what="email", through="apns", res
             "the app changed its registration: device token, credential",
         ),
         (seen("asked", what="challenge"), "the app asked for a challenge push"),
+        (
+            seen("shown", what="email", through="apns", code=f"email-{int(NOW.timestamp() * 1000) - 1500}-1"),
+            "push for mail shown by the app, 1.5 s after the relay noticed the change",
+        ),
+        (seen("shown", what="test", through="fcm", code="of a later version"), "test push shown by the app"),
         (seen("ended", result="removed"), "the registration ended: its app removed it"),
         (seen("accepted"), "the mail server accepted the credential"),
         (seen("levitated"), "levitated, an event of a newer version"),
@@ -156,6 +166,11 @@ def test_events_around_a_moment_are_those_within_some_minutes() -> None:
         ([MAIL], "What the watch did then is not known"),
         ([HELD], "A Ping was held, since 2026-11-29 13:00:00; the mail server reported nothing new within 10 minutes."),
         ([HELD, MAIL, ACCEPTED], "new mail noticed at 2026-11-29 14:00:00; push for mail accepted by APNs [reg] 3 s"),
+        (
+            [HELD, MAIL, ACCEPTED, shown(MAIL)],
+            "push for mail accepted by APNs [reg] 3 s later; push for mail shown by the app, 4.0 s after",
+        ),
+        ([HELD, MAIL, ACCEPTED, shown(HELD)], "push for mail accepted by APNs [reg] 3 s later."),
         ([HELD, MAIL], "new mail noticed at 2026-11-29 14:00:00; no push had an answer within 10 minutes."),
         (
             [HELD, MAIL, seen("pushed", 1, what="email", through="apns", result="refused", code="BadDeviceToken")],

@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from eas_watcher.names import MailboxId
 from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId
 
 BEGAN = datetime(2026, 11, 23, 8, tzinfo=UTC)
@@ -27,5 +28,6 @@ def due_push(number: int = 1, **changes: Any) -> DuePush:
         token_since=BEGAN,
         mode=Mode.ALERT,
         locale="en",
+        mailbox_id=MailboxId("a-mailbox"),
     )
     return replace(first, **changes)

@@ -5,12 +5,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from eas_watcher.names import MailboxId
 from relay.domain.model import OWN_TEXTS, DuePush, Environment, Mark, Mode, Platform, RegistrationId
 from relay.domain.reasons import Cause
-from relay.push.payload import MOST, ApnsMessage, FcmMessage, Notice, WebPushMessage, former_apns, former_fcm
+from relay.domain.receipts import PushId
+from relay.push.payload import MOST, SOME_PUSH, ApnsMessage, FcmMessage, Notice, WebPushMessage, former_apns, former_fcm
 from relay.push.webpush.encryption import LENGTH
 from tests.unit.relay.push.pushes import due_push
 
@@ -25,7 +27,7 @@ PUSHES = st.builds(
     mark=st.sampled_from(Mark),
     count=st.integers(),
     certain=st.booleans(),
-    generation=st.integers(),
+    generation=st.integers(0),
     attempts=st.integers(0),
     first_at=MOMENTS,
     platform=st.sampled_from(Platform),
@@ -35,6 +37,7 @@ PUSHES = st.builds(
     token_since=MOMENTS,
     mode=st.sampled_from(Mode),
     locale=st.text(max_size=12) | st.just(OWN_TEXTS),
+    mailbox_id=st.from_regex(r"[A-Za-z0-9_-]{16}", fullmatch=True).map(MailboxId),
     cause=st.sampled_from([None, *Cause]),
     nonce=st.from_regex(r"[A-Za-z0-9_-]{22}", fullmatch=True),
 )
@@ -65,12 +68,12 @@ def test_the_text_that_leaves_is_the_body_as_json(push: DuePush) -> None:
 
 
 def test_a_notice_has_no_field_for_anything_else() -> None:
-    assert {field.name for field in fields(Notice)} == MAY_LEAVE
+    assert {field.name for field in fields(Notice)} == MAY_LEAVE | {"id"}
 
 
 @given(PUSHES)
 def test_bodies_are_small_and_collapse_ids_fit(push: DuePush) -> None:
-    notice = Notice.of(push)
+    notice = Notice.of(push, receipt=True)
 
     # 100 bodies fit into HTTP/2's first window of 65,535 bytes.
     assert len(json.dumps(ApnsMessage(notice).body, ensure_ascii=False).encode()) <= 655
@@ -276,6 +279,53 @@ def test_a_challenge_is_silent_and_carries_its_nonce_and_nothing_else() -> None:
 def test_a_nonce_has_one_form_and_only_a_challenge_has_one(mark: Mark, nonce: str) -> None:
     with pytest.raises(ValueError, match="nonce"):
         Notice(mark, 1, certain=True, registration_id=RegistrationId("r"), mode=Mode.ALERT, locale="en", nonce=nonce)
+
+
+@pytest.mark.parametrize("mark", [mark for mark in Mark if mark is not Mark.CHALLENGE])
+@pytest.mark.parametrize("locale", ["en", "de-AT", OWN_TEXTS])
+@pytest.mark.parametrize("certain", [True, False])
+def test_a_push_that_an_app_may_acknowledge_has_an_id_last(mark: Mark, locale: str, certain: bool) -> None:
+    push = due_push(mark=mark, locale=locale, certain=certain)
+    plain, notice = Notice.of(push), Notice.of(push, receipt=True)
+    id_ = PushId.of(mark, push.first_at, push.generation).seal(push.mailbox_id, push.registration_id)
+    apns, fcm, webpush = ApnsMessage(notice), FcmMessage(notice), WebPushMessage(notice)
+
+    assert json.loads(apns.rendered) == apns.body
+    assert apns.rendered == json.dumps(apns.body, ensure_ascii=False)
+    assert apns.body["relay"] == webpush.body == {**WebPushMessage(plain).body, "id": id_}
+    assert list(fcm.data.items()) == [*FcmMessage(plain).data.items(), ("id", id_)]
+    assert (apns.push_type, apns.priority) == (ApnsMessage(plain).push_type, ApnsMessage(plain).priority)
+
+
+def test_an_id_that_an_app_gave_its_registration_stays_beside_that_of_the_push() -> None:
+    push = due_push(registration_id=RegistrationId(SOME_PUSH))
+    notice = Notice.of(push, receipt=True)
+
+    assert ApnsMessage(notice).rendered == json.dumps(ApnsMessage(notice).body, ensure_ascii=False)
+
+
+def test_a_challenge_has_no_id() -> None:
+    assert Notice.of(due_push(mark=Mark.CHALLENGE, nonce=NONCE), receipt=True).id == ""
+
+
+@given(PUSHES, MOMENTS)
+def test_nobody_without_the_mailbox_reads_in_an_id_when_the_item_came(push: DuePush, moment: datetime) -> None:
+    assume(push.mark is not Mark.CHALLENGE)
+    id_ = Notice.of(replace(push, first_at=moment), receipt=True).id
+    other = replace(push, first_at=moment, mailbox_id=MailboxId("another-mailbox!"))
+
+    assert PushId.open(id_, MailboxId("a-guessed-mailbox"), push.registration_id) is None
+    assert Notice.of(other, receipt=True).id != id_
+
+
+@pytest.mark.parametrize(
+    ("mark", "id_"), [(Mark.CHALLENGE, NONCE), (Mark.TEST, "email-1795420797500-3"), (Mark.EMAIL, "a")]
+)
+def test_an_id_has_one_form_and_a_challenge_has_none(mark: Mark, id_: str) -> None:
+    notice = Notice.of(due_push(mark=mark, nonce=NONCE if mark is Mark.CHALLENGE else ""))
+
+    with pytest.raises(ValueError, match="the id of a push"):
+        replace(notice, id=id_)
 
 
 def test_what_former_versions_sent_is_still_known() -> None:

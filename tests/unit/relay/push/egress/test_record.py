@@ -39,6 +39,7 @@ AT = datetime(2026, 11, 24, 8, 30, tzinfo=UTC)
 NOTICE = Notice(Mark.EMAIL, 3, certain=True, registration_id=RegistrationId(ID), mode=Mode.ALERT, locale="en")
 BODY = ApnsMessage(NOTICE).rendered
 NONCE = "o0Z3kqXb1vT9sWm2cYgRPA"
+PUSH_ID = "UKsJm0KCaPoCc5G0AEIjcg"
 FORMER = [mark for mark in Mark if mark is not Mark.CHALLENGE]
 
 
@@ -267,6 +268,10 @@ def test_a_body_that_is_no_template_is_found() -> None:
 )
 def test_every_template_is_known(mark: Mark, mode: Mode, certain: bool, locale: str) -> None:
     notice = Notice(mark, 3, certain, RegistrationId(ID), mode, locale, nonce=nonce_of(mark))
+    if mark is not Mark.CHALLENGE:
+        acknowledged = replace(notice, id=PUSH_ID)
+        assert is_template("apns", ApnsMessage(acknowledged).rendered)
+        assert is_template("fcm", fcm_body(acknowledged), DEVICE)
 
     assert is_template("apns", ApnsMessage(notice).rendered)
     assert is_template("fcm", fcm_body(notice), DEVICE)
@@ -285,6 +290,19 @@ def test_a_challenge_whose_nonce_may_say_something_is_no_template(nonce: str) ->
         assert is_template(provider, body, DEVICE)
         assert not is_template(provider, body.replace(NONCE, nonce), DEVICE)
         assert not is_template(provider, body.replace('"challenge"', '"test"'), DEVICE)
+
+
+@pytest.mark.parametrize("id_", ["Minutes of Monday", PUSH_ID + PUSH_ID, '", "subject": "x', "email-1795420797500-3"])
+def test_a_push_whose_id_may_say_something_is_no_template(id_: str) -> None:
+    notice = replace(NOTICE, id=PUSH_ID)
+
+    for provider, body in (
+        ("apns", ApnsMessage(notice).rendered),
+        ("fcm", fcm_body(notice)),
+        ("webpush", WebPushMessage(notice).content.decode()),
+    ):
+        assert is_template(provider, body, DEVICE)
+        assert not is_template(provider, body.replace(PUSH_ID, id_), DEVICE)
 
 
 def test_own_texts_of_an_app_have_fixed_keys() -> None:
