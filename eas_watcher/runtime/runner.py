@@ -258,6 +258,10 @@ class Runner:
 
     async def _commit(self, progress: Progress) -> None:
         await self._context.journal.commit(self._client.mailbox, progress)
+        condition = progress.condition
+        if condition is not None and condition.state.ended:
+            fields = {"mailbox": self._client.mailbox, "state": condition.state.value, "reason": condition.reason}
+            log.warning("watch ended", extra=fields)
         for change in progress.changes:
             self._context.stats.changes[change.cls] += change.count
 

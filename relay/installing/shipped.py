@@ -17,6 +17,8 @@ ABOUT: Final[Mapping[str, str]] = MappingProxyType(
         "prometheus-alerts.yml": "alerts for Prometheus",
         "prometheus-scrape.yml": "how Prometheus scrapes the processes, for one installation or several",
         "grafana-dashboard.json": "a dashboard for Grafana",
+        "rsyslog-cef.conf": "rsyslog sends what a SIEM wants to know of the log, as CEF",
+        "siem-events.sh": "acts of administrators and the verification of audit logs, for syslog",
         "zabbix-template.yaml": "a template for Zabbix 6.0 and newer: items, discovery rules, triggers",
         GRANTS: "the rights of each role's user in PostgreSQL; `relay migrate --grants` sets them, too",
         "mail-gate.cfg": "HAProxy as the only way of the watch role's container to the mail server",

@@ -118,6 +118,16 @@ async def test_the_operators_page_explains_every_metric() -> None:
     assert [name for name in sorted(names) if f"`{name}`" not in text] == []
 
 
+def test_every_event_for_a_siem_is_logged_by_something_and_explained() -> None:
+    named = set(re.findall(r'\$!event == "([^"]+)"', shipped("config/rsyslog-cef.conf")))
+    sources = [*ROOT.glob("relay/**/*.py"), *ROOT.glob("eas_watcher/**/*.py"), ROOT / "config" / "siem-events.sh"]
+    logged = "".join(path.read_text() for path in sources)
+
+    assert len(named) > 10
+    assert [event for event in sorted(named) if f'"{event}"' not in logged] == []
+    assert [event for event in sorted(named) if f"`{event}`" not in shipped("docs/monitor.md")] == []
+
+
 def test_the_alert_on_shards_knows_how_many_there_are() -> None:
     assert f"sum by (installation) (relay_shards_leased) < {SHARDS}" in shipped("config/prometheus-alerts.yml")
 

@@ -11,7 +11,7 @@ import pytest
 
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.commands.request import HttpReply, HttpRequest
-from eas_watcher.errors import ServerBusy, Unauthorized, Unreachable, VersionRefused
+from eas_watcher.errors import CredentialVoid, ServerBusy, Unauthorized, Unreachable, VersionRefused
 from eas_watcher.machine.counters import CONFIRM_AFTER
 from eas_watcher.machine.memory import Change, Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.machine.remedies import HOPELESS
@@ -403,6 +403,17 @@ async def test_logs_each_step_by_name_without_a_secret(caplog: pytest.LogCapture
         ("Syncing", "SyncReply after 0.0 s", "Pinging"),
     ]
     assert "canary" not in repr([record.__dict__ for record in caplog.records])
+
+
+async def test_logs_why_it_ended(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "eas_watcher")
+    void = CredentialVoid("the grant was withdrawn", reason=Reason.OAUTH_INVALID_GRANT)
+
+    await World().run(ScriptedTransport(void))
+
+    [record] = caplog.records
+    assert (record.message, record.__dict__["state"]) == ("watch ended", "credential-refused")
+    assert record.__dict__["reason"] == "oauth-invalid_grant"
 
 
 async def test_logs_why_it_waits(caplog: pytest.LogCaptureFixture) -> None:
