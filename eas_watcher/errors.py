@@ -36,16 +36,24 @@ class Unreachable(EasError):
     certainly did not get the request, as with a refused connection. `stale`: the connection was kept from an earlier
     request and closed at once without a byte, so the server had most likely closed it before. `connection`: the number
     of a connection that carries many requests and was the cause, so that all its requests fail at once; 0: none was.
+    `reason`: another one than UNREACHABLE if a proxy on the way is at fault.
     """
 
     def __init__(
-        self, detail: str, survived: float = 0.0, reached: bool = True, stale: bool = False, connection: int = 0
+        self,
+        detail: str,
+        survived: float = 0.0,
+        reached: bool = True,
+        stale: bool = False,
+        connection: int = 0,
+        reason: Reason = Reason.UNREACHABLE,
     ) -> None:
         super().__init__(detail)
         self.survived = survived
         self.reached = reached
         self.stale = stale
         self.connection = connection
+        self.reason = reason
 
 
 class ServerBusy(EasError):

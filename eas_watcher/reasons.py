@@ -17,6 +17,10 @@ class Reason(StrEnum):
     PROTOCOL_VIOLATION = "protocol-violation"
     FAILED = "failed"
 
+    # A proxy on the way to the server.
+    PROXY_AWAY = "proxy-away"
+    PROXY_REFUSES = "proxy-refuses"
+
     # The server refuses the credential; the user, or what issued the credential, must act.
     HTTP_401 = "http-401"
     HTTP_401_MANY = "http-401-many"

@@ -104,9 +104,9 @@ def remedy(watch: Watch, error: EasError) -> Watch | Move:
             return pause(watch, error, Reason.SERVER_BUSY, _named_wait(watch, seconds))
         case Unreachable(stale=True) if not watch.counters.remedies:
             # Some servers silently close kept connections [observed: SOGo 5.8, 2026-11]; the next request opens one.
-            return at_once(watch.resync_all(), error, Reason.UNREACHABLE)
+            return at_once(watch.resync_all(), error, error.reason)
         case Unreachable():
-            return pause(_return(watch) if watch.counters.failures >= IMMEDIATE else watch, error, Reason.UNREACHABLE)
+            return pause(_return(watch) if watch.counters.failures >= IMMEDIATE else watch, error, error.reason)
         case ProtocolViolation():
             return pause(watch, error, Reason.PROTOCOL_VIOLATION)
         case _:

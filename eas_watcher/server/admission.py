@@ -26,6 +26,7 @@ from eas_watcher.errors import EasError, ServerBusy, Unauthorized, Unreachable
 from eas_watcher.heartbeat import HELD, Heartbeat
 from eas_watcher.machine.counters import MOST_REFUSALS
 from eas_watcher.ports import Now
+from eas_watcher.reasons import Reason
 from eas_watcher.server.breaker import concerns_server, read_failure, rules, source_of
 from eas_watcher.server.capacity import Capacity, Hold, Poll
 from eas_watcher.server.doubtful import DoubtfulMailboxes
@@ -117,6 +118,8 @@ class ServerAdmission:
         self.capacity: Capacity[ClientAdmission] = capacity or Capacity()
         self.since: datetime = now()
         """Since when the breaker is in its present state."""
+        self.reason = Reason.UNREACHABLE
+        """Why the server was away last: a proxy on the way may be at fault, and not the server."""
         self._rate = rate
         self._random = random
         self._now = now
@@ -328,6 +331,8 @@ class ServerAdmission:
             failure = read_failure(error)
             source = source_of(error, client.mailbox)
             self._become(self._breaker.failed(source, failure, clock, self._random, probe=probe))
+            if self.detail == failure.detail:
+                self.reason = error.reason if isinstance(error, Unreachable) else Reason.UNREACHABLE
         if shared:
             client.passed = NEVER
         return error
@@ -432,7 +437,7 @@ class ServerAdmission:
         return self._breaker.away and self._breaker.capacity(0, now) == 0
 
     def _absence(self) -> Unreachable:
-        return Unreachable(f"the server is away: {self.detail}", reached=False)
+        return Unreachable(f"the server is away: {self.detail}", reached=False, reason=self.reason)
 
     async def _wait(self, queue: "deque[asyncio.Future[Turn]]", client: ClientAdmission) -> Turn:
         """Queue up; return why the client is let through."""

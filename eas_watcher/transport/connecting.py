@@ -64,9 +64,9 @@ class Connector:
         Servers with several addresses get connections in turn. An address that does not answer soon is not waited for:
         the next one is tried beside it [RFC 8305].
         """
-        return await connect_any(await self._addresses(endpoint), self._make_socket)
+        return await connect_any(await self.addresses(endpoint), self._make_socket)
 
-    async def _addresses(self, endpoint: Endpoint) -> list[Address]:
+    async def addresses(self, endpoint: Endpoint) -> list[Address]:
         """Return the addresses of a host, the one whose turn it is first; raises OSError."""
         loop = asyncio.get_running_loop()
         known = self._host(endpoint)

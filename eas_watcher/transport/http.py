@@ -14,6 +14,7 @@ from itertools import count
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.errors import Unreachable
 from eas_watcher.ports import Done
+from eas_watcher.proxy.proxy import Proxy
 from eas_watcher.transport.connecting import Connector
 from eas_watcher.transport.deadlines import Deadlines
 from eas_watcher.transport.http1 import Exchange, Http1Connection
@@ -24,6 +25,7 @@ from eas_watcher.transport.sources import Sources
 from eas_watcher.transport.target import Origin, target_of
 from eas_watcher.transport.tls import client_context
 from eas_watcher.transport.tls_connection import Dialler, Reading
+from eas_watcher.transport.tunnel import tunnels_over
 
 
 @asynccontextmanager
@@ -33,19 +35,22 @@ async def open_transport(
     reuse: bool = True,
     sources: Iterable[str] = (),
     http2: ssl.SSLContext | None = None,
+    proxy: Proxy | None = None,
 ) -> AsyncIterator["HttpTransport"]:
     """Open the transport to one server; without `tls`, it trusts the CAs of the system.
 
     Without `reuse` every connection carries one request. Connections come from the addresses `sources` of this host in
     turn. `http2` trusts the same CAs as `tls`; with it, connections speak HTTP/2 where the server chooses it.
+    With `proxy` all of them go through it.
     """
     connector = Connector(Sources(sources))
     reading = Reading()
-    dialler = Dialler(tls or client_context(), connector, reading)
+    tunnels = None if proxy is None else tunnels_over(proxy, connector)
+    dialler = Dialler(tls or client_context(), connector, reading, tunnels)
     multiplexing = None
     if http2 is not None:
         http2.set_alpn_protocols(ALPN)
-        multiplexing = Multiplexing(Dialler(http2, connector, reading), count(1))
+        multiplexing = Multiplexing(Dialler(http2, connector, reading, tunnels), count(1))
     transport = HttpTransport(dialler, Deadlines(), set(), reuse=reuse, multiplexing=multiplexing)
     try:
         yield transport

@@ -231,6 +231,6 @@ class Http2Connections:
         for _ in range(min(len(self._waiting), self._streams)):
             turn = self._waiting.popleft()
             if not turn.done():
-                failure = Unreachable(str(error), reached=False)
+                failure = Unreachable(str(error), reached=False, reason=error.reason)
                 failure.__cause__ = error.__cause__
                 turn.set_exception(failure)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from secrets import token_hex
 from time import monotonic
 from typing import Any, Final
@@ -17,10 +18,14 @@ import gssapi
 
 from eas_watcher.auth.negotiate import Principal, Service, Step, read_failure
 from eas_watcher.errors import AccessDenied, EasError, Unreachable
+from eas_watcher.own_thread import in_own_thread
+from eas_watcher.proxy.faults import proxy_ticket_missing
+from eas_watcher.proxy.proxy import Proxy
 from eas_watcher.reasons import Reason
 
 PATIENCE: Final = 30.0
 """Seconds for a ticket; libkrb5 asks every KDC of a realm several times before it gives up."""
+PATIENCE_FOR_PROXY: Final = 8.0  # seconds for a ticket; less than those for a tunnel, so that the KDC is named
 AT_ONCE: Final = 8  # threads; a ticket takes 15 ms when the KDC is near
 AHEAD: Final = 300.0
 """Seconds before the expiry of a user's tickets that the relay gets new ones, so that no request has an expired one."""
@@ -28,6 +33,7 @@ NEW_CACHE_GAP: Final = 600.0
 """Seconds at least between two new caches for the relay's own ticket; libkrb5 never frees the memory of one."""
 
 MECHANISM: Final = gssapi.MechType.kerberos
+NEGOTIATION: Final = gssapi.OID.from_int_seq("1.3.6.1.5.5.2")  # SPNEGO [RFC 4178 3]
 ENTERPRISE: Final = gssapi.OID.from_int_seq("1.2.840.113554.1.2.2.6")  # GSS_KRB5_NT_ENTERPRISE_NAME
 
 
@@ -138,6 +144,72 @@ class Tickets:
         """Drop all tickets."""
         self._held = None
         self._targets.clear()
+
+
+class ProxyTickets:
+    """The relay's own tickets for one proxy, spoken as browsers do, by SPNEGO [RFC 4178] with Kerberos alone."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        """Show the key of the proxy's keytab, or what the process has a ticket for."""
+        self._proxy = proxy
+        self._cache = _new_cache()
+        self._slots = asyncio.Semaphore(AT_ONCE)
+
+    def begin(self) -> "ProxyNegotiation":
+        """Return the tokens for one tunnel."""
+        return ProxyNegotiation(self)
+
+    async def step(self, context: Any, challenge: bytes) -> tuple[Any, bytes]:
+        """Return the context of a conversation, None before it, and its next token; empty: none follows.
+
+        Raises NotConnected.
+        """
+        try:
+            async with self._slots, asyncio.timeout(PATIENCE_FOR_PROXY):
+                return await in_own_thread(partial(self._step, context, challenge), "ticket for a proxy")
+        except TimeoutError as error:
+            raise proxy_ticket_missing(self._proxy, "the KDC does not answer in time") from error
+        except EasError as error:
+            raise proxy_ticket_missing(self._proxy, str(error)) from error
+
+    def _step(self, context: Any, challenge: bytes) -> tuple[Any, bytes]:
+        if context is None:
+            context = self._context()
+        with _reading(Step.TARGET, f"HTTP@{self._proxy.host}"):
+            return context, bytes(context.step(challenge or None) or b"")
+
+    def _context(self) -> Any:
+        proxy = self._proxy
+        with _reading(Step.OWN):
+            name = gssapi.Name(proxy.user, gssapi.NameType.kerberos_principal) if proxy.user else None
+            store = None
+            if proxy.keytab is not None:
+                store = {b"client_keytab": f"FILE:{proxy.keytab}".encode(), b"ccache": self._cache.encode()}
+            credentials = gssapi.Credentials(name=name, usage="initiate", mechs=[NEGOTIATION], store=store)
+            gssapi.raw.set_neg_mechs(credentials, [MECHANISM])  # no other mechanism, NTLM say, that a plug-in brings
+        return gssapi.SecurityContext(
+            name=gssapi.Name(f"HTTP@{proxy.host}", gssapi.NameType.hostbased_service),
+            creds=credentials,
+            mech=NEGOTIATION,
+            flags=gssapi.RequirementFlag.integrity,
+            usage="initiate",
+        )
+
+
+class ProxyNegotiation:
+    """The tokens for one tunnel."""
+
+    __slots__ = ("_context", "_tickets")
+
+    def __init__(self, tickets: ProxyTickets) -> None:
+        """Begin with the first token."""
+        self._tickets = tickets
+        self._context: Any = None
+
+    async def answer(self, challenge: bytes) -> bytes:
+        """Return the token after a challenge, which is empty at first; empty: none follows. Raises NotConnected."""
+        self._context, token = await self._tickets.step(self._context, challenge)
+        return token
 
 
 def _new_cache() -> str:

@@ -6,6 +6,7 @@ so, and a resumed session saves the server's certificates besides (`sessions.py`
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,12 +15,16 @@ from functools import partial
 from typing import Final, NamedTuple, Protocol, TypeVar, cast
 
 from eas_watcher.errors import Unreachable
+from eas_watcher.proxy.faults import NotConnected
 from eas_watcher.transport.connecting import Connector
 from eas_watcher.transport.sessions import Sessions
 from eas_watcher.transport.target import Endpoint
 from eas_watcher.transport.tls import in_words
+from eas_watcher.transport.tunnel import Tunnel, Tunnels, through_no_proxy
 
 CONNECT: Final = 20.0  # seconds for DNS, TCP and TLS
+TUNNEL: Final = 15.0
+"""Seconds of these for a tunnel through a proxy: a proxy that hangs is named, and not taken for the mail server."""
 GOODBYE: Final = 0.05
 """Seconds that an ended connection waits for the server to end it too: the next Ping may come at once."""
 LINGER: Final = 5.0  # seconds that a last word to a server which does not read may wait
@@ -118,7 +123,8 @@ class Connection(asyncio.BufferedProtocol):
         if transport is None or transport.is_closing():
             return
         self._say_goodbye()
-        transport.write_eof()
+        if transport.can_write_eof():  # TLS to a proxy cannot
+            transport.write_eof()
         loop = asyncio.get_running_loop()
         self._leaving = loop.create_future()
         timer = loop.call_later(GOODBYE, transport.abort)
@@ -363,16 +369,19 @@ class TlsConnection(Connection):
 class Dialler:
     """Makes the connections of one TLS identity: whom it trusts, and which client certificate it shows if any."""
 
-    def __init__(self, tls: ssl.SSLContext, connector: Connector, reading: Reading) -> None:
-        """Connect through `connector`; no session of another context is resumed."""
+    def __init__(
+        self, tls: ssl.SSLContext, connector: Connector, reading: Reading, tunnels: Tunnels | None = None
+    ) -> None:
+        """Connect through `connector`, or by `tunnels` that do; no session of another context or route is resumed."""
         self._tls = tls
         self._connector = connector
         self._reading = reading
+        self._tunnels = tunnels
         self._sessions = Sessions(lambda: asyncio.get_running_loop().time())
 
     def with_tls(self, tls: ssl.SSLContext) -> "Dialler":
         """Return a dialler of another TLS identity to the same network."""
-        return Dialler(tls, self._connector, self._reading)
+        return Dialler(tls, self._connector, self._reading, self._tunnels)
 
     async def dial(self, endpoint: Endpoint, make: Callable[[Connection], R], *, secure: bool = True) -> R:
         """Connect, and return the receiver that `make` returned for the connection, which has begun to receive.
@@ -385,6 +394,8 @@ class Dialler:
                     return await self._dial(endpoint, make, secure)
             except TimeoutError as error:
                 raise Unreachable("no connection in time", reached=False) from error
+            except NotConnected as error:
+                raise through_no_proxy(error) from error
             except OSError as error:
                 raise Unreachable(f"no connection: {describe(error)}", reached=False) from error
 
@@ -405,21 +416,34 @@ class Dialler:
             if not ended.done():
                 ended.set_exception(error)
 
-        sock = await self._connector.connect(endpoint)
+        way = await self._way(endpoint)
         connection: Connection = PlainConnection(self._reading, made)
         try:
             if secure:
                 dialling = Dialling(made, failed, partial(self._sessions.keep, endpoint))
                 session = self._sessions.get(endpoint)
                 connection = TlsConnection(self._reading, self._tls, endpoint.host, session, dialling)
-            await loop.create_connection(lambda: connection, sock=sock)
+            if isinstance(way, socket.socket):
+                await loop.create_connection(lambda: connection, sock=way)
+            else:
+                way.hand_over(connection)
             return await ended
         except BaseException as error:
             ended.cancel()  # nobody waits for it any more
             connection.end(ConnectionAbortedError(str(error)))  # a receiver that was made, but not returned
             connection.abort()
-            sock.close()
+            if isinstance(way, socket.socket):
+                way.close()
+            else:
+                way.abort()
             raise
+
+    async def _way(self, endpoint: Endpoint) -> socket.socket | Tunnel:
+        """Return what leads to an endpoint: a socket, or a tunnel through the proxy; raises OSError."""
+        if self._tunnels is None:
+            return await self._connector.connect(endpoint)
+        ends = asyncio.get_running_loop().time() + TUNNEL
+        return await self._tunnels.open(endpoint.host, endpoint.port, ends)
 
 
 def describe(error: OSError) -> str:

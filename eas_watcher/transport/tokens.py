@@ -65,7 +65,7 @@ class TokenEndpoint:
             try:
                 reply = await self._transport.send(refresh_request(self.client, credential))
             except Unreachable as error:
-                raise Unreachable(f"the token endpoint: {error}", reached=False) from error
+                raise Unreachable(f"the token endpoint: {error}", reached=False, reason=error.reason) from error
         return read_issued(reply, self.client, self._now())
 
 

@@ -23,7 +23,7 @@ from relay.domain.clock import Clock
 from relay.domain.model import AUTODISCOVER
 from relay.ops.mail_server import Used
 from relay.security.credentials import CredentialKind
-from relay.settings.values import AutodiscoverSettings, OAuthSettings, ServerSettings
+from relay.settings.values import AutodiscoverSettings, ServerSettings
 from relay.watch.accounts import EasServer
 from relay.watch.discovery import Discovery
 
@@ -114,12 +114,12 @@ class MailServers:
                 if name not in changed and present is not None:
                     # Watches go on over what is open. It may lack what the first server that takes tickets demands.
                     if tickets and present.single_use is None:
-                        alone = await self._open_alone(server, found.ca_file, present.stack)
+                        alone = await self._open_alone(server, found, present.stack)
                         present = replace(present, single_use=alone)
                     opened[name] = present
                     continue
                 stack = await undo.enter_async_context(AsyncExitStack())
-                opened[name] = await self._open(server, found.ca_file, stack, tickets=tickets)
+                opened[name] = await self._open(server, found, stack, tickets=tickets)
                 self._unused.append(stack)
             undo.pop_all()
         return Opening(self, configured, found, opened)
@@ -172,33 +172,36 @@ class MailServers:
         self._unused.clear()
 
     async def _open(
-        self, server: ServerSettings | None, found_ca: Path | None, stack: AsyncExitStack, *, tickets: bool
+        self, server: ServerSettings | None, found: AutodiscoverSettings, stack: AsyncExitStack, *, tickets: bool
     ) -> _Opened:
         """Open what one server needs; None: all those that Autodiscover finds."""
         trust = self._trust
-        alone = await self._open_alone(server, found_ca, stack) if tickets else None
+        alone = await self._open_alone(server, found, stack) if tickets else None
         if server is None:
-            own = await stack.enter_async_context(open_transport(trust(found_ca)))
+            own = await stack.enter_async_context(open_transport(trust(found.ca_file), proxy=found.proxy))
             return _Opened(own, alone, stack=stack)
         http2 = trust(server.ca_file) if server.http2 else None
         own = await stack.enter_async_context(
-            open_transport(trust(server.ca_file), sources=server.sources, http2=http2)
+            open_transport(trust(server.ca_file), sources=server.sources, http2=http2, proxy=server.proxy)
         )
-        tokens = await self._open_tokens(server.oauth, stack)
+        tokens = await self._open_tokens(server, stack)
         return _Opened(own, alone, tokens, _open_tickets(server, stack), stack)
 
     async def _open_alone(
-        self, server: ServerSettings | None, found_ca: Path | None, stack: AsyncExitStack
+        self, server: ServerSettings | None, found: AutodiscoverSettings, stack: AsyncExitStack
     ) -> HttpTransport:
         """Open a transport that uses each connection for one request only."""
-        ca_file, sources = (found_ca, ()) if server is None else (server.ca_file, server.sources)
-        return await stack.enter_async_context(open_transport(self._trust(ca_file), reuse=False, sources=sources))
+        ca_file, proxy = (found.ca_file, found.proxy) if server is None else (server.ca_file, server.proxy)
+        sources = () if server is None else server.sources
+        trust = self._trust(ca_file)
+        return await stack.enter_async_context(open_transport(trust, reuse=False, sources=sources, proxy=proxy))
 
-    async def _open_tokens(self, oauth: OAuthSettings | None, stack: AsyncExitStack) -> TokenEndpoint | None:
-        """Open the token endpoint of a server; None if it takes no OAuth credentials."""
+    async def _open_tokens(self, server: ServerSettings, stack: AsyncExitStack) -> TokenEndpoint | None:
+        """Open the token endpoint of a server, by the server's own way; None if it takes no OAuth credentials."""
+        oauth = server.oauth
         if oauth is None:
             return None
-        transport = await stack.enter_async_context(open_transport(self._trust(oauth.ca_file)))
+        transport = await stack.enter_async_context(open_transport(self._trust(oauth.ca_file), proxy=server.proxy))
         return TokenEndpoint(oauth.client, transport, self._admissions.now)
 
     def _server(self, server: ServerSettings, opened: _Opened) -> EasServer:

@@ -15,6 +15,8 @@ from relay.doctor.database import look_at_database
 from relay.doctor.examination import Check, Once, examine
 from relay.doctor.finding import Finding, Subject
 from relay.doctor.mail_servers import MailServers
+from relay.doctor.mail_servers import proxies as ways
+from relay.doctor.reaching import Proxies
 from relay.domain.clock import Clock
 from relay.domain.model import Role
 from relay.domain.subscription import WINDOWS
@@ -46,8 +48,9 @@ class Doctor:
         for key, wrong, remedy in self._settings.warnings:
             yield Subject("setting", key).note(wrong, remedy)
         questions: list[Once[Any]] = [self._ports, self._database]
+        proxies = Proxies(self._now, questions)
         try:
-            async for finding in examine([*self._here(), *self._mail(), *self._push(questions)]):
+            async for finding in examine([*self._here(), *self._mail(proxies), *self._push(proxies)]):
                 yield finding
         finally:
             for question in questions:
@@ -75,17 +78,20 @@ class Doctor:
         known, _ = await asyncio.gather(self._database.answer(), self._ports.answer())
         return [host.look_at_files(self._settings, known.mailboxes, self._running.files)]
 
-    def _mail(self) -> list[Check]:
+    def _mail(self, proxies: Proxies) -> list[Check]:
         settings = self._settings
         if settings.role not in WATCHES:
             return [_skip("mail servers", f"role {settings.role} does not reach them")]
-        asks = MailServers(self._now, self._random, self._clocks)
-        found = []
+        asks = MailServers(self._now, self._random, self._clocks, proxies)
+        found = [
+            _check("proxy", use.proxy.setting, partial(proxies.look, use))
+            for use in ways(settings.servers, settings.autodiscover)
+        ]
         for name, server in settings.servers.items():
             table = f"servers.{name}"
             found.append(_check("ActiveSync", table, partial(asks.look, name, server, self._database.answer)))
             if server.oauth is not None:
-                found.append(_check("OAuth", table, partial(asks.look_at_oauth, name, server.oauth)))
+                found.append(_check("OAuth", table, partial(asks.look_at_oauth, name, server.oauth, server.proxy)))
             if server.kerberos is not None and isinstance(service := server.kerberos.service, Service):
                 found.append(_check("Kerberos", table, partial(asks.look_at_kdc, name, server.url, service)))
         for one in sorted(settings.autodiscover.hosts):
@@ -93,17 +99,17 @@ class Doctor:
             found.append(_check("Autodiscover", f"autodiscover {one}", look))
         return found
 
-    def _push(self, questions: list[Once[Any]]) -> list[Check]:
-        """Return the checks of providers; `questions` gets what several of them ask."""
+    def _push(self, proxies: Proxies) -> list[Check]:
+        """Return the checks of providers."""
         settings = self._settings
         if settings.role not in PUSHES:
             return [_skip("providers", f"role {settings.role} does not reach the Internet")]
         from relay.doctor import providers  # noqa: PLC0415 -- the libraries of the role that pushes
 
-        asks = providers.Providers(self._now, self._random, self._clocks, questions)
+        asks = providers.Providers(self._now, self._random, self._clocks, proxies)
         apns, fcm, webpush = settings.apns, settings.fcm, settings.webpush.sender
         found = [
-            _check("proxy", use.proxy.setting, partial(asks.look_at_proxy, use))
+            _check("proxy", use.proxy.setting, partial(proxies.look, use))
             for use in providers.proxies(apns, fcm, webpush)
         ]
         if apns is not None:

@@ -6,24 +6,24 @@ nothing else pass. It is not in the egress log, which the relay that runs writes
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 from eas_watcher.names import MailboxId
 from eas_watcher.own_thread import in_own_thread
 from eas_watcher.peer_clocks import PeerClocks
+from eas_watcher.proxy.proxy import Proxy
 from eas_watcher.tools.probe.finding import Grade
-from relay.doctor.examination import Once
 from relay.doctor.finding import Finding, Subject
-from relay.doctor.reaching import Place, place_of, reach, tunnel
+from relay.doctor.reaching import Place, Proxies, ProxyUse, place_of
 from relay.domain.clock import Clock
 from relay.domain.devices import NO_IPHONE
 from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.domain.subscription import WINDOWS
-from relay.network.route import DIRECT, Proxy, Route
+from relay.network.route import DIRECT, Route
 from relay.push.apns.answers import TOKEN
 from relay.push.apns.config import ApnsConfig
 from relay.push.apns.sender import ApnsSender
@@ -67,47 +67,19 @@ def _refuse_real(device_token: str, made_up: str) -> None:
         raise Unwritable("the doctor pushes to no device that may exist")
 
 
-@dataclass(frozen=True, slots=True)
-class ProxyUse:
-    """A proxy, and the first host that is reached through it."""
-
-    proxy: Proxy
-    sources: tuple[str, ...]
-    host: str
-    port: int
-
-
 class Providers:
     """Asks APNs, FCM and push services by their own routes."""
 
-    def __init__(self, now: Clock, random: Random, clocks: PeerClocks, questions: list[Once[Any]]) -> None:
-        """`clocks` gets the dates of answers, `questions` what is asked for several checks: the caller ends them."""
+    def __init__(self, now: Clock, random: Random, clocks: PeerClocks, proxies: Proxies) -> None:
+        """`clocks` gets the dates of answers; `proxies` are asked whether they are of use."""
         self._now = now
         self._random = random
         self._clocks = clocks
-        self._questions = questions
-        self._proxies: dict[Proxy, Once[tuple[Finding, bool]]] = {}
-
-    async def look_at_proxy(self, use: ProxyUse) -> Sequence[Finding]:
-        """Return the finding about a proxy."""
-        return [(await self._tunnel(use))[0]]
-
-    async def _tunnel(self, use: ProxyUse) -> tuple[Finding, bool]:
-        """Ask a proxy once, whoever wants to know."""
-        question = self._proxies.get(use.proxy)
-        if question is None:
-            question = self._proxies[use.proxy] = Once(partial(tunnel, use.proxy, use.sources, use.host, use.port))
-            self._questions.append(question)
-        return await question.answer()
+        self._proxies = proxies
 
     async def _behind(self, place: Place, ask: Callable[[], Awaitable[Sequence[Finding]]]) -> Sequence[Finding]:
         """Return the findings about the way to a place, and what `ask` finds if the way is open."""
-        proxy = place.route.proxy
-        if proxy is not None:
-            _, useful = await self._tunnel(ProxyUse(proxy, place.route.sources, place.host, place.port))
-            if not useful:
-                return [Subject("TLS", place.name).skipped(f"the proxy in {proxy.setting} is not of use, see above")]
-        way = await reach(place, self._now)
+        way = await self._proxies.reach(place)
         return [*way.findings, *(await ask() if way.open else ())]
 
     async def look_at_apns(self, config: ApnsConfig, environment: Environment) -> Sequence[Finding]:

@@ -8,22 +8,25 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
+from eas_watcher.proxy.faults import NotConnected
+from eas_watcher.proxy.proxy import Proxy, authority
 from eas_watcher.transport.connecting import connect_socket
 from eas_watcher.transport.http2_pool import ALPN, HTTP_2
 from eas_watcher.transport.lookups import AddressInfo, LookUp, look_up
 from eas_watcher.transport.sources import Sources
 from eas_watcher.transport.tls import client_context
 from relay.doctor.certificates import Shown, describe, judge_failure, judge_shown
+from relay.doctor.examination import Once
 from relay.doctor.finding import Finding, Subject
 from relay.domain.clock import Clock
 from relay.http.addresses import read_address
 from relay.network.dialling import Dialler
-from relay.network.faults import NotConnected
-from relay.network.route import DIRECT, Proxy, Route, authority
+from relay.network.route import DIRECT, Route
 
 LOOKUP: Final = 4.0  # seconds for a name; a dead name server costs 5 s of an answer [resolv.conf(5)]
 CONNECT: Final = 3.0  # seconds for TCP to one address
@@ -244,5 +247,46 @@ async def tunnel(proxy: Proxy, sources: tuple[str, ...], host: str, port: int) -
         return subject.bad(error.reason, error.remedy), error.one_host or error.reason == "proxy-cannot-reach"
     except OSError as error:
         return subject.bad(f"{proxy} closes the tunnel to {target}: {error.strerror or error}", "see its log"), True
-    who = f" for {proxy.user}" if proxy.user else ""
+    who = f" for {proxy.user or 'the ticket of this user'}" if proxy.authenticates else ""
     return subject.good(f"{proxy} opens a tunnel to {target}{who}", clock() - began), True
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyUse:
+    """A proxy, and the first host that is reached through it."""
+
+    proxy: Proxy
+    sources: tuple[str, ...]
+    host: str
+    port: int
+
+
+class Proxies:
+    """The proxies on the ways, each asked once, whoever wants to know: its credential is shown no second time."""
+
+    def __init__(self, now: Clock, questions: list[Once[Any]]) -> None:
+        """`questions` gets what is asked for several checks: the caller ends them."""
+        self._now = now
+        self._questions = questions
+        self._asked: dict[Proxy, Once[tuple[Finding, bool]]] = {}
+
+    async def look(self, use: ProxyUse) -> Sequence[Finding]:
+        """Return the finding about a proxy."""
+        return [(await self._tunnel(use))[0]]
+
+    async def reach(self, place: Place) -> Way:
+        """Reach a place as `reach` does, unless the proxy on the way is of no use."""
+        proxy = place.route.proxy
+        if proxy is not None:
+            _, useful = await self._tunnel(ProxyUse(proxy, place.route.sources, place.host, place.port))
+            if not useful:
+                why = f"the proxy in {proxy.setting} is not of use, see above"
+                return Way((Subject("TLS", place.name).skipped(why),), open=False)
+        return await reach(place, self._now)
+
+    async def _tunnel(self, use: ProxyUse) -> tuple[Finding, bool]:
+        question = self._asked.get(use.proxy)
+        if question is None:
+            question = self._asked[use.proxy] = Once(partial(tunnel, use.proxy, use.sources, use.host, use.port))
+            self._questions.append(question)
+        return await question.answer()

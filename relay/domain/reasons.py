@@ -138,6 +138,15 @@ REASONS: Final[Mapping[Reason, Row]] = MappingProxyType(
         Reason.UNREACHABLE: _server(
             "Check that this host reaches the mail server: name, port 443, firewall, and its certificate."
         ),
+        Reason.PROXY_AWAY: _server(
+            "The proxy in servers.NAME.proxy opens no tunnel, and the mail server was not asked: check that the proxy "
+            "runs, that this host reaches it, and what the line `because` says."
+        ),
+        Reason.PROXY_REFUSES: _server(
+            "The proxy in servers.NAME.proxy refuses the relay, the mail server was not asked: correct what the line "
+            "`because` names, the proxy's rules or servers.NAME.proxy_user and what belongs to it.",
+            actor=Actor.ADMINISTRATOR,
+        ),
         Reason.SERVER_BUSY: _server(
             "The mail server asks to wait or has an error, e.g. a full mailbox: look at its load, its health and its "
             "throttling policy.",

@@ -55,8 +55,9 @@ def mail_server(
 def _judge(name: str, admission: ServerAdmission, clock: Clock) -> Finding:
     if admission.state == "away":
         state = PartState.FAILED if clock() - admission.since > BRIEF else PartState.DEGRADED
-        text = f"is away ({admission.detail}): one mailbox probes, {admission.waiting} wait"
-        return Finding(state, text, REASONS[Reason.UNREACHABLE].remedy)
+        away = "is away" if admission.reason is Reason.UNREACHABLE else "cannot be asked through its proxy"
+        text = f"{away} ({admission.detail}): one mailbox probes, {admission.waiting} wait"
+        return Finding(state, text, REASONS[admission.reason].remedy)
     if admission.refusals.suspected:
         refused = f"{admission.refusals.refused_now} of {admission.watched} mailboxes"
         told = f"{len(admission.doubtful)} users were told that maybe the server is at fault"

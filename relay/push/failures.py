@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from socket import gaierror
 from typing import Final
 
+from eas_watcher.proxy.faults import NotConnected
 from eas_watcher.transport.tls import remedy_of
 from relay.domain.outcome import Reach, Refused, RetryLater
-from relay.network.faults import NotConnected
 
 WAY_OUT: Final = "routes and firewall of this host, and network.proxy if a proxy is the way out"
 KINDS: Final = (

@@ -24,6 +24,7 @@ from relay.settings.fcm import FcmChecks
 from relay.settings.files import Files
 from relay.settings.kerberos import read_invitations
 from relay.settings.network import NetworkChecks, read_networks
+from relay.settings.proxies import ProxyChecks
 from relay.settings.sections import (
     ApiSection,
     ApnsSection,
@@ -78,8 +79,9 @@ class Checks:
         self._files = files
         self._faults = files.faults
         self._role = role
-        self._server_checks = ServerChecks(sections, files, role)
-        self._network = NetworkChecks(sections, files)
+        proxies = ProxyChecks(files)
+        self._server_checks = ServerChecks(sections, files, role, proxies)
+        self._network = NetworkChecks(sections, files, proxies)
 
     def settings(self) -> Settings:
         """Return all settings; usable only if there are no faults."""

@@ -1,6 +1,7 @@
 """Checks of the kerberos_* keys of a mail server: the realm, the keytab of the relay, and the keys of invitations."""
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 from eas_watcher.auth.negotiate import DOMAIN, Naming, Service
@@ -15,7 +16,6 @@ REQUIRED: Final = ("kerberos_realm", "kerberos_principal", "kerberos_keytab_file
 KEYS: Final = (*REQUIRED, "kerberos_target")
 MISSING: Final = "Have an administrator of the directory make them: docs/authentication.md says how."
 LIBRARY: Final = "Install libkrb5-dev and gcc, then the extra kerberos: docs/authentication.md says how."
-KEYTAB: Final = "Export the keytab of kerberos_principal again."
 INVITATIONS: Final = "Make the keys with `relay invitations keygen`, and give the public one."
 
 
@@ -52,16 +52,21 @@ def check_kerberos(
 def _service(files: Files, table: str, principal: str, section: ServerSection) -> Service:
     """Return the account of the relay at the KDC; report a keytab without its key."""
     key, path = f"{table}.kerberos_keytab_file", files.path(section.kerberos_keytab_file or "")
+    check_keytab(files, key, path, principal)
+    return Service(principal, path, section.kerberos_target or "")
+
+
+def check_keytab(files: Files, key: str, path: Path, principal: str) -> None:
+    """Report a keytab, which the setting `key` names, that lacks the key of a principal."""
     content = files.read(key, path, secret=True)
     if content is not None:
         try:
             found = principals(content)
         except ValueError:
-            files.faults.add(key, f"{path} is no keytab", KEYTAB)
+            files.faults.add(key, f"{path} is no keytab", f"Export the keytab of {principal} again.")
         else:
             if principal not in found:
-                files.faults.add(key, f"{path} has no key of {principal}", KEYTAB)
-    return Service(principal, path, section.kerberos_target or "")
+                files.faults.add(key, f"{path} has no key of {principal}", f"Export the keytab of {principal} again.")
 
 
 def read_invitations(files: Files, key: str, name: str) -> Invitations | None:

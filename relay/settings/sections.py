@@ -60,6 +60,31 @@ class Section(BaseModel):
         return value.strip() if isinstance(value, str) else value
 
 
+class ProxySection(Section):
+    """What [network], [servers.NAME] and [autodiscover] say of the proxy that connections go through."""
+
+    proxy: Text | None = Field(
+        default=None,
+        description="http://HOST:PORT, https://, socks5:// or, where only the proxy can look names up, socks5h://; "
+        "unset or none: straight",
+    )
+    proxy_auth: Literal["basic", "negotiate"] = Field(
+        default="basic", description="basic: proxy_user and its password; negotiate: Kerberos tickets, to HTTP proxies"
+    )
+    proxy_user: Text | None = Field(
+        default=None, description="user at the proxy; with negotiate a principal, unset: that of the ticket cache"
+    )
+    proxy_password_file: Text | None = Field(
+        default=None, description="file whose first line is the password of proxy_user"
+    )
+    proxy_keytab_file: Text | None = Field(
+        default=None, description="keytab with the key of proxy_user, for negotiate; unset: the process's ticket cache"
+    )
+    proxy_ca_file: Text | None = Field(
+        default=None, description="PEM file of CAs to trust instead of the system's for an https:// proxy itself"
+    )
+
+
 class RelaySection(Section):
     """[relay]: what all roles share."""
 
@@ -195,7 +220,7 @@ LockoutWindow = Annotated[int, Field(ge=60, le=86_400)]
 RefusedLogins = Annotated[int, Field(ge=4, le=1_000_000)]
 
 
-class ServerSection(Section):
+class ServerSection(ProxySection):
     """[servers.NAME]: one mail server."""
 
     url: Text | None = Field(
@@ -291,7 +316,7 @@ class ServerSection(Section):
     )
 
 
-class AutodiscoverSection(Section):
+class AutodiscoverSection(ProxySection):
     """[autodiscover]: whether and where to look for the servers of domains that no [servers.NAME] lists."""
 
     enabled: bool = Field(
@@ -395,19 +420,9 @@ class WebPushSection(Section):
     )
 
 
-class NetworkSection(Section):
-    """[network]: the connections to Apple, Google and push services; the relay connects to mail servers directly."""
+class NetworkSection(ProxySection):
+    """[network]: the connections to Apple, Google and push services; those to mail servers have keys of their own."""
 
-    proxy: Text | None = Field(
-        default=None, description="http://HOST:PORT or https://HOST:PORT of an HTTP proxy; unset: straight"
-    )
-    proxy_user: Text | None = Field(default=None, description="user for Basic authentication at network.proxy")
-    proxy_password_file: Text | None = Field(
-        default=None, description="file whose first line is the password of network.proxy_user"
-    )
-    proxy_ca_file: Text | None = Field(
-        default=None, description="PEM file of CAs to trust instead of the system's for an https:// proxy itself"
-    )
     source_address: Texts = Field(
         default=(), description="address to connect from, one of IPv4, one of IPv6, or both; unset: the host chooses"
     )

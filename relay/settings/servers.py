@@ -20,6 +20,7 @@ from relay.security.credentials import CredentialKind
 from relay.settings.files import Files
 from relay.settings.kerberos import check_kerberos
 from relay.settings.network import read_addresses
+from relay.settings.proxies import ProxyChecks
 from relay.settings.sections import AutodiscoverSection, ServerSection
 from relay.settings.source import Sections
 from relay.settings.urls import UrlInvalid, eas_url, scheme_of
@@ -43,10 +44,11 @@ KNOWS_PASSWORDS: Final = frozenset({Role.ALL, Role.WATCH})
 class ServerChecks:
     """Checks mail servers for one role; faults go to `files.faults`."""
 
-    def __init__(self, sections: Sections, files: Files, role: Role) -> None:
+    def __init__(self, sections: Sections, files: Files, role: Role, proxies: ProxyChecks) -> None:
         """`role` decides which files are read: only some roles open credentials."""
         self._sections = sections
         self._files = files
+        self._proxies = proxies
         self._faults = files.faults
         self._role = role
 
@@ -74,6 +76,7 @@ class ServerChecks:
             ca_file,
             Policy(hosts=allowed, discovered=True, lockout_window=section.lockout_window),
             _tries(section),
+            self._proxies.check(AUTODISCOVER, section, opens=self._role in KNOWS_PASSWORDS),
         )
 
     def servers(self, sections: Mapping[str, ServerSection], discovered: frozenset[str]) -> dict[str, ServerSettings]:
@@ -109,6 +112,7 @@ class ServerChecks:
                 http2=section.http2 == "auto",
                 accounts=Accounts(section.user_case == "kept", frozenset(map(str.lower, section.user_domains))),
                 oauth_facts=_oauth_facts(section),
+                proxy=self._proxies.check(table, section, opens=self._role in KNOWS_PASSWORDS),
             )
         return servers
 

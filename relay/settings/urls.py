@@ -58,20 +58,6 @@ def eas_url(url: str) -> str:
     return parts._replace(path=path or EAS_PATH).geturl()
 
 
-def proxy_parts(url: str) -> SplitResult:
-    """Return the parts of the URL of an HTTP proxy, host and port included; raises UrlInvalid."""
-    parts = split(url)
-    if parts.scheme not in ("http", "https"):
-        raise UrlInvalid("is neither http:// nor https://")
-    if parts.username is not None or parts.password is not None:
-        raise UrlInvalid("holds a user, which belongs into network.proxy_user")
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise UrlInvalid("has more than host and port")
-    if parts.port is None:
-        raise UrlInvalid("names no port")
-    return parts
-
-
 def scheme_of(url: str) -> str:
     """Return the scheme of a URL without SQLAlchemy's driver: "sqlite", "postgresql", "https"."""
     return url.partition("://")[0].partition("+")[0].lower()

@@ -9,6 +9,7 @@ from typing import Literal
 from eas_watcher.auth.grant import OAuthClient
 from eas_watcher.auth.negotiate import Service
 from eas_watcher.machine.state import Policy
+from eas_watcher.proxy.proxy import Proxy
 from relay.admin.tokens import AdminToken
 from relay.domain.model import AUTODISCOVER, Platform, Role
 from relay.domain.retention import Retention
@@ -167,6 +168,8 @@ class ServerSettings:
     """Whether the relay speaks HTTP/2 to the server where that offers it."""
     oauth_facts: OAuthFacts | None = None
     """What apps may know of its OAuth; None unless the server takes it."""
+    proxy: Proxy | None = None
+    """The proxy on the way to the server and its token endpoint; None: no proxy, or the role does not reach them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +211,8 @@ class AutodiscoverSettings:
     policy: Policy
     tries: TryLimits = DEFAULT
     """What the directory of all these servers bears of refused logins."""
+    proxy: Proxy | None = None
+    """The proxy on the way to hosts that no server is configured for; None: no proxy."""
 
 
 @dataclass(frozen=True, slots=True)

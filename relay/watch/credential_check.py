@@ -141,10 +141,8 @@ def _unknown(error: EasError, client: EasClient) -> Finding:
 def reason_of(error: EasError) -> Reason | None:
     """Return the reason why a candidate waits after a failed check; None: nothing in particular."""
     match error:
-        case AccessDenied(reason=reason):
+        case AccessDenied(reason=reason) | Unreachable(reason=reason):
             return reason
-        case Unreachable():
-            return Reason.UNREACHABLE
         case ServerBusy():
             return Reason.SERVER_BUSY
         case ProtocolViolation():

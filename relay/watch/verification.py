@@ -261,7 +261,7 @@ class Verification:
         if not before.queues and (obstacle := client.admission.obstacle):
             # `record` may be from before an earlier check of the candidate ended.
             record = await self._still_wanted(candidate, server.tries)
-            why = Reason.UNREACHABLE if client.admission.state == "away" else Reason.HTTP_401_MANY
+            why = client.admission.reason if client.admission.state == "away" else Reason.HTTP_401_MANY
             await self._show_waiting(record, why, obstacle, client.admission.expected_wait())
         return await check_credential(opened, client, self._guards, seeker)
 

@@ -79,8 +79,8 @@ class ConnectProxy:
         try:
             writer.write(self.opened)
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_pump(reader, to_writer))
-                tasks.create_task(_pump(to_reader, writer))
+                tasks.create_task(pump(reader, to_writer))
+                tasks.create_task(pump(to_reader, writer))
         except* (OSError, EOFError):
             pass  # one side has gone
         finally:
@@ -88,7 +88,8 @@ class ConnectProxy:
             to_writer.transport.abort()
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass on what one side sends until it ends; raises EOFError then."""
     while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()

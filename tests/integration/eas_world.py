@@ -17,6 +17,7 @@ from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.machine.memory import Change
 from eas_watcher.machine.state import Policy
 from eas_watcher.names import CollectionClass, DeviceId, MailboxId
+from eas_watcher.proxy.proxy import Proxy
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
 from eas_watcher.runtime.fleet import Fleet
@@ -147,8 +148,11 @@ async def world(
     *,
     subfolders: frozenset[CollectionClass] = frozenset(),
     faults: bool = False,
+    proxy: Proxy | None = None,
 ) -> AsyncIterator[WatchWorld]:
     """Open a world; unless `faults` are part of the test, the server must have no complaints about the watcher.
+
+    The watcher reaches the server through `proxy` if there is one.
 
     Both sides speak HTTP/2 where OVER_HTTP_2 says so.
     """
@@ -164,7 +168,7 @@ async def world(
     broken: list[MailboxId] = []
     async with (
         open_eas_simulator(tls=served, rules=rules) as simulator,
-        open_transport(trusting, http2=multiplexing) as transport,
+        open_transport(trusting, http2=multiplexing, proxy=proxy) as transport,
     ):
         simulator.add_mailbox(ANN, PASSWORD)
         journal = MemoryJournals()

@@ -10,10 +10,11 @@ from typing import cast
 
 import pytest
 
+from eas_watcher.proxy.faults import NotConnected
+from eas_watcher.proxy.proxy import Proxy
 from eas_watcher.transport.lookups import AddressInfo, look_up
 from relay.network.dialling import Dialler
-from relay.network.faults import NotConnected
-from relay.network.route import DIRECT, Proxy, Route
+from relay.network.route import DIRECT, Route
 from relay.push.failures import read_failure
 from relay.sandbox.certificates import ThrowAwayCa
 from tests.fakes.proxy import WANTS_BASIC, ConnectProxy, Talk, connect_proxy, never_ends, says

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -16,17 +17,22 @@ from eas_watcher.errors import AccessDenied, EasError
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.state import Policy
 from eas_watcher.peer_clocks import PeerClocks
+from eas_watcher.proxy.proxy import Proxy
+from eas_watcher.proxy.refusals import Refusals
 from eas_watcher.reasons import Reason
 from eas_watcher.server.idle_timeout import IdleTimeout, Lesson
 from relay.doctor.database import Known
-from relay.doctor.mail_servers import MailServers, ask_kdc
+from relay.doctor.mail_servers import MailServers, ask_kdc, proxies
 from relay.doctor.plan import judge_clock
+from relay.doctor.reaching import Proxies, place_of
+from relay.network.route import Route
 from relay.process.clock import now
 from relay.settings.values import AutodiscoverSettings, OAuthSettings, ServerSettings
 from relay.store.survey import ServerSurvey
 from tests.fakes.chains import Authority, self_signed, serving_context
 from tests.fakes.examined import Examined, found
 from tests.fakes.openid import AUDIENCE, CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_openid_simulator
+from tests.fakes.proxy import ConnectProxy, connect_proxy
 from tests.fakes.tls import HOST
 from tests.integration.push_world import silent_server
 
@@ -93,6 +99,34 @@ async def test_a_server_that_offers_what_the_relay_needs(ca_file: Path) -> None:
 
     assert (examined.bad, examined.noted) == ([], [])
     assert examined.one("version", "servers.main").text == "offers 2.5, 12.1, 14.1, 16.1"
+
+
+async def test_a_server_behind_a_proxy_is_asked_through_it(ca_file: Path) -> None:
+    async with serving(says(VERSIONS)) as port, connect_proxy(ConnectProxy(user="relay:hunter2")) as front:
+        proxy = Proxy(HOST, front.port, "servers.main.proxy", "relay", "hunter2")
+        examined = await look(port, ca_file, proxy=proxy)
+        refused = await look(port, ca_file, proxy=replace(proxy, password="wrong", refusals=Refusals()))
+
+    assert (examined.bad, examined.noted) == ([], [])
+    assert examined.one("version", "servers.main").text == "offers 2.5, 12.1, 14.1, 16.1"
+    assert set(front.targets) == {f"{HOST}:{port}"}
+    assert "the proxy in servers.main.proxy is not of use" in refused.one("TLS", "servers.main").text
+
+
+async def test_a_refused_password_of_a_proxy_is_shown_once_by_all_checks(ca_file: Path) -> None:
+    async with serving(says(VERSIONS)) as port, connect_proxy(ConnectProxy(user="relay:hunter2")) as front:
+        wrong = Proxy(HOST, front.port, "servers.main.proxy", "relay", "wrong")
+        url = f"https://{HOST}:{port}/"
+        server = ServerSettings(url, ca_file, frozenset(), Policy(), proxy=wrong)
+        nowhere = AutodiscoverSettings(frozenset(), None, Policy())
+        asks = Proxies(now, [])
+        (use,) = proxies({"main": server}, nowhere)
+        (told,) = await asks.look(use)
+        way = await asks.reach(place_of("servers.main", url, ca_file, "", Route(wrong)))
+
+    assert told.text == "proxy-authentication-required"
+    assert not way.open
+    assert len(front.heads) == 1
 
 
 @pytest.mark.parametrize(

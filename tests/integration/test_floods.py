@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from eas_watcher.proxy.faults import NotConnected
 from relay.domain.outcome import Delivered, RetryLater
-from relay.network.faults import NotConnected
 from relay.network.posting import INTERIM, RAW, SLICE, Poster, Reply
 from relay.network.route import DIRECT
 from relay.push.apns.connection import GIVEN_UP as GIVEN_UP_AFTER

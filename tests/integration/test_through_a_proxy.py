@@ -9,9 +9,10 @@ from typing import Protocol
 
 import pytest
 
+from eas_watcher.proxy.proxy import Proxy
 from relay.domain.model import DuePush, Platform
 from relay.domain.outcome import Delivered, Outcome, Refused
-from relay.network.route import Proxy, Route
+from relay.network.route import Route
 from relay.sandbox.certificates import ThrowAwayCa
 from tests.fakes.proxy import ConnectProxy, Talk, connect_proxy, says
 from tests.integration.push_world import apns, failure, fcm

@@ -7,10 +7,11 @@ from random import Random
 import pytest
 from aiohttp import web
 
+from eas_watcher.proxy.proxy import Proxy
 from relay.domain.model import Mark, Mode, Platform
 from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
 from relay.http.listeners import open_listener
-from relay.network.route import Proxy, Route
+from relay.network.route import Route
 from relay.process.clock import now
 from relay.push.egress.log import Unwritable, held
 from relay.push.webpush.sender import WebPushSender

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from eas_watcher.proxy.proxy import Proxy
 from relay.domain.model import Platform
 from relay.domain.outcome import Delivered, Outcome, Refused
-from relay.network.route import Proxy, Route
+from relay.network.route import Route
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.process import RelayProcess
 from tests.integration.push_world import apns, failure, fcm

@@ -10,7 +10,7 @@ import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from getpass import getpass
 from importlib.metadata import version
@@ -28,6 +28,7 @@ from eas_watcher.errors import EasError
 from eas_watcher.heartbeat import LONGEST
 from eas_watcher.names import MailboxId
 from eas_watcher.ports import Transport
+from eas_watcher.proxy.proxy import NoProxy, Proxy, proxy_at
 from eas_watcher.runtime.account import Account
 from eas_watcher.server.admissions import Admissions
 from eas_watcher.tools.probe.device import ProbeDevice, probe_device
@@ -64,6 +65,8 @@ class Order:
     """The server's Kerberos principal; empty: the one of its host."""
     strict: ssl.SSLContext | None = field(default=None, repr=False)
     """Checks the form of certificates too, as newer software does; None: not checked."""
+    proxy: Proxy | None = None
+    """The proxy on the way to the server; None: no proxy."""
 
     @property
     def kerberos(self) -> bool:
@@ -113,11 +116,11 @@ async def run_probe(order: Order, show: Callable[[Finding], None]) -> list[Findi
     account = Account(MailboxId("probe"), order.url, credential.user, device_id, credential)
 
     async def shake() -> Handshake:
-        return await shake_hands(order.host, order.port, order.tls, order.strict)
+        return await shake_hands(order.host, order.port, order.tls, order.strict, order.proxy)
 
     findings = []
     async with AsyncExitStack() as stack:
-        plain = await stack.enter_async_context(open_transport(order.tls, reuse=False))
+        plain = await stack.enter_async_context(open_transport(order.tls, reuse=False, proxy=order.proxy))
         transport = _show_tickets(order, plain, stack) if order.kerberos else plain
         device = ProbeDevice(account, transport, Admissions(1, Random(), _now))  # noqa: S311 -- spreads waits
         probe = Probe(device, plain, shake, _now, order.acknowledgement, order.patience)
@@ -156,6 +159,7 @@ def read_order(
             given.patience,
             given.target,
             client_context(given.ca_file, strict=True),
+            _read_proxy(given),
         )
     except EasError as fault:
         raise ArgumentsFaulty(str(fault)) from fault
@@ -176,6 +180,26 @@ def _read_credential(
     return KerberosCredential(given.user, "")
 
 
+def _read_proxy(given: argparse.Namespace) -> Proxy | None:
+    if given.proxy is None:
+        if given.proxy_user or given.proxy_password_file or given.proxy_ca_file:
+            raise ArgumentsFaulty("--proxy-user, --proxy-password-file and --proxy-ca-file belong to --proxy")
+        return None
+    try:
+        proxy = proxy_at(given.proxy, "--proxy")
+    except NoProxy as fault:
+        raise ArgumentsFaulty(f"--proxy {fault}: write http://HOST:PORT or socks5h://HOST:PORT") from fault
+    if bool(given.proxy_user) != (given.proxy_password_file is not None):
+        raise ArgumentsFaulty("--proxy-user and --proxy-password-file belong together: give both, or neither")
+    password = "" if given.proxy_password_file is None else _first_line(given.proxy_password_file)
+    if given.proxy_ca_file is not None:
+        try:
+            client_context(given.proxy_ca_file)
+        except OSError as fault:  # SSLError is a subclass
+            raise ArgumentsFaulty(f"{given.proxy_ca_file}: {fault.strerror or 'not a file of certificates'}") from fault
+    return replace(proxy, user=given.proxy_user, password=password, ca_file=given.proxy_ca_file)
+
+
 def _read_url(text: str) -> str:
     """Return the ActiveSync URL, completed if it is only a host.
 
@@ -193,20 +217,24 @@ def _read_url(text: str) -> str:
 
 def _read_password(file: Path | None, environ: Mapping[str, str], ask: Callable[[], str]) -> str:
     if file is not None:
-        try:
-            # Editors of Windows begin a file with a mark and end its line with two characters: neither is typed.
-            password = file.read_text(encoding="utf-8-sig").partition("\n")[0].removesuffix("\r")
-        except (OSError, UnicodeDecodeError) as fault:
-            raise ArgumentsFaulty(f"{file}: the password cannot be read") from fault
-        if not password:
-            raise ArgumentsFaulty(f"{file}: its first line is empty; the password belongs there")
-        return password
+        return _first_line(file)
     if PASSWORD in environ:
         return environ[PASSWORD]
     try:
         return ask()
     except (EOFError, KeyboardInterrupt) as fault:
         raise ArgumentsFaulty(f"no password: give --password-file or {PASSWORD}") from fault
+
+
+def _first_line(file: Path) -> str:
+    try:
+        # Editors of Windows begin a file with a mark and end its line with two characters: neither is typed.
+        password = file.read_text(encoding="utf-8-sig").partition("\n")[0].removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise ArgumentsFaulty(f"{file}: the password cannot be read") from fault
+    if not password:
+        raise ArgumentsFaulty(f"{file}: its first line is empty; the password belongs there")
+    return password
 
 
 class _Parser(argparse.ArgumentParser):
@@ -236,6 +264,12 @@ def _parser(program: str) -> argparse.ArgumentParser:
         "--target", default="", help="with --kerberos: the server's principal, if not HTTP/ and its host"
     )
     probe.add_argument("--ca-file", type=Path, help="certificates to trust instead of the system's, as PEM")
+    probe.add_argument(
+        "--proxy", help="proxy on the way: http://HOST:PORT, https://, socks5://, or socks5h:// (it looks names up)"
+    )
+    probe.add_argument("--proxy-user", default="", help="the user at the proxy")
+    probe.add_argument("--proxy-password-file", type=Path, help="a file whose first line is that user's password")
+    probe.add_argument("--proxy-ca-file", type=Path, help="certificates to trust for an https:// proxy itself, as PEM")
     probe.add_argument(
         "--acknowledge",
         type=int,

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from eas_watcher.proxy.proxy import Proxy
 from eas_watcher.tools.probe.finding import Grade
 from relay.doctor.finding import Subject
 from relay.doctor.providers import MADE_UP_FCM, MadeUpOnly, judge_apns, judge_fcm, proxies
 from relay.domain.devices import NO_IPHONE
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
-from relay.network.route import Proxy, Route
+from relay.network.route import Route
 from relay.push.apns.config import ApnsConfig
 from relay.push.apns.sender import is_device_token
 from relay.push.egress.log import Leaving, Unwritable

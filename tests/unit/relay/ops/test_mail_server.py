@@ -29,10 +29,12 @@ class Server:
         assert part.name == "server main"
         return part.check()
 
-    async def fail_first_request(self) -> None:
+    async def fail_first_request(
+        self, detail: str = "no connection: Connection refused", reason: Reason = Reason.UNREACHABLE
+    ) -> None:
         client = ClientAdmission("first")
         await self.admission.enter(client)
-        self.admission.failed(client, Unreachable("no connection: Connection refused", reached=False))
+        self.admission.failed(client, Unreachable(detail, reached=False, reason=reason))
         self.admission.leave(client)
 
 
@@ -62,6 +64,18 @@ async def test_a_server_that_is_away_fails_after_a_minute() -> None:
     )
     server.clock.forward((BRIEF + timedelta(seconds=1)).total_seconds())
     assert server.check().state is PartState.FAILED
+
+
+async def test_a_proxy_that_is_away_is_named_and_not_the_server() -> None:
+    server = Server()
+
+    await server.fail_first_request("proxy-refused: nothing listens", Reason.PROXY_AWAY)
+
+    assert server.check() == Finding(
+        PartState.DEGRADED,
+        "cannot be asked through its proxy (proxy-refused: nothing listens): one mailbox probes, 0 wait",
+        REASONS[Reason.PROXY_AWAY].remedy,
+    )
 
 
 async def test_a_server_that_is_back_is_degraded_until_all_have_returned() -> None:

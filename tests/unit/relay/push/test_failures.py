@@ -3,15 +3,16 @@ from socket import gaierror
 
 import pytest
 
+from eas_watcher.proxy.faults import NotConnected
+from eas_watcher.proxy.faults import proxy_refuses as refuses
+from eas_watcher.proxy.proxy import Proxy
 from relay.domain.outcome import Reach, Refused, RetryLater
 from relay.network import faults
-from relay.network.faults import NotConnected
-from relay.network.route import Proxy
 from relay.push.failures import read_failure
 
 
 def proxy_refuses(status: int) -> NotConnected:
-    return faults.proxy_refuses(Proxy("proxy.example.com", 3128), "api.push.apple.com:443", status, ("Basic",))
+    return refuses(Proxy("proxy.example.com", 3128), "api.push.apple.com:443", status, ("Basic",))
 
 
 def untrusted() -> ssl.SSLCertVerificationError:

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from eas_watcher.proxy.proxy import Proxy
 from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Role
-from relay.network.route import DIRECT, Proxy, Route
+from relay.network.route import DIRECT, Route
 from tests.installation import GOOD, Installation
 
 
@@ -59,7 +60,7 @@ def test_a_provider_may_have_another_proxy_or_none_and_no_other_proxy_gets_the_p
     assert settings.apns is not None
     assert settings.fcm is not None
     sources = ("192.0.2.7", "2001:db8::7")
-    assert settings.apns.route == Route(Proxy("2001:db8::1", 8080, setting="apns.proxy"), sources)
+    assert settings.apns.route == Route(Proxy("2001:db8::1", 8080, setting="apns.proxy", takes_user=False), sources)
     assert settings.fcm.route == Route(None, sources)
 
 
@@ -95,8 +96,8 @@ def test_roles_that_do_not_push_ignore_the_table_network(site: Installation) -> 
         ("proxy.example.com:3128", "is no URL with a host"),
         ("http://proxy.example.com:0", "is no URL with a host"),
         ("http://", "is no URL with a host"),
-        ("socks5://proxy.example.com:1080", "is neither http:// nor https://"),
-        ("http://relay:hunter2@proxy.example.com:3128", "holds a user, which belongs into network.proxy_user"),
+        ("socks4://proxy.example.com:1080", "begins with none of http://, https://, socks5:// and socks5h://"),
+        ("http://relay:hunter2@proxy.example.com:3128", "holds a user, which does not belong into the URL"),
         ("http://proxy.example.com:3128/pac", "has more than host and port"),
         ("http://proxy.example.com:3128?x", "has more than host and port"),
         ("http://proxy.example.com", "names no port"),

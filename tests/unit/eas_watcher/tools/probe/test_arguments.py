@@ -7,6 +7,7 @@ import pytest
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.auth.negotiate import KerberosCredential
 from eas_watcher.commands.provision import Acknowledgement
+from eas_watcher.proxy.proxy import Proxy
 from eas_watcher.tools.probe.arguments import FAULTY, PASSWORD, ArgumentsFaulty, Order, main, read_order
 
 NEEDED = ("probe", "--url", "mail.example.com", "--user", "ann@example.com")
@@ -119,3 +120,29 @@ def test_faulty_arguments_end_with_status_2_and_one_line(capsys: pytest.CaptureF
 
 def test_the_password_is_not_shown_with_an_order() -> None:
     assert "hunter2" not in repr(order(password="hunter2"))
+
+
+def test_a_proxy_may_be_on_the_way(tmp_path: Path) -> None:
+    file = tmp_path / "proxy.password"
+    file.write_text("hunter2\n")
+
+    read = order("--proxy", "socks5h://p.example.com:1080", "--proxy-user", "relay", "--proxy-password-file", str(file))
+
+    assert read.proxy == Proxy("p.example.com", 1080, "--proxy", "relay", "hunter2", speaks="socks5h")
+    assert order().proxy is None
+
+
+@pytest.mark.parametrize(
+    ("more", "wrong"),
+    [
+        (("--proxy", "ftp://p:1"), "--proxy begins with none of http://"),
+        (("--proxy", "http://relay:hunter2@p:1"), "--proxy holds a user"),
+        (("--proxy-user", "relay"), "belong to --proxy"),
+        (("--proxy", "http://p:1", "--proxy-user", "relay"), "give both, or neither"),
+        (("--proxy", "https://p:1", "--proxy-ca-file", "missing.pem"), "missing.pem: No such file"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_a_fault_that_shows_no_password(more: tuple[str, ...], wrong: str) -> None:
+    with pytest.raises(ArgumentsFaulty, match=wrong) as caught:
+        order(*more)
+    assert "hunter2" not in str(caught.value)
