@@ -36,6 +36,8 @@ class What(StrEnum):
     MAINTENANCE_OFF = "maintenance.off"
     WIPE_ALLOW = "wipe.allow"
     RESTORED = "database.restored"
+    BACKED_UP = "database.backup"
+    MOVED = "database.moved"
     CREDENTIALS_FORGET = "credentials.forget"
 
 

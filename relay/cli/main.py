@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
 import typer
 
 from relay.cli.acting import who
+from relay.cli.backups import backup, move, restore
 from relay.cli.configuration import DEFAULT, Config, default_config
 from relay.cli.doctor import doctor
 from relay.cli.init import init, write_shipped
@@ -61,6 +62,9 @@ cli.command()(phone)
 cli.command()(status)
 cli.command("check-health")(check_health)
 cli.command()(init)
+cli.command()(backup)
+cli.command()(restore)
+cli.command()(move)
 cli.command("files")(write_shipped)
 
 RoleOption = Annotated[Role, typer.Option("--role", help="What this process does; all: everything.")]

@@ -10,7 +10,11 @@ from typing import Final, NoReturn
 import typer
 
 from relay.domain.errors import (
+    BackupInvalid,
+    DatabaseBusy,
+    DatabaseFilled,
     DatabaseInUse,
+    DatabaseMoved,
     DatabaseRefuses,
     KeyLost,
     MigrationsPending,
@@ -18,6 +22,7 @@ from relay.domain.errors import (
     PortTaken,
     RelayBroke,
     RowsForbidden,
+    RowsUnreadable,
     SchemaNewer,
     SessionsShared,
     SettingsInvalid,
@@ -28,8 +33,9 @@ FAILED: Final = 1
 FAULTY: Final = 2
 
 ENDS: Final = (
-    *(DatabaseInUse, DatabaseRefuses, KeyLost, MigrationsPending, NotificationsLost, PortTaken, RelayBroke),
-    *(RowsForbidden, SchemaNewer, SessionsShared),
+    *(BackupInvalid, DatabaseBusy, DatabaseFilled, DatabaseInUse, DatabaseMoved, DatabaseRefuses),
+    *(KeyLost, MigrationsPending, NotificationsLost, PortTaken, RelayBroke),
+    *(RowsForbidden, RowsUnreadable, SchemaNewer, SessionsShared),
 )
 """The errors that end a command; each says what to do."""
 

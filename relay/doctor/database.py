@@ -12,6 +12,7 @@ from eas_watcher.server.idle_timeout import Lesson
 from relay.doctor.finding import Finding, Subject
 from relay.domain.clock import Clock
 from relay.domain.errors import (
+    DatabaseMoved,
     DatabaseRefuses,
     KeyLost,
     NotificationsLost,
@@ -95,8 +96,9 @@ async def _look(settings: Settings, database: Database, clocks: PeerClocks, now:
         await DatabaseClock(database, clocks).look()
     try:
         lacks = await pending(database)
-    except SchemaNewer as error:
-        return Known((subject.bad("a newer relay upgraded it", str(error).partition(": ")[2]),))
+    except (DatabaseMoved, SchemaNewer) as error:
+        wrong, _, remedy = str(error).partition(": ")
+        return Known((subject.bad(wrong, remedy),))
     if lacks:
         if embedded:
             return Known((subject.note("lacks migrations of this version", "nothing: the next start makes them"),))

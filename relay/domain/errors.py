@@ -1,5 +1,6 @@
 """The exceptions that pass between parts of the relay; every class has the name of a situation."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -84,6 +85,43 @@ class SchemaNewer(RelayError):
 
     def __init__(self) -> None:
         super().__init__("a newer relay upgraded the database: install that version again, or restore the backup")
+
+
+class DatabaseMoved(RelayError):
+    """The content of the database was moved to another one, which is the one to use."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the database was moved to another one: name that one in database.url. If the move was interrupted, run "
+            "`relay move` again; to use this one all the same, `relay move --undo`"
+        )
+
+
+class DatabaseFilled(RelayError):
+    """A database that should take another one's content has content of its own."""
+
+    def __init__(self, rows: Mapping[str, int]) -> None:
+        held = ", ".join(f"{number} rows of {table}" for table, number in rows.items())
+        super().__init__(f"the database is not empty, it has {held}: name another one, or destroy these with --replace")
+
+
+class DatabaseBusy(RelayError):
+    """Processes of the relay use a database that must stand still."""
+
+    def __init__(self, users: Sequence[str]) -> None:
+        super().__init__(f"processes of the relay use the database, {', '.join(users)}: stop them first")
+
+
+class RowsUnreadable(RelayError):
+    """Rows of the database are not what its schema says."""
+
+    def __init__(self, names: Sequence[str], most: int) -> None:
+        shown = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+        super().__init__(f"rows cannot be read: {shown}. Mend or delete them, or leave them out with --leave-out")
+
+
+class BackupInvalid(RelayError):
+    """A file is no backup, or not as it was written."""
 
 
 class SealBroken(RelayError):

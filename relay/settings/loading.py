@@ -75,6 +75,19 @@ def database_of(path: Path, environ: Mapping[str, str], role: Role) -> DatabaseS
     return database
 
 
+def database_named(
+    url: str, password_file: str | None, ca_file: str | None, environ: Mapping[str, str]
+) -> DatabaseSettings:
+    """Return the settings of a database that a command line names; raises SettingsInvalid, as for relay.toml."""
+    faults = Faults()
+    files = _files(Path("command line"), environ, faults)
+    section = DatabaseSection(url=url, password_file=password_file, ca_file=ca_file)
+    database = database_settings(section, files, Role.ALL, files.folder)
+    if faults.list:
+        raise SettingsInvalid(faults.list)
+    return database
+
+
 def vapid_key_file(path: Path, environ: Mapping[str, str]) -> Path:
     """Return the path of the VAPID key, which need not exist; raises SettingsInvalid."""
     sections, faults = read_sections(path, environ), Faults()

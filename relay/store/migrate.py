@@ -8,35 +8,51 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from relay.domain.errors import RowsForbidden, SchemaNewer
+from relay.domain.errors import DatabaseMoved, RowsForbidden, SchemaNewer
 from relay.store.engine import Database, refusals
+from relay.store.tables import metadata
 
 _ONE_AT_A_TIME: Final = 0x52_45_4C_41_59  # "RELAY": the advisory lock under which processes upgrade PostgreSQL
 _SCRIPTS: Final = Path(__file__).with_name("migrations")
 _APPLIED: Final = sa.table("alembic_version", sa.column("version_num"))
 """Where Alembic notes the newest revision that a database has."""
+_MOVED: Final = "moved "
+"""Stands before the revision of a database whose content is used elsewhere: no version of the relay knows such a
+revision, so none starts on it."""
 
 
 async def upgrade(database: Database) -> None:
     """Bring the database to the newest schema, in one transaction; does nothing when it is there.
 
-    Raises StoreUnavailable, DatabaseRefuses, RowsForbidden, SchemaNewer.
+    Raises StoreUnavailable, DatabaseMoved, DatabaseRefuses, RowsForbidden, SchemaNewer.
     """
     with refusals():  # this is the first transaction of a process, so here shows what is wrong with the settings
         await database.run(_upgrade)
 
 
 async def pending(database: Database) -> bool:
-    """Return whether the database lacks migrations; raises StoreUnavailable, DatabaseRefuses, SchemaNewer."""
+    """Return whether the database lacks migrations.
+
+    Raises StoreUnavailable, DatabaseMoved, DatabaseRefuses, SchemaNewer.
+    """
     with refusals():
         return await database.run(_pending)
 
 
 def _upgrade(connection: sa.Connection) -> None:
+    one_at_a_time(connection)
+    if _pending(connection):
+        upgrade_to(connection, "head")
+
+
+def one_at_a_time(connection: sa.Connection) -> None:
+    """Let no other process change the schema before this transaction ends; SQLite has one writer at a time."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_ONE_AT_A_TIME)))
-    if not _pending(connection):
-        return
+
+
+def upgrade_to(connection: sa.Connection, revision: str) -> None:
+    """Run the migrations up to one of them, or to the "head"; raises RowsForbidden."""
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -45,19 +61,52 @@ def _upgrade(connection: sa.Connection) -> None:
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     config.attributes["connection"] = connection
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
     except CommandError as error:
         raise RowsForbidden(str(error)) from error
 
 
 def _pending(connection: sa.Connection) -> bool:
-    known = revisions()
-    present: set[str] = set()
-    if sa.inspect(connection).has_table(_APPLIED.name):
-        present = set(connection.execute(sa.select(_APPLIED.c.version_num)).scalars())
-    if present - set(known):
+    revision, moved = revision_of(connection)
+    if moved:
+        raise DatabaseMoved
+    return revision != revisions()[-1]
+
+
+def revision_of(connection: sa.Connection) -> tuple[str | None, bool]:
+    """Return the newest revision that a database has, None without tables, and whether it was moved elsewhere.
+
+    Raises SchemaNewer for a revision of a newer version.
+    """
+    if not sa.inspect(connection).has_table(_APPLIED.name):
+        return None, False
+    noted: str | None = connection.scalar(sa.select(_APPLIED.c.version_num))
+    if noted is None:
+        return None, False
+    revision = noted.removeprefix(_MOVED)
+    if revision not in revisions():
         raise SchemaNewer
-    return present != {known[-1]}
+    return revision, revision != noted
+
+
+def set_moved(connection: sa.Connection, *, moved: bool) -> None:
+    """Note of a database that its content is used elsewhere, or no more."""
+    revision, _ = revision_of(connection)
+    connection.execute(sa.update(_APPLIED).values(version_num=f"{_MOVED if moved else ''}{revision}"))
+
+
+def lock_revision(connection: sa.Connection) -> None:
+    """Keep processes from starting before this transaction ends: each start reads the revision."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text(f"LOCK TABLE {_APPLIED.name} IN ACCESS EXCLUSIVE MODE"))
+
+
+def drop_tables(connection: sa.Connection) -> None:
+    """Remove all tables of the relay, with all that they hold."""
+    present = set(sa.inspect(connection).get_table_names())
+    for name in (*(table.name for table in reversed(metadata.sorted_tables)), _APPLIED.name):
+        if name in present:
+            connection.execute(sa.schema.DropTable(sa.Table(name, sa.MetaData())))
 
 
 def revisions() -> list[str]:

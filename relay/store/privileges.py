@@ -333,10 +333,11 @@ async def grant(database: Database) -> None:
 
     Raises StoreUnavailable.
     """
-    await database.run(_grant)
+    await database.run(renew_grants)
 
 
-def _grant(connection: sa.Connection) -> None:
+def renew_grants(connection: sa.Connection) -> None:
+    """Do what `grant` does, at the end of a transaction."""
     # A script of many statements has no answer to read: the driver sends it as one simple query.
     driver = connection.connection.driver_connection
     if driver is not None:

@@ -34,7 +34,7 @@ class Moment(sa.types.TypeDecorator[datetime]):
 
     def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], datetime | None]:  # noqa: ARG002
         """Return what turns a value into a moment with its time zone, which SQLite does not keep."""
-        return _read_sqlite_text if dialect.name == "sqlite" else _utc_or_none
+        return read_sqlite_text if dialect.name == "sqlite" else _utc_or_none
 
     @staticmethod
     def utc(value: datetime) -> datetime:
@@ -54,7 +54,8 @@ def _sqlite_text(value: datetime | None) -> str | None:
     return None if value is None else Moment.text(value)[:-ZONE]
 
 
-def _read_sqlite_text(value: object) -> datetime | None:
+def read_sqlite_text(value: object) -> datetime | None:
+    """Return the moment that a text of SQLite is; raises ValueError for another text."""
     if value is None:
         return None
     try:
