@@ -175,7 +175,7 @@ def read_lines(connection: sa.Connection, shape: Shape, left_out: LeftOut) -> It
         raise RowsUnreadable(left_out.names, NAMED)
 
 
-def _fetched(connection: sa.Connection, query: sa.Select[Any], table: str) -> Iterator[Any]:
+def _fetched(connection: sa.Connection, query: sa.Select[*tuple[Any, ...]], table: str) -> Iterator[Any]:
     """Yield the rows of a query without values, some at a time."""
     if connection.dialect.name == "sqlite":
         yield from connection.execute(query.execution_options(yield_per=BATCH))
