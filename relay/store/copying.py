@@ -112,7 +112,7 @@ class LeftOut:
 
     def has_parent(self, shape: Shape, row: Mapping[str, object]) -> bool:
         """Return whether the row that a row belongs to is left out."""
-        return bool(self._keys) and any((table, row[column]) in self._keys for column, table in shape.parents)
+        return any((table, row[column]) in self._keys for column, table in shape.parents)
 
 
 def shapes(connection: sa.Connection) -> list[Shape]:
@@ -153,19 +153,18 @@ def read_lines(connection: sa.Connection, shape: Shape, left_out: LeftOut) -> It
     ]
     order = [ByCharacter(table.c[name]) if kinds[name] is Kind.TEXT else table.c[name] for name in shape.key]
     query = sa.select(*values).order_by(*order)
-    names = list(kinds)
+    names, convert = list(kinds), [_OUT[kind] for kind in kinds.values()]
     try:
         for row in _fetched(connection, query, shape.table):
-            held = dict(zip(names, row, strict=True))
-            if left_out.has_parent(shape, held):
-                left_out.add(shape, held, "belongs to a row that is left out")
+            if left_out.names and left_out.has_parent(shape, dict(zip(names, row, strict=True))):
+                left_out.add(shape, dict(zip(names, row, strict=True)), "belongs to a row that is left out")
                 continue
             try:
-                line = [None if value is None else _OUT[kinds[name]](value) for name, value in held.items()]
+                line = [None if value is None else to(value) for to, value in zip(convert, row, strict=True)]
             except WRONG as error:
-                left_out.add(shape, held, describe(error))
+                left_out.add(shape, dict(zip(names, row, strict=True)), describe(error))
                 continue
-            yield json.dumps(line, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+            yield _encode(line).encode() + b"\n"
     except UNDECODABLE as error:
         if not on_sqlite or away(error):
             raise
@@ -241,7 +240,7 @@ def continue_numbers(connection: sa.Connection, shape: Shape) -> None:
 
 
 def _text(value: object) -> str:
-    return _of(str, value)
+    return value if type(value) is str else _of(str, value)
 
 
 def _bytes(value: object) -> str:
@@ -291,6 +290,7 @@ def _from_iso(value: object) -> datetime:
 
 
 _RAW: Final = sa.types.NullType()
+_encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _OUT: Final[Mapping[Kind, Callable[[object], object]]] = {
     Kind.TEXT: _text,
     Kind.BYTES: _bytes,

@@ -23,7 +23,19 @@ from relay.store.migrate import (
 )
 from relay.store.privileges import ROLES, renew_grants
 from relay.store.rows import FREE
-from relay.store.tables import Moment, act, candidate, mailbox, metadata, node, outbox, registration, sealed_anew, shard
+from relay.store.tables import (
+    Moment,
+    act,
+    candidate,
+    mailbox,
+    metadata,
+    node,
+    outbox,
+    registration,
+    sealed_anew,
+    shard,
+    wipe,
+)
 
 _OF_MIGRATIONS: Final = frozenset({shard.name, sealed_anew.name, node.name})
 """Tables with rows in a database that nobody has used yet, and that of the processes."""
@@ -104,6 +116,7 @@ def fill(connection: sa.Connection, content: Content, stamp: Stamp, what: What, 
     if held and not replace:
         raise DatabaseFilled(held)
     epoch, ended = _highest_epoch(connection) if before else 0, _last_act(connection)
+    wipes = connection.execute(sa.select(wipe)).mappings().all() if before == revisions()[-1] else ()
     granted = connection.dialect.name == "postgresql" and _has_grants(connection)
     drop_tables(connection)
     upgrade_to(connection, content.revision)
@@ -111,6 +124,7 @@ def fill(connection: sa.Connection, content: Content, stamp: Stamp, what: What, 
     if content.revision != revisions()[-1]:
         upgrade_to(connection, "head")
     _let_nobody_own(connection, epoch)
+    _add_wipes(connection, wipes)
     silent = 0 if keep else _silence(connection)
     rows = sum(each.rows for each in sums.values())
     detail = f"{rows} rows of {content.origin}{ended}{'' if keep else f', {silent} registrations'}"
@@ -211,6 +225,14 @@ def _let_nobody_own(connection: sa.Connection, epoch: int) -> None:
     higher = sa.case((shard.c.epoch < epoch, epoch), else_=shard.c.epoch) + 1
     connection.execute(sa.update(shard).values(owner=None, lease_until=None, epoch=higher))
     connection.execute(sa.update(outbox).where(outbox.c.claimed_by.is_not(None)).values(FREE))
+
+
+def _add_wipes(connection: sa.Connection, wipes: Iterable[sa.RowMapping]) -> None:
+    """Let accounts stay wiped that a database knew before it was replaced."""
+    known = {tuple(row) for row in connection.execute(sa.select(wipe.c.server, wipe.c.account))}
+    lacking = [dict(row) for row in wipes if (row["server"], row["account"]) not in known]
+    if lacking:
+        connection.execute(sa.insert(wipe), lacking)
 
 
 async def distrust(database: Database, stamp: Stamp) -> int:

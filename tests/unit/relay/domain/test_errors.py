@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from relay.domain.errors import (
+    DatabaseBusy,
+    DatabaseFilled,
     DatabaseInUse,
+    DatabaseMoved,
     DatabaseRefuses,
     KeyLost,
     MigrationsPending,
@@ -14,6 +17,7 @@ from relay.domain.errors import (
     RelayBroke,
     RelayError,
     RowsForbidden,
+    RowsUnreadable,
     RowUnreadable,
     SchemaNewer,
     SessionsShared,
@@ -31,6 +35,10 @@ from relay.domain.errors import (
         (RowsForbidden("shard 9 (epoch)"), "shard 9 (epoch). Correct or delete them"),
         (PortTaken("api.port", 8443), "api.port: 8443 is in use (address already in use): stop the program"),
         (SchemaNewer(), "install that version again"),
+        (DatabaseMoved(), "name that one in database.url"),
+        (DatabaseFilled({"mailbox": 2, "wipe": 1}), "2 rows of mailbox, 1 rows of wipe: name another one"),
+        (DatabaseBusy(["watch process host-1"]), "watch process host-1: stop them first"),
+        (RowsUnreadable(["mailbox a (x)", "mailbox b (y)"], 1), "mailbox a (x) and 1 more. Mend or delete them"),
         (MigrationsPending(), "run `relay migrate` first"),
         (RelayBroke(), "see the log"),
         (SessionsShared(), "set pool_mode = session"),
