@@ -68,7 +68,7 @@ def fill(folder: Path, number: int) -> None:
 
 
 def timed(name: str, *arguments: str) -> None:
-    """Run a command; print its time by the clock and its greatest memory."""
+    """Run a command; print its time by the clock, its CPU time and its greatest memory."""
     command = [sys.executable, "-m", "relay", *arguments]
     began = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -77,6 +77,7 @@ def timed(name: str, *arguments: str) -> None:
     if process.returncode:
         raise SystemExit(f"relay {name} failed")
     figure(f"{name}_s", time.monotonic() - began, "s")
+    figure(f"{name}_cpu", used.ru_utime + used.ru_stime, "s")
     figure(f"{name}_memory", used.ru_maxrss / 1024, "MB")
 
 
