@@ -65,7 +65,7 @@ def _idle(registration: Registration) -> str:
     if _ended(registration) is OutcomeKind.EXPIRED:
         return "Nothing waits: what came was not delivered in time. /healthz of the push process tells what lasts."
     if _ended(registration) is OutcomeKind.SHADOWED:
-        return "Its last push was due and did not leave: the push process runs with push.mode = shadow."
+        return "Its last push was due and did not leave, for push.mode of the push process was shadow then."
     return "Nothing waits. If the phone showed no push, look at its notification settings for the app."
 
 

@@ -59,7 +59,7 @@ _ANSWERS: Final[Mapping[str, str]] = {
     OutcomeKind.RETRY_LATER: "not taken by {provider} yet{because}; it is tried again",
     OutcomeKind.TOKEN_GONE: "not delivered, {provider} says that the app is gone from the device{because}",
     OutcomeKind.REFUSED: "refused by {provider}{because}; the device token is in quarantine",
-    OutcomeKind.SHADOWED: "not sent: push.mode is shadow",
+    OutcomeKind.SHADOWED: "not sent: shadow mode",
     CHANNEL: "refused by {provider} for all phones of the app{because}; see health",
 }
 

@@ -13,7 +13,7 @@ from tests.acceptance.test_reload import logged, reloaded, replace
 from tests.site import ANN, PASSWORD, Site, open_site
 from tests.waiting import SOON, until
 
-HELD_BACK = "push for mail not sent: push.mode is shadow"
+HELD_BACK = "push for mail not sent: shadow mode"
 
 
 def kinds(site: Site) -> list[str]:
@@ -56,7 +56,7 @@ async def test_a_relay_in_shadow_mode_pushes_nothing_until_a_reload_and_then_onl
 
             assert kinds(site) == ["challenge"]
             assert HELD_BACK in await explained(site, ANN, says=HELD_BACK)
-            assert "did not leave" in await explained(site, ANN, says="push.mode = shadow")
+            assert "did not leave" in await explained(site, ANN, says="was shadow then")
             assert (await part(process))["reason"].startswith("shadow: no push of new items leaves;")
             told = await relay("status", "--seconds", "0", "--config", str(site.sandbox.toml))
             assert "push mode     shadow: no push of new items leaves;" in told.out

@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from relay.domain.outcome import Delivered, LastOutcome, Outcome, OutcomeKind, Refused, RetryLater, TokenGone
+from relay.domain.outcome import Delivered, LastOutcome, OutcomeKind, PushEnd, Refused, RetryLater, Shadowed, TokenGone
 
 SINCE = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -25,9 +25,10 @@ def test_by_default_a_refusal_concerns_one_token_and_a_retry_names_no_time() -> 
         (TokenGone("Unregistered"), "token-gone: Unregistered"),
         (RetryLater("network-failed: Operation not permitted"), "retry-later: network-failed: Operation not permitted"),
         (Refused("BadDeviceToken", "look"), "refused: BadDeviceToken"),
+        (Shadowed(), "shadowed"),
     ],
 )
-def test_a_last_outcome_is_one_line_that_is_read_back(outcome: Outcome, line: str) -> None:
+def test_a_last_outcome_is_one_line_that_is_read_back(outcome: PushEnd, line: str) -> None:
     last = LastOutcome.of(outcome)
 
     assert last.line == line

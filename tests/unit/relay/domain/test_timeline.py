@@ -8,7 +8,7 @@ from eas_watcher.machine.memory import Change, Condition, Progress, WatchState
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.reasons import Reason
 from relay.domain.model import Mark, Mode, RegistrationChange, RegistrationId, RegistrationView
-from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
+from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, Shadowed, TokenGone
 from relay.domain.timeline import CHANNEL, HELD, LONGEST, PER_HOUR, STRANGERS, Denial, Event, EventKind, Timeline, clean
 from tests.fakes import records
 from tests.unit.relay.push.pushes import due_push
@@ -101,6 +101,13 @@ def test_a_push_that_was_not_sent_has_no_answer(timeline: Timeline) -> None:
     timeline.pushed(due_push(), RetryLater("push-service-rests", reach=Reach.HERE))
 
     assert timeline.take() == []
+
+
+def test_a_push_that_shadow_mode_held_back_is_an_event(timeline: Timeline) -> None:
+    timeline.pushed(due_push(), Shadowed())
+
+    [held] = timeline.take()
+    assert (held.event.kind, held.event.result, held.event.code) == (EventKind.PUSHED, "shadowed", "")
 
 
 def test_a_code_of_a_provider_is_cut_and_has_no_strange_characters() -> None:

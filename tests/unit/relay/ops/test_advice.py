@@ -149,6 +149,7 @@ def of_webpush(known: KnownRegistration) -> KnownRegistration:
         (known(replace(WAITING, first_at=LONG_AGO), outcome="retry-later: timed-out"), "serves nobody"),
         (known(replace(WAITING, parked="internal-error", attempts=5)), "breaks the relay"),
         (known(outcome="expired: not delivered for 24 h"), "not delivered in time"),
+        (known(outcome="shadowed"), "was shadow then"),
         (in_quarantine(known(WAITING)), "BadDeviceToken"),
         (replace(known(WAITING), candidate_pending=True), "waits for the mail server's word"),
         (known(state=RegistrationState.VERIFYING), "waits for the mail server's word"),

@@ -42,7 +42,7 @@ def shown(of: Happening) -> Happening:
         (ACCEPTED, "push for mail accepted by APNs [reg]"),
         (
             seen("pushed", what="email", through="apns", result="shadowed"),
-            "push for mail not sent: push.mode is shadow",
+            "push for mail not sent: shadow mode",
         ),
         (
             seen("pushed", what="test", through="fcm", result="retry-later", code="http-503"),
