@@ -14,8 +14,8 @@ from aiohttp.typedefs import Handler, Middleware
 
 from relay.api.documents import LimitsAnswer
 from relay.api.guard import ONE, STRANGERS, Guard
-from relay.api.operations import OPERATIONS
-from relay.api.problems import refusal
+from relay.api.operations import CHANGES, OPERATIONS
+from relay.api.problems import CrossSite, refusal
 from relay.api.rate import Allowance
 from relay.api.routes import Routes, Terms, shown
 from relay.domain.errors import RelayError
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 REGISTER: Final = frozenset((row.method, row.path) for row in OPERATIONS if row.enrols)
 """The operations that may make a registration, which have a limit of their own."""
+OWN: Final = "same-origin"
+"""What Sec-Fetch-Site says of the relay's own pages; programs that are no browser do not send it [Fetch Metadata 2]."""
 KIB: Final = 1024  # bytes
 LARGEST: Final = 32 * KIB
 """Bytes of a request as it comes, with its head: twice the largest body. 10,000 chunks cost 6 ms of the loop's time."""
@@ -70,12 +72,13 @@ class RegistrationApi:
         capabilities: Capabilities,
         vapid_public_key: str = "",
         refused: Counter[str] | None = None,
+        more: Callable[[web.Application], None] | None = None,
     ) -> None:
         """Set up with the use cases; `tokens` returns URL-safe text of that many random bytes, which names a failure.
 
         `capabilities` say what apps may ask, and how they enrol. Apps subscribe by WebPush with `vapid_public_key`;
         empty: the relay does not push that way. `refused` counts the requests that are refused because too many come,
-        by the code of the problem.
+        by the code of the problem. `more` adds routes beside the API, for which its limits hold too.
 
         The caller must leave the access log of aiohttp off, since its lines have ids, and must not cancel a handler
         whose client is gone.
@@ -101,6 +104,8 @@ class RegistrationApi:
             terms=_terms(limits, capabilities, vapid_public_key),
         )
         self._routes.add_to(self.app.router)
+        if more is not None:
+            more(self.app)
 
     def change(self, limits: Limits, capabilities: Capabilities, vapid_public_key: str) -> None:
         """Serve with other rates, proxies and capabilities from the next request on; sizes and gates stay."""
@@ -178,8 +183,9 @@ def _logged() -> Middleware:
 def _refusing(tokens: Callable[[int], str]) -> Middleware:
     @web.middleware
     async def refusing(request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Turn every error into a problem document."""
+        """Turn every error into a problem document, and refuse what pages of other sites let a browser send."""
         try:
+            _check_site(request)
             return await handler(request)
         except web.HTTPMethodNotAllowed as error:
             return _other_method(request, error)
@@ -195,6 +201,12 @@ def _refusing(tokens: Callable[[int], str]) -> Middleware:
             return _failed(error, tokens(9))
 
     return refusing
+
+
+def _check_site(request: web.Request) -> None:
+    """Raise CrossSite if a browser says that a page of another origin changes something."""
+    if request.method in CHANGES and request.headers.get("Sec-Fetch-Site", OWN) != OWN:
+        raise CrossSite("only pages of the relay's own origin may let a browser do this")
 
 
 def _other_method(request: web.Request, error: web.HTTPMethodNotAllowed) -> web.Response:

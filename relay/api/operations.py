@@ -40,6 +40,8 @@ BODY: Final = (
     "unknown-encoding",
 )
 """Those of operations that read a body."""
+CHANGES: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+"""The methods that a browser may use for pages of the relay's own origin alone."""
 OPENED: Final = ("no-such-resource", "not-authorized", "wiped", "too-many-for-registration", "unavailable")
 """Those of operations on one registration."""
 
@@ -94,7 +96,8 @@ class Operation:
         """Every code that a problem may have."""
         body = BODY if self.body is not None else ()
         opened = OPENED if self.secret else ()
-        return tuple(dict.fromkeys((*ALWAYS, *body, *opened, *self.problems)))
+        own = ("cross-site",) if self.method in CHANGES else ()
+        return tuple(dict.fromkeys((*ALWAYS, *own, *body, *opened, *self.problems)))
 
 
 MAILBOX: Final = Query("mailbox", "the address or user name that would be registered", LONGEST)

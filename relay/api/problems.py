@@ -47,6 +47,10 @@ CHALLENGE: Final = 'Bearer realm="registration"'
 STORE_PAUSE: Final = 5  # seconds until a client asks again while the database is away
 
 
+class CrossSite(RelayError):
+    """A page of another site lets a browser send the request."""
+
+
 class NotJson(RelayError):
     """The body has another media type than JSON."""
 
@@ -74,6 +78,7 @@ BY_ERROR: Final[Mapping[type[RelayError], Kind]] = {
     MailboxWiped: Kind(HTTPStatus.FORBIDDEN, "mailbox-wiped", "An administrator wiped the mailbox's device"),
     TooSlow: Kind(HTTPStatus.REQUEST_TIMEOUT, "too-slow", "The body did not arrive in time"),
     Replaced: Kind(HTTPStatus.CONFLICT, "replaced", "The registration was removed or replaced meanwhile"),
+    CrossSite: Kind(HTTPStatus.FORBIDDEN, "cross-site", "A page of another site sent the request"),
     WrongProof: Kind(HTTPStatus.FORBIDDEN, "wrong-proof", "The nonce is not that of the last challenge"),
     TooManyChallenges: Kind(HTTPStatus.TOO_MANY_REQUESTS, "too-many-challenges", "Too many challenges"),
     NoSuchTest: Kind(HTTPStatus.NOT_FOUND, "no-such-test", "There is no test push of this id"),

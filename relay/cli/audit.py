@@ -32,7 +32,12 @@ class Audit:
             f"{seen.unverified} lines are chained with a key that is not here: pass the file egress.key of the push "
             "role with --key to prove that none was changed"
         )
-        return [text for count, text in ((seen.unkeyed, unkeyed), (seen.unverified, unverified)) if count]
+        pages = (
+            f"notifications of the web app open {', '.join(sorted(seen.pages))}: each must be an address of "
+            "webapp.origin or webapp.open_url, now or earlier"
+        )
+        noted = ((seen.unkeyed, unkeyed), (seen.unverified, unverified), (len(seen.pages), pages))
+        return [text for count, text in noted if count]
 
 
 def files_of(logs: Iterable[Path]) -> list[Path]:

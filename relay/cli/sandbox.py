@@ -52,6 +52,10 @@ def serve(
     control: Annotated[int, typer.Option(help="Port of the control listener.")] = 8446,
     api: Annotated[int, typer.Option(help="Port that the written relay.toml gives the relay's API.")] = 8447,
     ops: Annotated[int, typer.Option(help="Port that the written relay.toml gives the relay's ops listener.")] = 9090,
+    web: Annotated[int, typer.Option(help="Port at which browsers on this machine reach the relay's web app.")] = 8450,
+    browsers: Annotated[
+        bool, typer.Option("--browsers", help="Let the relay push to real browsers, through their makers' services.")
+    ] = False,
     mailboxes: Annotated[int, typer.Option(help="Mailboxes user1, user2, ... to start with, besides ann and ben.")] = 0,
     level: Annotated[str, typer.Option(help="Log level in the written relay.toml.")] = "info",
     personality: Annotated[
@@ -81,7 +85,7 @@ def serve(
     from relay.sandbox.sandbox import run_sandbox
 
     log.configure("info", "text", sys.stderr)
-    ports = Ports(eas, apns, fcm, webpush, control, api, ops, apns_sandbox)
+    ports = Ports(eas, apns, fcm, webpush, control, api, ops, apns_sandbox, web)
     try:
         place = Place(host, tuple(name or ()))
     except ValueError as error:
@@ -97,6 +101,7 @@ def serve(
                 rules=replace(FAMILIES[personality], workers=workers, patience=queue_seconds),
                 http2=http2 is Http2.ON,
                 place=place,
+                browsers=browsers,
             )
         )
     except OSError as error:

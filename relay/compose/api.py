@@ -11,6 +11,8 @@ from functools import partial
 from importlib.metadata import version
 from typing import Final
 
+from aiohttp import web
+
 from relay.api.app import LARGEST, Limits, RegistrationApi
 from relay.compose.running import Running, Take, required
 from relay.domain.clock import Clock
@@ -27,7 +29,7 @@ from relay.registration.registrations import Registrations, Rules
 from relay.registration.verdicts import VerdictWaiter
 from relay.settings import Settings
 from relay.settings.changes import Changes
-from relay.settings.values import ApiSettings
+from relay.settings.values import ApiSettings, WebAppSettings
 from relay.store.registrations import SqlRegistrationStore
 
 log = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
         _capabilities(settings),
         settings.webpush.public_key,
         running.refused_requests,
+        None if settings.webapp is None else _web_app(settings.webapp),
     )
     most = api_connections(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     admission = Admission(most, min(api.connections_per_address, most // 4), api.proxies)
@@ -173,6 +176,23 @@ def _limits(api: ApiSettings) -> Limits:
         requests_per_minute=api.requests_per_minute,
         proxies=api.proxies,
     )
+
+
+def _web_app(settings: WebAppSettings) -> Callable[[web.Application], None]:
+    """Return what adds the web app; its libraries are loaded only where it is served."""
+    from relay.webapp.serving import WebApp, WebAppRoutes
+
+    logo, pages = settings.logo, settings.pages
+    return WebAppRoutes(
+        WebApp(
+            settings.base_path,
+            settings.title,
+            settings.help_text,
+            "" if pages.mail == pages.own else pages.mail,
+            None if logo is None else logo.content,
+            "" if logo is None else logo.media_type,
+        )
+    ).add_to
 
 
 def _tls(api: ApiSettings) -> ssl.SSLContext | None:

@@ -69,15 +69,27 @@ IN_DOUBT: Final[Mapping[str, tuple[str, str]]] = {
 }
 """The texts of an `attention` whose cause may be the mail server."""
 
+CONFIRMED: Final[Mapping[str, tuple[str, str]]] = {
+    "en": ("Notifications are on", "This device gets notifications of the relay."),
+    "de": ("Mitteilungen sind an", "Dieses Gerät erhält Mitteilungen des Relays."),
+    "fr": ("Notifications activées", "Cet appareil reçoit les notifications du relais."),
+}
+"""The texts of a `challenge` in the web app, since browsers want to see something of each push."""
+
 
 def text(mark: Mark, locale: str, *, certain: bool = True) -> tuple[str, str]:
     """Return title and body in the language of a locale ("de", "de-AT", "de_CH"); other languages get English.
 
     `certain` is that of the notice.
     """
-    language = locale.replace("_", "-").partition("-")[0].lower()
-    language = language if language in TEXTS else FALLBACK
+    language = language_of(locale)
     return IN_DOUBT[language] if mark is Mark.ATTENTION and not certain else TEXTS[language][mark]
+
+
+def language_of(locale: str) -> str:
+    """Return the language of the texts for a locale."""
+    language = locale.replace("_", "-").partition("-")[0].lower()
+    return language if language in TEXTS else FALLBACK
 
 
 SCHEMA: Final = 1
@@ -374,6 +386,72 @@ class WebPushMessage:
         topic = urlsafe_b64encode(sha256(self.notice.collapse_id.encode("ascii")).digest()[:24]).decode("ascii")
         urgency = "normal" if self.notice.silent else "high"
         return {"TTL": str(self.notice.lifetime), "Urgency": urgency, "Topic": topic}
+
+
+WEB_APP: Final = "push-relay-web"
+"""The name that the relay's own web app has as an app."""
+PAGE: Final = re.compile(
+    r"(?:https://[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?|http://localhost)(?::[1-9][0-9]{0,4})?/[A-Za-z0-9._~/-]*",
+    re.ASCII,
+)
+"""What an address that a notification opens looks like: nothing but host, port and path; of this machine also HTTP."""
+LONGEST_PAGE: Final = 255  # characters; with the longest template a message stays below its length
+
+
+@dataclass(frozen=True, slots=True)
+class WebAppPages:
+    """The addresses that notifications of the web app open; raises ValueError unless each is a plain https:// URL.
+
+    They are settings of the administrator and the same for all: no part of them depends on a mailbox.
+    """
+
+    own: str
+    """The web app."""
+    mail: str
+    """What a notification of new items opens, e.g. the webmail."""
+
+    def __post_init__(self) -> None:
+        for page in (self.own, self.mail):
+            if len(page) > LONGEST_PAGE or not PAGE.fullmatch(page):
+                raise ValueError("a page has an https:// URL of lower-case host, port and path alone")
+
+    def of(self, notice: Notice) -> str:
+        """Return what a notification opens: for what is no new item the step of the web app that is about it."""
+        return self.mail if notice.kind == "new-items" else f"{self.own}#{notice.kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class WebAppMessage(WebPushMessage):
+    """A notice for the relay's own web app, which the browser shows by itself where it can.
+
+    [W3C: Push API, declarative push message; WebKit: NotificationJSONParser.cpp of 2025]. A service worker reads the
+    same text elsewhere.
+    """
+
+    pages: WebAppPages
+
+    @property
+    def body(self) -> dict[str, object]:
+        """The notification with the data of every app in it; the tag lets it replace an older one of its mark."""
+        notice = self.notice
+        language = language_of(notice.locale)
+        title, words = CONFIRMED[language] if notice.kind == "challenge" else self._text()
+        notification: dict[str, object] = {
+            "title": title,
+            "body": words,
+            "lang": language,
+            "tag": notice.mark.value,
+            "navigate": self.pages.of(notice),
+            **({"silent": True} if notice.silent else {}),
+            # A service worker may see it first: it answers challenges.
+            "mutable": True,
+            "data": _data(notice),
+        }
+        # The draft had `mutable` in both places one after the other; browsers ignore the one they do not know.
+        return {"web_push": 8030, "mutable": True, "notification": notification}
+
+    def _text(self) -> tuple[str, str]:
+        return text(self.notice.mark, self.notice.locale, certain=self.notice.certain)
 
 
 def _data(notice: Notice) -> dict[str, object]:

@@ -56,7 +56,7 @@ async def run_demo(out: Console, *, once: bool) -> bool:
 async def _run_steps(out: Console, folder: Path, *, once: bool) -> None:
     out.rule("Push relay: new mail becomes a push, and nothing of the mail leaves")
     async with AsyncExitStack() as stack:
-        sandbox = await stack.enter_async_context(open_sandbox(folder / "sandbox", level="debug"))
+        sandbox = await stack.enter_async_context(open_sandbox(folder / "sandbox", level="debug", browsers=not once))
         sandbox.eas.add_mailbox(USER, PASSWORD)
         _step(
             out,
@@ -196,6 +196,10 @@ async def _continue(out: Console, sandbox: Sandbox) -> None:
         f"  curl -X POST {sandbox.control_url}/eas/mail -H 'content-type: application/json' -d '{mail}'", soft_wrap=True
     )
     out.print(f"  curl http://127.0.0.1:{sandbox.ports.ops}/healthz", soft_wrap=True)
+    out.print("\nOr let a browser on this machine ring, through the push service of its maker:")
+    out.print(
+        f"  open {sandbox.web_url}, sign in as {USER} with the password {PASSWORD}, then deliver a mail", soft_wrap=True
+    )
     shown = len(sandbox.apns.received)
     while True:
         for received in (await sandbox.apns.wait(shown + 1, float("inf")))[shown:]:

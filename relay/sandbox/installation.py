@@ -1,10 +1,12 @@
 """The files of a relay that uses the sandbox: a relay.toml and the keys and certificates that it names."""
 
 import json
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from relay.domain.subscription import BROWSERS
 from relay.push.webpush.vapid import public_key
 from relay.sandbox.certificates import Ca, write_secret
 from relay.sandbox.place import Place
@@ -54,12 +56,18 @@ url = "https://{reached}:{fcm}"
 ca_file = "ca.pem"
 
 [webpush]
-hosts = ["{reached}:{webpush}"]
+hosts = [{services}]
 apps = ["{app}"]
 vapid_key_file = "vapid.pem"
 public_key = "{vapid}"
 subject = "mailto:admin@{domain}"
-ca_file = "ca.pem"
+ca_file = "{push_ca}"
+
+[webapp]
+enabled = true
+origin = "http://localhost:{web}"
+title = "Sandbox mail"
+help_text = "This is the sandbox: a simulated mail server on this machine."
 
 [log]
 level = "{level}"
@@ -80,6 +88,8 @@ class Ports:
     ops: int = 0
     apns_sandbox: int = 0
     """APNs' other environment, for builds from Xcode."""
+    web: int = 0
+    """Where browsers on this machine reach the relay's web app, over plain HTTP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +113,21 @@ def write_installation(
     place: Place | None = None,
     level: str = "info",
     log_format: str = "json",
+    browsers: bool = False,
 ) -> Path:
     """Write all files that a relay needs, and return the path of its relay.toml; only the owner can read the keys.
 
-    `place` is where sandbox and relay listen; None: on loopback.
+    `place` is where sandbox and relay listen; None: on loopback. With `browsers` the relay pushes to the real push
+    services of browsers, too.
     """
     place = place or Place()
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "state").mkdir(mode=0o700, exist_ok=True)
     ca.write_ca(folder / "ca.pem")
+    services = [f"{place.reached}:{ports.webpush}"]
+    if browsers:
+        services += BROWSERS
+        _write_bundle(folder / "push-ca.pem", folder / "ca.pem")
     write_secret(folder / "api.pem", ca.server_pem(*place.certified))
     write_secret(folder / "apns.p8", accounts.apns_key.encode())
     write_secret(folder / "fcm.json", json.dumps(accounts.service_account, indent=2).encode())
@@ -128,7 +144,9 @@ def write_installation(
             apns=ports.apns,
             apns_sandbox=ports.apns_sandbox,
             fcm=ports.fcm,
-            webpush=ports.webpush,
+            services=", ".join(f'"{service}"' for service in services),
+            push_ca="push-ca.pem" if browsers else "ca.pem",
+            web=ports.web,
             vapid=public_key(accounts.vapid_key),
             key_id=accounts.apns_key_id,
             team=TEAM,
@@ -140,3 +158,9 @@ def write_installation(
         encoding="utf-8",
     )
     return toml
+
+
+def _write_bundle(bundle: Path, ca: Path) -> None:
+    """Write the CA of the sandbox and those that this system trusts into one file."""
+    system = ssl.create_default_context().get_ca_certs(binary_form=True)
+    bundle.write_text(ca.read_text() + "".join(map(ssl.DER_cert_to_PEM_cert, system)), encoding="ascii")

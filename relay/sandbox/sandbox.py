@@ -24,6 +24,7 @@ from relay.sandbox.eas.rules import EasRules
 from relay.sandbox.eas.server import ALPN, open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
 from relay.sandbox.fcm import FcmSimulator, open_fcm_simulator
+from relay.sandbox.front import open_front
 from relay.sandbox.installation import APP, DOMAIN, PROJECT, TEAM, Ports, PushAccounts, write_installation
 from relay.sandbox.place import Place, in_url
 from relay.sandbox.push_control import push_control_app
@@ -34,6 +35,9 @@ PASSWORD: Final = "sandbox"
 """The password of the mailboxes that `relay sandbox` adds at its start."""
 
 OPEN: Final = ("Everybody who reaches this address controls the sandbox: use it in a network that you trust.",)
+
+WEB_WITH: Final = "its pushes go through the push service of your browser's maker"
+WEB_WITHOUT: Final = "with --browsers its pushes reach real browsers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,11 @@ class Sandbox:
         return f"http://{self.place.shown}:{self.ports.control}"
 
     @property
+    def web_url(self) -> str:
+        """The URL of the relay's web app, for browsers on this machine."""
+        return f"http://localhost:{self.ports.web}/app/"
+
+    @property
     def api_url(self) -> str:
         """The URL of the registration API of the relay of `toml`."""
         return f"https://{self.place.shown}:{self.ports.api}"
@@ -74,11 +83,12 @@ async def open_sandbox(
     rules: EasRules | None = None,
     http2: bool = True,
     place: Place | None = None,
+    browsers: bool = False,
 ) -> AsyncIterator[Sandbox]:
     """Serve all simulators until the block ends, and write the files for a relay into `folder`.
 
     `place` is where they listen; None: on loopback. `rules` are those of the mail server; None: those of Exchange.
-    `http2`: whether it speaks HTTP/2 too.
+    `http2`: whether it speaks HTTP/2 too. With `browsers` the relay may push to the real push services of browsers.
     """
     ports = ports or Ports()
     place = place or Place()
@@ -123,18 +133,23 @@ async def open_sandbox(
         control.add_subapp("/push", push_control_app(apns, fcm, webpush, apns_sandbox))
         add_verbs(control, eas, apns, apns_sandbox, fcm, webpush)
         control_port = await stack.enter_async_context(open_listener(control, host, ports.control))
+        api = ports.api or _free_port()
+        web_port = await stack.enter_async_context(open_front(f"https://{reached}:{api}", folder / "ca.pem", ports.web))
         open_ports = Ports(
             eas.port,
             apns.port,
             fcm.port,
             webpush.port,
             control_port,
-            ports.api or _free_port(),
+            api,
             ports.ops or _free_port(),
             apns_sandbox.port,
+            web_port,
         )
         accounts = PushAccounts(apns_key, key_id, fcm.service_account(), make_key())
-        toml = write_installation(folder, ca, open_ports, accounts, place=place, level=level, log_format=log_format)
+        toml = write_installation(
+            folder, ca, open_ports, accounts, place=place, level=level, log_format=log_format, browsers=browsers
+        )
         _write_site(folder, place, open_ports)
         yield Sandbox(eas, apns, apns_sandbox, fcm, webpush, open_ports, place, folder, toml)
 
@@ -165,18 +180,21 @@ async def run_sandbox(
     rules: EasRules | None = None,
     http2: bool = True,
     place: Place | None = None,
+    browsers: bool = False,
 ) -> None:
     """Print the addresses of a sandbox and how to use it, and serve it until cancelled.
 
     `rules` are those of the mail server; None: those of Exchange. It has the mailboxes ann and ben, and `mailboxes`
     more: user1, user2, ..., all at example.com. `http2`: whether it speaks HTTP/2 too. `place` is where
-    all listens; None: on loopback.
+    all listens; None: on loopback. With `browsers` the relay may push to the real push services of browsers.
     """
     rules = rules or EasRules()
     like = (
         rules.personality.name.value if rules.workers is None else f"{rules.personality.name}, {rules.workers} workers"
     )
-    async with open_sandbox(folder, ports, level=level, rules=rules, http2=http2, place=place) as sandbox:
+    async with open_sandbox(
+        folder, ports, level=level, rules=rules, http2=http2, place=place, browsers=browsers
+    ) as sandbox:
         for name in ("ann", "ben", *(f"user{number}" for number in range(1, mailboxes + 1))):
             sandbox.eas.add_mailbox(f"{name}@{DOMAIN}", PASSWORD)
         at = in_url(sandbox.place.address)
@@ -193,6 +211,7 @@ async def run_sandbox(
             "",
             f"Run a relay on it:   relay serve --config {sandbox.toml}",
             f"Deliver a mail:      relay deliver ann@{DOMAIN} --control {sandbox.control_url}",
+            f"Open the web app:    {sandbox.web_url}  ({WEB_WITH if browsers else WEB_WITHOUT})",
             f"Be a phone:          relay phone --folder {folder}",
             f"See what Apple got:  curl {sandbox.control_url}/push/apns/received",
             f"Subscribe a phone:   curl -X POST {sandbox.control_url}/push/webpush/subscriptions",

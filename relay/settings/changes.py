@@ -12,13 +12,14 @@ FIXED: Final = (
     "database.",
     "sealing.",
     "ops.",
+    "webapp.",
     "api.host",
     "api.port",
     "egress.folder",
     "egress.key_file",
 )
 """Beginnings of the keys that a process takes only when it starts: what it holds open, or has sealed its data with."""
-TABLES: Final = frozenset({"apns", "fcm", "webpush"})
+TABLES: Final = frozenset({"apns", "fcm", "webpush", "webapp"})
 """Tables that a process has from its start to its end, or not at all; what is in them may change."""
 SERVERS: Final = "servers."
 GENTLE: Final = frozenset(

@@ -52,6 +52,7 @@ from relay.settings.values import (
     ServerSettings,
     Settings,
 )
+from relay.settings.webapp import webapp_settings
 from relay.settings.webpush import PUSHES, WebPushChecks
 
 EGRESS_KEY: Final = "egress.key"
@@ -106,7 +107,8 @@ class Checks:
         apns_checks = ApnsChecks(apns, self._sections.apns_accounts(faults), self._files)
         fcm_checks = FcmChecks(fcm, self._sections.fcm_accounts(faults), self._files)
         push = read("push", PushSection, faults)
-        webpush = WebPushChecks(self._sections, self._files, self._role, self._network).settings()
+        webapp = webapp_settings(self._sections, self._files, self._role)
+        webpush = WebPushChecks(self._sections, self._files, self._role, self._network, webapp).settings()
         apps = {Platform.APNS: apns_checks.topics, Platform.FCM: fcm_checks.apps, Platform.WEBPUSH: webpush.apps}
         mode = self._push_mode(
             push, {app for names in apps.values() for app in names}, discovered=bool(discovery.hosts)
@@ -127,6 +129,7 @@ class Checks:
             apns=self._apns(apns, apns_checks),
             fcm=self._fcm(fcm, fcm_checks),
             webpush=webpush,
+            webapp=webapp,
             apps=MappingProxyType(apps),
             push=PushSettings(
                 push.coalesce_seconds, push.expire_hours * HOUR, push.jitter_seconds, mode, push.receipts

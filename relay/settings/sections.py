@@ -420,6 +420,32 @@ class WebPushSection(Section):
     )
 
 
+class WebAppSection(Section):
+    """[webapp]: the relay's own web app, which registers browsers and phones without another app."""
+
+    enabled: bool = Field(default=False, description="true to serve the web app beside the registration API")
+    origin: Text | None = Field(
+        default=None,
+        description="how browsers reach the registration API: https://HOST or https://HOST:PORT, without a path",
+    )
+    base_path: Annotated[str, Field(pattern=r"^/[a-z0-9][a-z0-9-]{0,31}$")] = Field(
+        default="/app", description="path of its pages there: / and one word of small letters, digits and -"
+    )
+    title: Annotated[str, Field(min_length=1, max_length=40), AfterValidator(printable)] = Field(
+        default="Mail notifications", description="name under which phones show it, at most 40 characters"
+    )
+    open_url: Text | None = Field(
+        default=None,
+        description="what a notification of new items opens, e.g. https://mail.example.com/owa/; unset: the web app",
+    )
+    help_text: Annotated[str, Field(min_length=1, max_length=400), AfterValidator(printable)] | None = Field(
+        default=None, description="whom users ask, shown below each page, at most 400 characters"
+    )
+    logo_file: Text | None = Field(
+        default=None, description="PNG or SVG of the company, of at most 200 kB, shown above each page"
+    )
+
+
 class NetworkSection(ProxySection):
     """[network]: the connections to Apple, Google and push services; those to mail servers have keys of their own."""
 
@@ -562,6 +588,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "apns": ApnsSection,
     "fcm": FcmSection,
     "webpush": WebPushSection,
+    "webapp": WebAppSection,
     "network": NetworkSection,
     "push": PushSection,
     "registrations": RegistrationsSection,

@@ -19,6 +19,7 @@ from relay.domain.users import Accounts
 from relay.http.addresses import Proxies
 from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
+from relay.push.payload import WebAppPages
 from relay.push.webpush.config import WebPushConfig
 from relay.registration.capabilities import OAuthFacts
 from relay.registration.enrolment import Enrolment
@@ -229,6 +230,30 @@ class WebPushSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Logo:
+    """An image of the company."""
+
+    content: bytes = field(repr=False)
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class WebAppSettings:
+    """The relay's own web app."""
+
+    origin: str
+    """How browsers reach it: scheme, host, and port if it is not that of the scheme."""
+    base_path: str
+    """Where its pages are, without a slash at the end."""
+    title: str
+    help_text: str
+    """Whom users ask; empty: nobody is named."""
+    pages: WebAppPages
+    """What notifications open."""
+    logo: Logo | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """The lowest level that is logged, and the format of the lines."""
 
@@ -262,6 +287,8 @@ class Settings:
     apns: ApnsConfig | None
     fcm: FcmConfig | None
     webpush: WebPushSettings
+    webapp: WebAppSettings | None
+    """None: it is off."""
     apps: Mapping[Platform, frozenset[str]]
     """The apps that may be registered and pushed to, for every role."""
     push: PushSettings

@@ -5,13 +5,14 @@ from typing import Final
 
 from relay.domain.model import Role
 from relay.domain.subscription import BROWSERS, read_service
+from relay.push.payload import WEB_APP
 from relay.push.webpush.config import WebPushConfig
 from relay.push.webpush.vapid import public_key
 from relay.settings.files import Files
 from relay.settings.network import NetworkChecks
 from relay.settings.sections import WebPushSection
 from relay.settings.source import Sections
-from relay.settings.values import WebPushSettings
+from relay.settings.values import WebAppSettings, WebPushSettings
 
 TABLE: Final = "webpush"
 NO_WEBPUSH: Final = WebPushSettings(frozenset(), frozenset(), "", None)
@@ -22,8 +23,11 @@ MAKE_KEY: Final = "Run `relay vapid --new`, or restore the key from your backup:
 class WebPushChecks:
     """Checks [webpush] for one role; faults go to `files.faults`."""
 
-    def __init__(self, sections: Sections, files: Files, role: Role, network: NetworkChecks) -> None:
-        """`network` has been checked if `role` pushes."""
+    def __init__(
+        self, sections: Sections, files: Files, role: Role, network: NetworkChecks, webapp: WebAppSettings | None
+    ) -> None:
+        """`network` has been checked if `role` pushes; `webapp` is the relay's own app."""
+        self._webapp = webapp
         self._network = network
         self._sections = sections
         self._files = files
@@ -35,7 +39,8 @@ class WebPushChecks:
         section = self._sections.read(TABLE, WebPushSection, self._faults)
         if TABLE not in self._sections.tables or self._role is Role.WATCH:
             return NO_WEBPUSH
-        self._require("apps", section.apps, "List the names of your apps.")
+        if self._webapp is None:
+            self._require("apps", section.apps, "List the names of your apps.")
         self._require("hosts", section.hosts, "List the hosts of the push services that your users' devices use.")
         services = self._services("hosts", section.hosts)
         sender = public = None
@@ -47,7 +52,8 @@ class WebPushChecks:
         else:
             self._require("public_key", section.public_key, "Set it to what `relay vapid` prints where the key is.")
             public = section.public_key
-        return WebPushSettings(frozenset(section.apps), services, public or "", sender)
+        apps = frozenset(section.apps) if self._webapp is None else frozenset({*section.apps, WEB_APP})
+        return WebPushSettings(apps, services, public or "", sender)
 
     def _services(self, name: str, hosts: Sequence[str]) -> frozenset[str]:
         """Return the push services that the key `name` lists, as registrations write them, or WINDOWS."""
@@ -79,6 +85,7 @@ class WebPushChecks:
             ca_file=ca_file,
             in_flight=section.in_flight,
             route=self._network.route("webpush.proxy", section.proxy),
+            pages=None if self._webapp is None else self._webapp.pages,
             direct=self._direct(section, services),
         )
         return config, public_key(pem)

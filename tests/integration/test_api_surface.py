@@ -222,3 +222,16 @@ async def test_the_capabilities_are_limited_as_every_request_is() -> None:
         for _ in range(2):
             await api.call("GET", "/v1/capabilities")
         await api.problem((429, "too-many-requests"), "GET", "/v1/capabilities")
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "none"])
+async def test_a_browser_changes_nothing_for_a_page_of_another_site(site: str) -> None:
+    async with serving() as api:
+        sent = {"Sec-Fetch-Site": site}
+        async with api.client.post("/v1/registrations", json=wish(), headers=sent) as refused:
+            assert (refused.status, (await refused.json())["code"]) == (403, "cross-site")
+        async with api.client.get("/v1/capabilities", headers=sent) as looked:
+            assert looked.status == 200
+        own = {"Sec-Fetch-Site": "same-origin"}
+        async with api.client.post("/v1/registrations", json=wish(), headers=own) as taken:
+            assert taken.status in {201, 202}

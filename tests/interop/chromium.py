@@ -93,9 +93,9 @@ class Browser:
         made = await self.command("Target.createTarget", url="about:blank", browserContextId=context)
         attached = await self.command("Target.attachToTarget", targetId=made["targetId"], flatten=True)
         session = str(attached["sessionId"])
-        page = self._pages[session] = Page(self, session)
+        page = self._pages[session] = Page(self, session, context)
         try:
-            for domain in ("Page", "Runtime", "Network", "Log", "Audits"):
+            for domain in ("Page", "Runtime", "Network", "Log", "Audits", "ServiceWorker"):
                 await page.command(f"{domain}.enable")
             await page.command("Emulation.setScriptExecutionDisabled", value=not scripts)
             await page.resize(width, height)
@@ -112,12 +112,16 @@ class Page:
 
     browser: Browser = field(repr=False)
     session: str
+    context: str
+    """What shares its cookies, caches and permissions."""
     requests: list[str] = field(default_factory=list)
     """The URLs that it asked for."""
     console: list[str] = field(default_factory=list)
     """What it wrote to its console, what the browser wrote there, and errors that no script caught."""
     violations: list[str] = field(default_factory=list)
     """What the page's Content-Security-Policy refused: directive and what was blocked."""
+    workers: dict[str, str] = field(default_factory=dict)
+    """The registrations of service workers: the id of each by its scope."""
     _loads: int = 0
 
     async def command(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -141,6 +145,8 @@ class Page:
             case "Audits.issueAdded" if told["issue"]["code"] == "ContentSecurityPolicyIssue":
                 of = told["issue"]["details"]["contentSecurityPolicyIssueDetails"]
                 self.violations.append(f"{of['violatedDirective']}: {of.get('blockedURL', 'inline')}")
+            case "ServiceWorker.workerRegistrationUpdated":
+                self.workers |= {each["scopeURL"]: each["registrationId"] for each in told["registrations"]}
             case "Page.loadEventFired":
                 self._loads += 1
             case _:
@@ -154,6 +160,24 @@ class Page:
             raise Refused(f"{url}: {went['errorText']}")
         if "loaderId" in went:  # else only the fragment changed
             await until(lambda: self._loads > before)
+
+    async def permit(self, origin: str, name: str, setting: str = "granted") -> None:
+        """Set what the person lets pages of an origin do: "granted", "denied" or "prompt", which asks and waits."""
+        await self.browser.command(
+            "Browser.setPermission",
+            permission={"name": name},
+            setting=setting,
+            origin=origin,
+            browserContextId=self.context,
+        )
+
+    async def push(self, scope: str, text: str) -> None:
+        """Let the service worker of a scope have a push, as if it came from a push service and was decrypted."""
+        await until(lambda: scope in self.workers)
+        origin = "/".join(scope.split("/")[:3])
+        await self.command(
+            "ServiceWorker.deliverPushMessage", origin=origin, registrationId=self.workers[scope], data=text
+        )
 
     async def evaluate(self, expression: str) -> Any:
         """Return the value of an expression of JavaScript, once its promise is kept; raises Refused with its error."""

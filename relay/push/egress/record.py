@@ -19,7 +19,17 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import ISSUED_ID, OWN_TEXTS, Mark, Mode, Platform, RegistrationId
 from relay.domain.reasons import Cause
-from relay.push.payload import TEXTS, ApnsMessage, FcmMessage, Notice, WebPushMessage, former_apns, former_fcm
+from relay.push.payload import (
+    TEXTS,
+    ApnsMessage,
+    FcmMessage,
+    Notice,
+    WebAppMessage,
+    WebAppPages,
+    WebPushMessage,
+    former_apns,
+    former_fcm,
+)
 
 START: Final = "0" * 64
 """`prev` of the first line."""
@@ -87,6 +97,8 @@ class Seen:
     """Lines whose key the auditor does not have."""
     registrations: set[str] = field(default_factory=set)
     """The ids in the bodies."""
+    pages: set[str] = field(default_factory=set)
+    """The addresses that notifications of the web app open, without what follows a #."""
 
 
 def without_token(body: bytes, device_token: str, device: str) -> str:
@@ -201,6 +213,10 @@ def is_template(provider: str, body: str, device: str = "") -> bool:
         if provider == Platform.APNS.value:
             notices = _notices(document["relay"])
             return any(body in {ApnsMessage(notice).rendered, former_apns(notice)} for notice in notices)
+        if provider == Platform.WEBPUSH.value and "web_push" in document:
+            data, page = document["notification"]["data"], _page(document)
+            pages = WebAppPages(page, page)
+            return any(WebAppMessage(notice, pages).content.decode("ascii") == body for notice in _notices(data))
         if provider == Platform.WEBPUSH.value:
             return any(WebPushMessage(notice).content.decode("ascii") == body for notice in _notices(document))
         return provider == Platform.FCM.value and _is_fcm(document, body, device)
@@ -259,17 +275,25 @@ def _content(entry: Mapping[str, Any], seen: Seen) -> str | None:
     body = str(entry["body"])
     if not is_template(str(entry["provider"]), body, str(entry["device"])):
         return "has a body that is none of the templates"
-    registration = _registration(json.loads(body))
+    document = json.loads(body)
+    registration = _registration(document)
     seen.registrations.add(registration)
+    if "web_push" in document:
+        seen.pages.add(_page(document))
     if ISSUED_ID.fullmatch(registration):
         return None
     return "names a registration as the relay names none: its id may hide something"
 
 
 def _registration(document: Mapping[str, Any]) -> str:
-    message = document.get("message", {})
+    message = document.get("message", document.get("notification", {}))
     data = document.get("relay", message.get("data", document))
     return str(data["registration"])
+
+
+def _page(document: Mapping[str, Any]) -> str:
+    """Return the address that a notification of the web app opens, without what follows a #; raises KeyError."""
+    return str(document["notification"]["navigate"]).partition("#")[0]
 
 
 def _is_fcm(document: Mapping[str, Any], body: str, device: str) -> bool:

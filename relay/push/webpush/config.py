@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relay.network.route import DIRECT, Route
+from relay.push.payload import WebAppPages
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,5 +25,7 @@ class WebPushConfig:
     """Seconds for one push, including the connection's set-up."""
     route: Route = DIRECT
     """How connections are made: through which proxy, from which address."""
+    pages: WebAppPages | None = None
+    """What notifications of the relay's own web app open; None: it is off, and its pushes have no texts."""
     direct: frozenset[str] = frozenset()
     """The services inside the company, which are reached without the proxy."""

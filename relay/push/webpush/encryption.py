@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 LENGTH: Final = 512
 """Bytes of a message before its encryption, padding included; the longest template, filled in, is shorter."""
+LONGER: Final = 1536
+"""The same for messages to the relay's own web app, which have texts and addresses."""
 RECORD_SIZE: Final = 4096
 """Longest record in bytes, as in the examples of RFC 8291; a message is one record, and shorter."""
 SALT: Final = 16  # bytes

@@ -25,10 +25,10 @@ from relay.network.route import DIRECT
 from relay.push.egress.log import Egress, Unwritable, held
 from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile
-from relay.push.payload import Notice, WebPushMessage
+from relay.push.payload import WEB_APP, Notice, WebAppMessage, WebPushMessage
 from relay.push.webpush.answers import PAGE, TAKEN, is_page, own_fault, read_webpush
 from relay.push.webpush.config import WebPushConfig
-from relay.push.webpush.encryption import SALT, encrypt
+from relay.push.webpush.encryption import LENGTH, LONGER, SALT, encrypt
 from relay.push.webpush.services import Services
 from relay.push.webpush.vapid import Vapid, read_key
 
@@ -104,9 +104,9 @@ class WebPushSender:
         self._vapid = Vapid(pem, self._config.subject)
 
     async def _send(self, push: DuePush, subscription: Subscription) -> Outcome:
-        message = WebPushMessage(Notice.of(push, receipt=self._receipts))
+        message, length = self._message(push)
         service, device = subscription.service, _digest(push)
-        body = encrypt(message.content, subscription.p256dh, subscription.auth, secrets.token_bytes(SALT))
+        body = encrypt(message.content, subscription.p256dh, subscription.auth, secrets.token_bytes(SALT), length)
         lasting = False
         try:
             self._egress.webpush(push.app, push.device_token, message)
@@ -137,6 +137,13 @@ class WebPushSender:
             case Delivered() | TokenGone():
                 pass
         return outcome
+
+    def _message(self, push: DuePush) -> tuple[WebPushMessage, int]:
+        """Return the message, and the one length that all messages to such apps have."""
+        notice, pages = Notice.of(push, receipt=self._receipts), self._config.pages
+        if pages is not None and push.app == WEB_APP:
+            return WebAppMessage(notice, pages), LONGER
+        return WebPushMessage(notice), LENGTH
 
     def _of_one(self, service: str, failure: RetryLater | Refused) -> RetryLater | Refused:
         """Return the failure as one of this service alone, if the other services do not share its cause.

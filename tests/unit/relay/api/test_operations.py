@@ -23,4 +23,4 @@ def test_a_body_and_a_secret_bring_their_problems_with_them() -> None:
     full = Operation("full", "PATCH", "/", "Full", DONE, ("busy", "not-active"), body=ChangeBody, secret=True)
 
     assert bare.codes == ALWAYS
-    assert full.codes == (*ALWAYS, *BODY, *OPENED, "not-active")
+    assert full.codes == (*ALWAYS, "cross-site", *BODY, *OPENED, "not-active")

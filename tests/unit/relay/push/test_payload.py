@@ -7,13 +7,29 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from yarl import URL
 
 from eas_watcher.names import MailboxId
 from relay.domain.model import OWN_TEXTS, DuePush, Environment, Mark, Mode, Platform, RegistrationId
 from relay.domain.reasons import Cause
 from relay.domain.receipts import PushId
-from relay.push.payload import MOST, SOME_PUSH, ApnsMessage, FcmMessage, Notice, WebPushMessage, former_apns, former_fcm
-from relay.push.webpush.encryption import LENGTH
+from relay.push.payload import (
+    CONFIRMED,
+    IN_DOUBT,
+    LONGEST_PAGE,
+    MOST,
+    SOME_PUSH,
+    TEXTS,
+    ApnsMessage,
+    FcmMessage,
+    Notice,
+    WebAppMessage,
+    WebAppPages,
+    WebPushMessage,
+    former_apns,
+    former_fcm,
+)
+from relay.push.webpush.encryption import LENGTH, LONGER
 from tests.unit.relay.push.pushes import due_push
 
 MAY_LEAVE = {"mark", "count", "certain", "registration_id", "mode", "locale", "cause", "nonce"}
@@ -403,3 +419,72 @@ def test_a_topic_hides_what_it_stands_for() -> None:
     assert topic != WebPushMessage(Notice.of(due_push(mark=Mark.TASKS))).headers["Topic"]
     assert topic == WebPushMessage(Notice.of(due_push(count=77, mode=Mode.BACKGROUND))).headers["Topic"]
     assert "registration" not in topic
+
+
+PAGES = WebAppPages("https://relay.example.com:8443/app/", "https://mail.example.com/owa/")
+
+
+def shown_by_webkit(content: bytes) -> dict[str, Any]:
+    """Return what Safari shows of a declarative push message [WebKit: NotificationJSONParser.cpp of 2025]."""
+    outer = json.loads(content)
+    assert outer["web_push"] == 8030
+    notification = outer["notification"]
+    assert isinstance(notification, dict)
+    assert URL(notification["navigate"]).absolute
+    assert notification["title"]
+    for name in ("title", "body", "lang", "tag", "navigate"):
+        assert isinstance(notification[name], str)
+    for name in ("silent", "mutable"):
+        assert isinstance(notification.get(name, False), bool)
+    assert notification.keys() <= {"title", "body", "lang", "tag", "navigate", "silent", "mutable", "data"}
+    return dict(notification)
+
+
+@given(PUSHES)
+def test_every_push_of_the_web_app_shows_a_fixed_text_and_fits_into_one_length(push: DuePush) -> None:
+    longest = replace(push, registration_id=RegistrationId("x" * 54), count=MOST)
+    page = f"https://relay.example.com/{'x' * (LONGEST_PAGE - 26)}"
+    message = WebAppMessage(Notice.of(longest), WebAppPages(page, page))
+
+    shown = shown_by_webkit(message.content)
+
+    assert len(message.content) <= LONGER
+    known = [*CONFIRMED.values(), *IN_DOUBT.values(), *(each for texts in TEXTS.values() for each in texts.values())]
+    assert (shown["title"], shown["body"]) in known
+    assert shown["data"] == WebPushMessage(message.notice).body
+    assert message.headers == WebPushMessage(message.notice).headers
+
+
+def test_a_notification_of_the_web_app_opens_the_mail_or_the_step_that_it_is_about() -> None:
+    mail = shown_by_webkit(WebAppMessage(Notice.of(due_push(locale="de-AT")), PAGES).content)
+    attention = shown_by_webkit(WebAppMessage(Notice.of(due_push(mark=Mark.ATTENTION)), PAGES).content)
+    challenge = Notice.of(due_push(mark=Mark.CHALLENGE, nonce=NONCE))
+    confirmed = shown_by_webkit(WebAppMessage(challenge, PAGES).content)
+
+    assert (mail["title"], mail["lang"], mail["tag"], mail["navigate"]) == ("Neue E-Mail", "de", "email", PAGES.mail)
+    assert "silent" not in mail
+    assert (attention["navigate"], attention["tag"]) == (f"{PAGES.own}#attention", "attention")
+    assert confirmed["silent"] is True
+    assert confirmed["data"]["nonce"] == NONCE
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "http://relay.example.com/app/",
+        "https://relay.example.com",
+        "https://relay.example.com/?subject=canary",
+        "https://relay.example.com/#canary",
+        "https://ann@relay.example.com/",
+        "https://Relay.example.com/",
+        "https://relay.example.com/%63anary",
+        f"https://relay.example.com/{'x' * LONGEST_PAGE}",
+        "http://localhost.example.com/",
+        "",
+    ],
+)
+def test_what_notifications_open_has_host_and_path_alone(page: str) -> None:
+    with pytest.raises(ValueError, match="host, port and path"):
+        WebAppPages(PAGES.own, page)
+    with pytest.raises(ValueError, match="host, port and path"):
+        WebAppPages(page, PAGES.own)

@@ -27,7 +27,17 @@ from relay.push.egress.record import (
     write_fcm,
     write_lines,
 )
-from relay.push.payload import TEXTS, ApnsMessage, FcmMessage, Notice, WebPushMessage, former_apns, former_fcm
+from relay.push.payload import (
+    TEXTS,
+    ApnsMessage,
+    FcmMessage,
+    Notice,
+    WebAppMessage,
+    WebAppPages,
+    WebPushMessage,
+    former_apns,
+    former_fcm,
+)
 
 KEY = ChainKey(bytes(32))
 KEYS = {KEY.id: KEY}
@@ -422,3 +432,42 @@ def test_every_webpush_template_is_known_and_no_other_body() -> None:
             assert not is_template("webpush", json.dumps(json.loads(body) | wrong)), wrong
     assert not is_template("webpush", "{}")
     assert not is_template("webpush", BODY)
+
+
+def test_pushes_of_the_web_app_are_known_and_what_they_open_is_shown_to_the_auditor() -> None:
+    pages = WebAppPages("https://relay.example.com/app/", "https://mail.example.com/owa/")
+    bodies = [
+        WebAppMessage(Notice(mark, 3, certain, RegistrationId(ID), Mode.ALERT, locale, nonce=nonce_of(mark)), pages)
+        for mark, certain, locale in product(Mark, (True, False), (*TEXTS, "x-app"))
+    ]
+    seen = Seen()
+
+    for body in bodies:
+        content = body.content.decode()
+        assert is_template("webpush", content)
+        line, _ = write_line(Position(), AT, Platform.WEBPUSH, "push-relay-web", DEVICE, content, KEY)
+        assert list(verify([("file:1", line.rstrip(b"\n"))], keys=KEYS, seen=seen)) == []
+
+    assert seen.pages == {pages.own, pages.mail}
+    assert seen.registrations == {ID}
+
+
+@pytest.mark.parametrize(
+    ("part", "other"),
+    [
+        ("There is new mail in your mailbox.", "Minutes of Monday"),
+        ("https://mail.example.com/", "https://mail.example.com/?subject=Minutes"),
+        ("https://mail.example.com/", "https://mail.example.com/#Minutes"),
+        ('"tag":"email"', '"tag":"Minutes"'),
+        ('"mutable":true,"notification"', '"mutable":false,"notification"'),
+        ('"web_push":8030', '"web_push":8030,"more":"Minutes"'),
+        ('"navigate":"https://mail.example.com/",', ""),
+    ],
+)
+def test_a_push_of_the_web_app_that_says_anything_else_is_no_template(part: str, other: str) -> None:
+    page = "https://mail.example.com/"
+    content = WebAppMessage(replace(NOTICE, mode=Mode.ALERT, locale="en"), WebAppPages(page, page)).content.decode()
+
+    assert is_template("webpush", content)
+    assert part in content
+    assert not is_template("webpush", content.replace(part, other))

@@ -1,0 +1,369 @@
+// The web app's page: shows the step that is due, and does what its buttons say.
+import { clock, condition, due, minutes } from "./steps.js";
+
+const { relayStore: store, relayCalls: calls } = self;
+const { base, app, language } = document.body.dataset;
+const WORKER = `${base}/sw.js`;
+const LOOK = 3000; // milliseconds between two looks while something is under way
+const LOOKS = 20; // of them at most
+const GONE = ["gone", "not-authorized"];
+const SAME = {
+  "not-authorized": "gone",
+  "unsupported-device": "unknown-app",
+  unavailable: "busy",
+  internal: "busy",
+  "too-slow": "busy",
+  "too-many-requests": "wait",
+  "too-many-registrations": "wait",
+  "too-many-for-registration": "wait",
+  "too-many-tests": "wait",
+  "too-many-challenges": "wait",
+  "other-mailbox": "invalid-request",
+}; // codes of the API that have the same words
+
+const policy = self.trustedTypes?.createPolicy("relay-web", {
+  createScriptURL: (url) => {
+    if (url === WORKER) return url;
+    throw new TypeError("no script of the web app");
+  },
+});
+
+const find = (selector) => document.querySelector(selector);
+const all = (selector) => [...document.querySelectorAll(selector)];
+let shown = "";
+let prompt = null;
+let following = null;
+let hurry = () => {};
+
+addEventListener("beforeinstallprompt", (event) => {
+  event.preventDefault();
+  prompt = event;
+  find('[data-act="install"]').hidden = false;
+});
+
+// --- facts
+
+function system() {
+  const apple = /iPhone|iPad|iPod/.test(navigator.userAgent) || (/Macintosh/.test(navigator.userAgent) && navigator.maxTouchPoints > 1);
+  const phone = apple || /Android/.test(navigator.userAgent) || navigator.userAgentData?.mobile === true;
+  const standalone = navigator.standalone === true || matchMedia("(display-mode: standalone)").matches;
+  const supported = "serviceWorker" in navigator && "PushManager" in self && "Notification" in self;
+  return { apple, phone, standalone, supported, permission: supported ? Notification.permission : "default" };
+}
+
+async function facts() {
+  const [welcomed, skipped, registration] = await Promise.all(["welcomed", "skipped", "registration"].map(store.get));
+  return { ...system(), welcomed, skipped, registered: Boolean(registration) };
+}
+
+async function worker() {
+  await navigator.serviceWorker.register(policy ? policy.createScriptURL(WORKER) : WORKER, { scope: `${base}/` });
+  return navigator.serviceWorker.ready;
+}
+
+// --- showing
+
+function show(step) {
+  for (const section of all("main > section")) section.hidden = section.id !== step;
+  if (step === shown) return;
+  shown = step;
+  const heading = find(`#${step} h1`);
+  document.title = `${heading.textContent} – ${find(".title").textContent}`;
+  heading.focus();
+}
+
+function notice(code = "") {
+  const notices = all("[data-notice]");
+  const name = SAME[code] ?? code;
+  const known = notices.find((each) => each.dataset.notice === name) ?? (code && find('[data-notice="other"]'));
+  for (const each of notices) each.hidden = each !== known;
+  if (known) known.scrollIntoView({ block: "nearest" });
+}
+
+function fill(name, text) {
+  find(`[data-shows="${name}"]`).textContent = text;
+}
+
+function describe(registration) {
+  const name = condition(registration);
+  for (const each of all("[data-condition]")) each.hidden = each.dataset.condition !== name;
+  fill("user", registration.mailbox.user);
+  find("#known-user").value = registration.mailbox.user;
+  const last = registration.last_push_at;
+  find('[data-shows="last"]').hidden = !last;
+  if (last) {
+    fill("last-time", new Date(last).toLocaleString(language));
+    find('[data-shows="last-time"]').dateTime = last;
+  }
+  const help = registration.remedy?.by === "administrator";
+  find('[data-shows="remedy"]').hidden = !help;
+  fill("remedy-text", help ? registration.remedy.text : "");
+  find('[data-act="challenge"]').hidden = name !== "proving";
+  find('[data-act="test"]').hidden = registration.state !== "active";
+  if (name === "password") find('[data-shows="password"]').open = true;
+  for (const each of all('[name="class"]')) each.checked = registration.classes.includes(each.value);
+  return name;
+}
+
+// --- the registration
+
+async function ask(method, rest, body) {
+  const registration = await store.get("registration");
+  if (!registration) return { status: 0, code: "gone", body: {}, after: 0 };
+  const answer = await calls.call(method, `${calls.of(registration)}${rest}`, { secret: registration.secret, body });
+  if (GONE.includes(answer.code) || answer.code === "wiped") await forget();
+  return answer;
+}
+
+// Removes everything from this browser but that the welcome page was seen.
+async function forget() {
+  const ready = await navigator.serviceWorker.getRegistration(`${base}/`);
+  const subscription = await ready?.pushManager.getSubscription();
+  await subscription?.unsubscribe();
+  await store.clear();
+  await store.set("welcomed", true);
+  for (const form of all("form")) form.reset();
+}
+
+async function look() {
+  const answer = await ask("GET", "");
+  if (answer.code) {
+    notice(answer.code);
+    if (GONE.includes(answer.code) || answer.code === "wiped") show(due(await facts()));
+    else for (const each of all("[data-condition]")) each.hidden = true;
+    return "";
+  }
+  return describe(answer.body);
+}
+
+// Looks again until nothing is under way any more; returns the name of the words that hold then.
+function follow() {
+  following ??= settle().finally(() => {
+    following = null;
+  });
+  return following;
+}
+
+async function settle() {
+  let name = "";
+  for (let count = 0; count < LOOKS; count += 1) {
+    name = await look();
+    if (!["verifying", "proving", "token-gone"].includes(name)) return name;
+    await new Promise((resolve) => {
+      hurry = resolve;
+      setTimeout(resolve, LOOK);
+    });
+  }
+  return name;
+}
+
+// Renews what the browser or the relay has lost, and shows how things stand.
+async function status() {
+  show("status");
+  const quiet = await store.get("quiet");
+  find("#from").value = quiet ? clock(quiet.from) : "";
+  find("#to").value = quiet ? clock(quiet.to) : "";
+  const name = await look();
+  if (!name) return;
+  try {
+    const { pushManager } = await worker();
+    const code = await calls.refresh(pushManager, { force: name === "token-gone" });
+    if (code) notice(code);
+  } catch {
+    notice("no-subscription");
+  }
+  if (await store.get("registration")) await follow();
+}
+
+async function next() {
+  const step = due(await facts());
+  show(step);
+  if (step === "install") {
+    const { apple } = system();
+    for (const each of all("[data-system]")) each.hidden = (each.dataset.system === "apple") !== apple;
+  }
+  if (step === "sign-in") await offer();
+  if (step === "status") await status();
+}
+
+// Shows the fields that this relay wants besides the password.
+async function offer(mailbox = "") {
+  const query = mailbox ? `?mailbox=${encodeURIComponent(mailbox)}` : "";
+  const { code, body } = await calls.call("GET", `/v1/capabilities${query}`);
+  if (code) return code;
+  const { alternatives, invitation } = body.enrolment;
+  find('[data-needs="invitation"]').hidden = !invitation;
+  find('[data-needs="key"]').hidden = !alternatives.every((modes) => modes.includes("key"));
+  if (!mailbox) return "";
+  if (!body.server) return "unknown-server";
+  return body.server.credentials.includes("basic") ? "" : "unsupported-credential";
+}
+
+const random = (size) => {
+  const bytes = crypto.getRandomValues(new Uint8Array(size));
+  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+};
+
+async function signIn(form) {
+  const given = Object.fromEntries(new FormData(form));
+  const mailbox = given.mailbox.trim();
+  const unable = await offer(mailbox);
+  if (unable) return unable;
+  let found;
+  try {
+    const { pushManager } = await worker();
+    found = await calls.subscribe(pushManager);
+  } catch {
+    return "no-subscription";
+  }
+  if (found.code) return found.code === "no-such-resource" ? "unknown-app" : found.code;
+  // Id and secret are kept before they are sent: an answer that is lost costs nothing.
+  const registration = { id: random(18), secret: random(32) };
+  await store.set("registration", registration);
+  const credential = { kind: "basic", password: given.password };
+  if (given.user.trim()) credential.user = given.user.trim();
+  const body = { mailbox, credential, device: { platform: "webpush", app, ...found.subscription.toJSON() }, locale: language };
+  if (given.invitation.trim()) body.invitation = given.invitation.trim();
+  const headers = given.key ? { "Enrolment-Key": given.key } : {};
+  const answer = await calls.call("PUT", calls.of(registration), { secret: registration.secret, body, headers });
+  if (answer.code && answer.code !== "unreachable") await store.remove("registration");
+  if (answer.code === "unreachable") {
+    // The relay may have it nevertheless.
+    const there = await calls.call("GET", calls.of(registration), { secret: registration.secret });
+    if (there.code) {
+      await store.remove("registration");
+      return answer.code;
+    }
+  }
+  if (answer.code && answer.code !== "unreachable") return answer.code;
+  await store.set("endpoint", found.subscription.endpoint);
+  form.reset();
+  show("status");
+  if ((await follow()) === "well") await test();
+  return "";
+}
+
+async function test() {
+  const asked = await ask("POST", "/test-push");
+  if (asked.code) return notice(asked.code);
+  notice("test-queued");
+  for (let count = 0; count < LOOKS; count += 1) {
+    await new Promise((resolve) => setTimeout(resolve, LOOK));
+    const { code, body } = await ask("GET", `/test-pushes/${asked.body.test.id}`);
+    if (code) return notice(code);
+    if (body.state !== "queued") return notice(`test-${body.state}`);
+  }
+  return notice("test-queued");
+}
+
+async function changePassword(form) {
+  const password = new FormData(form).get("password");
+  const answer = await ask("PATCH", "", { credential: { kind: "basic", password } });
+  form.reset();
+  if (answer.code) return answer.code;
+  find('[data-shows="password"]').open = false;
+  notice(answer.status === 202 ? "password-waits" : "password-taken");
+  await follow();
+  return null;
+}
+
+async function wish(form) {
+  const given = new FormData(form);
+  const classes = given.getAll("class");
+  const [from, to] = [minutes(given.get("from")), minutes(given.get("to"))];
+  if (!classes.length) return "no-class";
+  if ((from === null) !== (to === null)) return "half-quiet";
+  const answer = await ask("PATCH", "", { classes });
+  if (answer.code) return answer.code;
+  if (from === null || from === to) await store.remove("quiet");
+  else await store.set("quiet", { from, to });
+  return "saved";
+}
+
+async function stop() {
+  const answer = await ask("DELETE", "");
+  if (answer.code && !GONE.includes(answer.code) && answer.code !== "wiped") return answer.code;
+  await forget();
+  await next();
+  return "stopped";
+}
+
+const ACTS = {
+  begin: async () => {
+    await store.set("welcomed", true);
+    await next();
+  },
+  install: async () => {
+    await prompt?.prompt();
+    const choice = await prompt?.userChoice;
+    prompt = null;
+    find('[data-act="install"]').hidden = true;
+    if (choice?.outcome === "accepted") await ACTS.skip();
+  },
+  skip: async () => {
+    await store.set("skipped", true);
+    await next();
+  },
+  allow: async () => {
+    await Notification.requestPermission();
+    await next();
+  },
+  again: () => next(),
+  test,
+  challenge: async () => {
+    const answer = await ask("POST", "/challenge");
+    notice(answer.code || "challenge-sent");
+    if (!answer.code) await follow();
+  },
+  stop: async () => notice(await stop()),
+};
+
+const FORMS = { "sign-in": signIn, password: changePassword, wishes: wish };
+
+// Runs something with its button out of use meanwhile.
+async function during(button, work) {
+  button.disabled = true;
+  button.setAttribute("aria-busy", "true");
+  try {
+    await work();
+  } catch (error) {
+    notice("broken");
+    console.error(error.name); // its text may repeat what was typed
+  } finally {
+    button.disabled = false;
+    button.removeAttribute("aria-busy");
+  }
+}
+
+for (const button of all("[data-act]")) {
+  button.addEventListener("click", () => {
+    notice();
+    return during(button, () => ACTS[button.dataset.act]());
+  });
+}
+for (const form of all("[data-form]")) {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    notice();
+    return during(form.querySelector('[type="submit"]'), async () => {
+      const code = await FORMS[form.dataset.form](form);
+      if (code !== null && code !== "") notice(code);
+      for (const field of form.querySelectorAll('[type="password"]')) field.value = "";
+    });
+  });
+}
+navigator.serviceWorker?.addEventListener("message", (event) => {
+  if (shown !== "status" || !["challenge", "attention", "opened"].includes(event.data?.kind)) return;
+  hurry();
+  follow();
+});
+document.addEventListener("visibilitychange", () => {
+  if (document.visibilityState === "visible" && ["install", "denied", "status"].includes(shown)) next();
+});
+
+try {
+  await next();
+} catch {
+  // IndexedDB is closed to private windows of some browsers.
+  show("unsupported");
+}

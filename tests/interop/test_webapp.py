@@ -1,0 +1,295 @@
+"""The web app in Debian's Chromium: a person signs in, a mail rings; what goes wrong ends in words that help."""
+
+import json
+from collections.abc import AsyncIterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from relay.domain.model import Mark
+from relay.push.payload import TEXTS
+from relay.webapp.words import languages
+from tests.interop.chromium import Browser, Page, browser
+from tests.interop.packages import Unavailable, unavailable
+from tests.interop.webapp_world import OPEN_URL, PASSWORD, USER, World, kept, notifications, world
+from tests.waiting import until
+
+PHONE = (360, 740)
+CANARIES = ("canary-subject", "canary-sender@example.com", "canary-body")
+
+
+def deliver(relay: World) -> None:
+    subject, sender, body = CANARIES
+    relay.sandbox.eas.deliver(USER, subject=subject, sender=sender, body=body)
+
+
+@pytest.fixture
+async def chromium() -> AsyncIterator[Browser]:
+    try:
+        async with browser() as running:
+            yield running
+    except Unavailable as reason:
+        unavailable(reason)
+
+
+@pytest.fixture
+async def relay(tmp_path: Path) -> AsyncIterator[World]:
+    async with world(tmp_path) as made:
+        yield made
+
+
+async def test_a_mail_rings_and_nothing_of_it_reaches_browser_push_service_or_log(
+    chromium: Browser, relay: World
+) -> None:
+    async with chromium.page(*PHONE) as page:
+        await relay.register(page)
+        deliver(relay)
+        said = await relay.pass_on(page, 3)
+
+        await until(lambda: _shows(page, "New mail"))
+        shown = [each for each in await notifications(page) if each["tag"] == "email"]
+        title, body = TEXTS["en"][Mark.EMAIL]
+        assert [(each["title"], each["body"], each["lang"]) for each in shown] == [(title, body, "en")]
+        assert shown[0]["data"]["navigate"] == said["notification"]["navigate"] == OPEN_URL
+
+        browser_keeps = await kept(page)
+        for canary in (PASSWORD, *CANARIES):
+            assert canary not in browser_keeps
+            assert canary not in relay.relay.log.read_text()
+            assert all(canary.encode() not in message for message in relay.sandbox.webpush.messages)
+        assert json.loads(browser_keeps)["cookies"] == ""
+        assert all("/app/static/" in url or url.endswith("/app/offline") for url in json.loads(browser_keeps)["cached"])
+
+        own = (relay.origin, "data:image/svg+xml")  # the browser's own picture in fields for a time
+        assert [url for url in page.requests if not url.startswith(own)] == []
+        assert page.violations == []
+        assert page.console == []
+    assert relay.sandbox.webpush.complaints == []
+
+
+async def test_a_wrong_password_is_told_from_an_account_that_must_wait(chromium: Browser, relay: World) -> None:
+    async with chromium.page(*PHONE) as page:
+        await relay.subscribe(page)
+        await relay.begin(page)
+        await relay.sign_in(page, "wrong")
+        await page.wait('[data-notice="credential-refused"]')
+        assert await page.evaluate("document.querySelector('#password').value") == ""
+        await relay.sign_in(page, "wrong again")
+        await until(lambda: _is(page, "!document.querySelector('[data-form=sign-in] button').disabled"))
+        await page.wait('[data-notice="credential-refused"]')
+        await relay.sign_in(page, "and again")
+        await page.wait('[data-notice="too-many-refusals"]')
+        assert json.loads(await kept(page))["values"].get("registration") is None
+
+
+async def test_a_mail_server_that_is_away_and_a_relay_that_is_away_are_told_apart(
+    chromium: Browser, relay: World
+) -> None:
+    async with chromium.page(*PHONE) as page:
+        await relay.register(page)
+        await relay.relay.stop()
+        await page.click('[data-act="test"]')
+        await page.wait('[data-notice="unreachable"]')
+
+
+async def test_denied_notifications_lead_to_the_settings_and_back(chromium: Browser, relay: World) -> None:
+    async with chromium.page() as page:
+        await relay.subscribe(page)
+        await relay.begin(page, "denied")
+        await page.wait("#denied")
+        await page.permit(relay.origin, "notifications")
+        await page.click('[data-act="again"]')
+        await page.wait("#sign-in")
+
+
+async def test_after_cleared_storage_a_person_signs_in_again_and_has_one_registration(
+    chromium: Browser, relay: World
+) -> None:
+    async with chromium.page() as page:
+        await relay.register(page)
+        await page.evaluate("self.relayStore.clear()")
+        await page.navigate(relay.url)
+        await page.wait("#welcome")
+        await page.click('[data-act="begin"]')
+        await relay.sign_in(page)
+        await page.wait("#status")
+        await relay.pass_on(page, 3)
+        await page.wait('[data-condition="well"]')
+        await relay.pass_on(page, 4)
+        await page.wait('[data-notice="test-delivered"]')
+
+        deliver(relay)
+        await relay.sandbox.webpush.wait(5, 30)
+        assert len({push.device_token for push in relay.sandbox.webpush.received}) == 1
+
+
+async def test_a_second_account_comes_after_the_first_has_stopped(chromium: Browser, relay: World) -> None:
+    relay.sandbox.eas.add_mailbox("ben@example.com", "canary-password-of-ben")
+    async with chromium.page() as page:
+        await relay.register(page)
+        await page.evaluate("document.querySelector('[data-act=stop]').closest('details').open = true")
+        await page.click('[data-act="stop"]')
+        await page.wait('[data-notice="stopped"]')
+        await page.wait("#sign-in")
+        await relay.sign_in(page, "canary-password-of-ben", "ben@example.com")
+        await page.wait("#status")
+        await until(lambda: _is(page, "document.querySelector('[data-shows=user]').textContent == 'ben@example.com'"))
+        assert json.loads(await kept(page))["values"]["registration"]["id"]
+
+
+async def test_a_changed_password_is_asked_for_and_taken(chromium: Browser, relay: World) -> None:
+    async with chromium.page(*PHONE) as page:
+        await relay.register(page)
+        relay.sandbox.eas.add_mailbox(USER, "canary-new-password")
+        await page.click('[data-shows="password"] > summary')
+        await page.type("#new-password", "canary-wrong")
+        await page.click('[data-form="password"] button')
+        await page.wait('[data-notice="credential-refused"]')
+        await page.type("#new-password", "canary-new-password")
+        await page.click('[data-form="password"] button')
+        await page.wait('[data-notice="password-taken"]')
+        await page.wait('[data-condition="well"]')
+
+
+async def test_wishes_are_kept_and_quiet_hours_silence(chromium: Browser, relay: World) -> None:
+    async with chromium.page() as page:
+        await relay.register(page)
+        await page.click('[name="class"][value="calendar"]')
+        await page.evaluate("document.querySelector('#from').value = '00:00'")
+        await page.evaluate("document.querySelector('#to').value = '23:59'")
+        await page.click('[data-form="wishes"] button')
+        await page.wait('[data-notice="saved"]')
+        assert json.loads(await kept(page))["values"]["quiet"] == {"from": 0, "to": 1439}
+
+        deliver(relay)
+        await relay.pass_on(page, 3)
+        await until(lambda: _shows(page, "New mail"))
+        assert [each["silent"] for each in await notifications(page) if each["tag"] == "email"] == [True]
+
+
+async def test_a_registration_that_has_ended_is_forgotten(chromium: Browser, relay: World) -> None:
+    async with chromium.page() as page:
+        await relay.register(page)
+        await page.evaluate(
+            "self.relayStore.get('registration').then(r => self.relayCalls.call('DELETE', self.relayCalls.of(r), r))"
+        )
+        await page.navigate(relay.url)
+        await page.wait('[data-notice="gone"]')
+        await page.wait("#sign-in")
+        assert json.loads(await kept(page))["values"].get("registration") is None
+
+
+async def test_a_lost_subscription_is_renewed_at_the_next_visit(chromium: Browser, relay: World) -> None:
+    async with chromium.page() as page:
+        await relay.register(page)
+        relay.sandbox.webpush.gone(await _endpoint(page))
+        deliver(relay)
+        await relay.sandbox.webpush.wait(3, 30)
+        await page.evaluate("localStorage.removeItem('subscribed')")
+        endpoint = await relay.subscribe(page)
+        await page.navigate(relay.url)
+        await until(lambda: _has(page, endpoint))
+        await relay.pass_on(page, 4)
+        await page.wait('[data-condition="well"]')
+
+
+async def test_without_the_relay_the_page_says_so(chromium: Browser, relay: World) -> None:
+    async with chromium.page(*PHONE) as page:
+        await relay.register(page)
+        await relay.relay.stop()
+        await page.navigate(relay.url)
+        assert "The relay cannot be reached" in await page.text()
+
+
+async def test_steps_are_decided_from_facts(chromium: Browser, relay: World) -> None:
+    async with chromium.page() as page:
+        await page.navigate(relay.url)
+        module = next(url for url in page.requests if url.endswith("/steps.js"))
+
+        async def due(**facts: object) -> object:
+            return await page.evaluate(f"import({module!r}).then(m => m.due({json.dumps(facts)}))")
+
+        ready = {"welcomed": True, "supported": True, "permission": "granted"}
+        assert await due() == "welcome"
+        assert await due(**ready, apple=True, phone=True) == "install"
+        assert await due(**{**ready, "supported": False}, apple=True, phone=True) == "install"
+        assert await due(**{**ready, "supported": False}) == "unsupported"
+        assert await due(**ready, apple=True, phone=True, standalone=True) == "sign-in"
+        assert await due(**ready, phone=True) == "install"
+        assert await due(**ready, phone=True, skipped=True) == "sign-in"
+        assert await due(**{**ready, "permission": "denied"}) == "denied"
+        assert await due(**{**ready, "permission": "default"}) == "allow"
+        assert await due(**ready, registered=True) == "status"
+        times = "[m.minutes('22:30'), m.clock(1350), m.minutes('24:00'), m.minutes('')]"
+        assert await page.evaluate(f"import({module!r}).then(m => {times})") == [1350, "22:30", None, None]
+
+
+async def test_every_step_fits_into_every_screen_and_can_be_read(chromium: Browser, relay: World) -> None:
+    async with chromium.page() as page:
+        for language, width, dark in product(languages(), (320, 360, 1280), (False, True)):
+            await page.resize(width, 740)
+            await page.darken(dark=dark)
+            await page.navigate(f"{relay.url}?lang={language}")
+            await page.wait("#welcome")
+            for step in ("welcome", "install", "allow", "denied", "unsupported", "sign-in", "status"):
+                await page.evaluate(SHOW % json.dumps(step))
+                at = (language, width, dark, step)
+                assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), at
+                assert await page.evaluate(UNREADABLE) == [], at
+                assert await page.evaluate(UNNAMED) == [], at
+
+
+SHOW = """
+for (const each of document.querySelectorAll('main > section')) each.hidden = each.id !== %s;
+for (const each of document.querySelectorAll('details')) each.open = true;
+for (const name of ['system', 'notice', 'condition', 'needs'])
+  for (const each of document.querySelectorAll(`[data-${name}]`)) each.hidden = false;
+"""
+UNREADABLE = """
+(() => {
+  const channel = (value) => (value /= 255) <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+  const luminance = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+  const colour = (text) => text.match(/[0-9.]+/g).map(Number);
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const found = colour(getComputedStyle(at).backgroundColor);
+      if (found.length === 3 || found[3] > 0) return found;
+    }
+    return [255, 255, 255];
+  };
+  return [...document.querySelectorAll('main *, header *, footer *')]
+    .filter((each) => each.checkVisibility() && [...each.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
+    .filter((each) => {
+      const [a, b] = [luminance(colour(getComputedStyle(each).color)), luminance(behind(each))];
+      return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5;
+    })
+    .map((each) => each.textContent.trim().slice(0, 40));
+})()
+"""
+"""Texts with less contrast than 4.5 [WCAG 2.2, 1.4.3]."""
+UNNAMED = """
+[...document.querySelectorAll('input, button, img, a, summary')].filter((each) => {
+  if (!each.checkVisibility()) return false;
+  if (each.matches('img')) return !each.hasAttribute('alt');
+  if (each.matches('input')) return !each.labels.length || ![...each.labels].some((label) => label.textContent.trim());
+  return !each.textContent.trim();
+}).map((each) => each.outerHTML.slice(0, 80))
+"""
+"""Controls and pictures without a name [WCAG 2.2, 1.1.1 and 4.1.2]."""
+
+
+async def _shows(page: Page, title: str) -> bool:
+    return any(each["title"] == title for each in await notifications(page))
+
+
+async def _is(page: Page, expression: str) -> bool:
+    return bool(await page.evaluate(expression))
+
+
+async def _endpoint(page: Page) -> str:
+    return str(await page.evaluate("self.relayStore.get('endpoint')"))
+
+
+async def _has(page: Page, endpoint: str) -> bool:
+    return await _endpoint(page) == endpoint

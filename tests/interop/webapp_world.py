@@ -1,0 +1,132 @@
+"""Helpers of the tests of the web app: sandbox, relay and browser, whose push service is that of the sandbox."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from relay.push.webpush.vapid import public_key
+from relay.sandbox.process import RelayProcess, open_relay
+from relay.sandbox.sandbox import Sandbox, open_sandbox
+from tests.interop.chromium import Page
+
+USER: Final = "ann@example.com"
+PASSWORD: Final = "canary-password-of-ann"
+OPEN_URL: Final = "https://mail.example.com/owa/"
+PUSHES: Final = """
+(() => {
+  const given = %s, key = %s;
+  const bytes = Uint8Array.from(atob(key.replaceAll('-', '+').replaceAll('_', '/')), (each) => each.charCodeAt(0));
+  const subscription = () => ({
+    endpoint: given.endpoint,
+    options: { applicationServerKey: bytes.buffer },
+    toJSON: () => ({ ...given, expirationTime: null, later: 'unknown' }),
+    unsubscribe: async () => {
+      localStorage.removeItem('subscribed');
+      return true;
+    },
+  });
+  PushManager.prototype.getSubscription = async () => localStorage.getItem('subscribed') ? subscription() : null;
+  PushManager.prototype.subscribe = async (options) => {
+    if (!options.userVisibleOnly) throw new TypeError('userVisibleOnly');
+    localStorage.setItem('subscribed', '1');
+    return subscription();
+  };
+})();
+"""
+"""Puts a subscription at the sandbox in the place of the browser's own, which needs the Internet."""
+
+KEPT: Final = """
+(async () => {
+  const values = {}, cached = [];
+  for (const name of ['registration', 'endpoint', 'quiet', 'welcomed', 'skipped', 'receipts'])
+    values[name] = await self.relayStore.get(name);
+  for (const name of await caches.keys())
+    for (const request of await (await caches.open(name)).keys()) cached.push(request.url);
+  return { values, cached, local: { ...localStorage }, cookies: document.cookie };
+})()
+"""
+
+
+@dataclass
+class World:
+    """Sandbox and relay."""
+
+    sandbox: Sandbox
+    relay: RelayProcess
+
+    @property
+    def origin(self) -> str:
+        return f"http://localhost:{self.sandbox.ports.web}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.origin}/app/"
+
+    async def subscribe(self, page: Page) -> str:
+        """Let the browser subscribe at the sandbox's push service; return the endpoint."""
+        key = public_key((self.sandbox.folder / "vapid.pem").read_bytes())
+        given = self.sandbox.webpush.subscribe(key)
+        await page.command(
+            "Page.addScriptToEvaluateOnNewDocument", source=PUSHES % (json.dumps(given), json.dumps(key))
+        )
+        return str(given["endpoint"])
+
+    async def pass_on(self, page: Page, number: int) -> dict[str, Any]:
+        """Wait until the push service has that many pushes, and let the service worker have the last of them."""
+        pushes = await self.sandbox.webpush.wait(number, 30)
+        text = self.sandbox.webpush.open(pushes[number - 1]).decode()
+        await page.push(self.url, text)
+        read: dict[str, Any] = json.loads(text)
+        return read
+
+    async def begin(self, page: Page, permission: str = "granted") -> None:
+        """Open the web app, and go on to the page after the welcome."""
+        await page.permit(self.origin, "notifications", permission)
+        await page.navigate(self.url)
+        await page.click('[data-act="begin"]')
+
+    async def sign_in(self, page: Page, password: str = PASSWORD, mailbox: str = USER) -> None:
+        """Fill in the form and send it."""
+        await page.type("#mailbox", mailbox)
+        await page.type("#password", password)
+        await page.click('[data-form="sign-in"] button')
+
+    async def register(self, page: Page) -> None:
+        """Go all the way to the page about the state, the device confirmed and the first test push shown."""
+        already = len(self.sandbox.webpush.received)
+        await self.subscribe(page)
+        await self.begin(page)
+        await self.sign_in(page)
+        await page.wait("#status")
+        await self.pass_on(page, already + 1)
+        await page.wait('[data-condition="well"]')
+        await self.pass_on(page, already + 2)
+        await page.wait('[data-notice="test-delivered"]')
+
+
+async def notifications(page: Page) -> list[dict[str, Any]]:
+    """Return the notifications that the browser shows."""
+    found: list[dict[str, Any]] = await page.evaluate(
+        "navigator.serviceWorker.ready.then(r => r.getNotifications()).then(all => "
+        "all.map(n => ({title: n.title, body: n.body, tag: n.tag, lang: n.lang, silent: n.silent, data: n.data})))"
+    )
+    return found
+
+
+async def kept(page: Page) -> str:
+    """Return everything that the browser keeps for the web app, as text."""
+    return json.dumps(await page.evaluate(KEPT))
+
+
+@asynccontextmanager
+async def world(folder: Path, **settings: str) -> AsyncIterator[World]:
+    """Run a sandbox with the mailbox of ann, and a relay whose web app asks for the proof."""
+    async with AsyncExitStack() as stack:
+        sandbox = await stack.enter_async_context(open_sandbox(folder / "sandbox", level="debug"))
+        sandbox.eas.add_mailbox(USER, PASSWORD)
+        environ = {"RELAY__API__PROVE_POSSESSION": "webpush", "RELAY__WEBAPP__OPEN_URL": OPEN_URL, **settings}
+        relay = await stack.enter_async_context(open_relay(sandbox.toml, sandbox.ports.ops, environ=environ))
+        yield World(sandbox, relay)
