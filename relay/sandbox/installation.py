@@ -15,6 +15,13 @@ TEAM: Final = "SANDBOX001"
 APP: Final = "com.example.mail"
 PROJECT: Final = "sandbox"
 DOMAIN: Final = "example.com"
+SYSTEM_CAS: Final = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+"""Where Debian, Red Hat, SUSE and others keep the CAs that they trust, if the TLS library names no file."""
 
 _TOML: Final = """\
 # Written by `relay sandbox` at each start: a relay on this machine that uses the sandbox.
@@ -162,5 +169,6 @@ def write_installation(
 
 def _write_bundle(bundle: Path, ca: Path) -> None:
     """Write the CA of the sandbox and those that this system trusts into one file."""
-    system = ssl.create_default_context().get_ca_certs(binary_form=True)
-    bundle.write_text(ca.read_text() + "".join(map(ssl.DER_cert_to_PEM_cert, system)), encoding="ascii")
+    found = [Path(name) for name in (ssl.get_default_verify_paths().cafile, *SYSTEM_CAS) if name]
+    system = next((path.read_text(encoding="utf-8") for path in found if path.exists()), "")
+    bundle.write_text(f"{ca.read_text(encoding='ascii')}{system}", encoding="utf-8")

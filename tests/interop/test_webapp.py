@@ -53,6 +53,8 @@ async def test_a_mail_rings_and_nothing_of_it_reaches_browser_push_service_or_lo
         assert [(each["title"], each["body"], each["lang"]) for each in shown] == [(title, body, "en")]
         assert shown[0]["data"]["navigate"] == said["notification"]["navigate"] == OPEN_URL
 
+        await until(lambda: _counts(relay, "relay_push_receipts_total"))
+
         browser_keeps = await kept(page)
         for canary in (PASSWORD, *CANARIES):
             assert canary not in browser_keeps
@@ -293,3 +295,8 @@ async def _endpoint(page: Page) -> str:
 
 async def _has(page: Page, endpoint: str) -> bool:
     return await _endpoint(page) == endpoint
+
+
+async def _counts(relay: World, metric: str) -> bool:
+    lines = (await relay.relay.metrics()).splitlines()
+    return any(line.startswith(metric) and not line.endswith(" 0.0") for line in lines)
