@@ -100,7 +100,7 @@ function describe(registration) {
   fill("remedy-text", help ? registration.remedy.text : "");
   find('[data-act="challenge"]').hidden = name !== "proving";
   find('[data-act="test"]').hidden = registration.state !== "active";
-  if (name === "password") find('[data-shows="password"]').open = true;
+  if (name === "refused") find('[data-shows="password"]').open = true;
   for (const each of all('[name="class"]')) each.checked = registration.classes.includes(each.value);
   return name;
 }

@@ -20,11 +20,11 @@ export function due(facts) {
 // Returns the name of the words about a registration as the API shows it.
 export function condition(registration) {
   const { state, mailbox, credential } = registration;
-  if (state === "verifying") return registration.remedy?.by === "user" ? "password" : "verifying";
-  if (state === "credential-refused") return "password";
+  if (state === "verifying") return registration.remedy?.by === "user" ? "refused" : "verifying";
+  if (state === "credential-refused") return "refused";
   if (state === "proving") return "proving";
   if (state === "token-gone") return "token-gone";
-  if (mailbox?.state === "credential-refused" || credential?.refused) return "password";
+  if (mailbox?.state === "credential-refused" || credential?.refused) return "refused";
   if (mailbox?.state === "waiting" && mailbox.reason === "http-401-doubtful") return "doubtful";
   switch (mailbox?.state) {
     case "watching":
