@@ -4,9 +4,9 @@ import logging
 import resource
 import secrets
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Final
@@ -15,10 +15,15 @@ from aiohttp import web
 
 from relay.api.app import LARGEST, Limits, RegistrationApi
 from relay.compose.running import Running, Take, required
+from relay.domain import canary
 from relay.domain.clock import Clock
 from relay.domain.errors import SettingsInvalid
+from relay.domain.model import Platform, RegistrationView
+from relay.domain.receipts import Receipt
 from relay.http.admission import Admission, Pace, api_connections
 from relay.http.listeners import Door, open_listener, server_tls
+from relay.push.webpush.device import OwnDevice
+from relay.registration.canary import CanaryReceipts, CanaryRegistrar
 from relay.registration.capabilities import Capabilities, ServerFacts
 from relay.registration.certificate_process import CertificateProcess
 from relay.registration.credentials import CertificateReader, Logins
@@ -30,6 +35,7 @@ from relay.registration.verdicts import VerdictWaiter
 from relay.settings import Settings
 from relay.settings.changes import Changes
 from relay.settings.values import ApiSettings, WebAppSettings
+from relay.store.canary import SqlCanaryStore
 from relay.store.registrations import SqlRegistrationStore
 
 log = logging.getLogger(__name__)
@@ -67,7 +73,7 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
     )
     served = RegistrationApi(
         service,
-        Receipts(service.view, now, running.timeline, running.receipts),
+        Receipts(service.view, now, running.timeline, running.receipts, _open_canary(running, store, verdicts, rules)),
         _limits(api),
         secrets.token_urlsafe,
         _capabilities(settings),
@@ -94,6 +100,57 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
     running.jobs.append(("expiry", lambda: sweep_forever(store, now, lambda: store.retention.period)))
     running.takers.append(_Taker(store, verdicts, service, served, admission, door, rules, most).prepare)
     log.info("registration API listens", extra={"hosts": list(api.hosts), "port": port, "tls": door.tls is not None})
+
+
+def _open_canary(
+    running: Running,
+    store: SqlRegistrationStore,
+    verdicts: VerdictWaiter,
+    rules: Callable[[Settings], Rules],
+) -> Callable[[RegistrationView, Receipt], Awaitable[None]] | None:
+    """Add the job that keeps the canary registered; return what notes the receipts of its phones."""
+    settings, now = running.settings, running.now
+    if settings.canary is None:
+        return None
+    canaries = SqlCanaryStore(running.database)
+
+    def its_rules(found: Settings) -> Rules:
+        own = {Platform.WEBPUSH: frozenset({canary.APP})}
+        return replace(
+            rules(found), apps=own, services=frozenset({canary.SERVICE}), invitations=None, proving=frozenset()
+        )
+
+    service = Registrations(
+        store,
+        verdicts,
+        required(settings.sealing.public),
+        its_rules(settings),
+        now,
+        secrets.token_urlsafe,
+        running.timeline,
+    )
+    receipts = CanaryReceipts(canaries, settings.canary.mailbox)
+    registrar = CanaryRegistrar(canaries, store, service, settings.canary.mailbox, _make_device, now)
+    running.jobs.append(("canary's registration", registrar.run))
+
+    async def prepare(found: Settings, changes: Changes) -> Take | None:
+        if found.canary is None or not changes.touch("canary", "servers"):
+            return None
+        mailbox, taken = found.canary.mailbox, its_rules(found)
+
+        async def take() -> None:
+            registrar.mailbox = receipts.mailbox = mailbox
+            service.rules = taken
+
+        return take
+
+    running.takers.append(prepare)
+    return receipts.take
+
+
+def _make_device() -> tuple[bytes, str]:
+    device = OwnDevice.make()
+    return device.key, device.token
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from relay.http.listeners import open_listener
 from relay.ops import checks, push_checks
 from relay.ops.admin_api import AdminApi
 from relay.ops.app import create_ops_app
+from relay.ops.canary import canary
 from relay.ops.configuration import configuration
 from relay.ops.counts import CountsCache
 from relay.ops.health import Health, Part, PartState, worst
@@ -60,6 +61,8 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
         connections=running.connections,
         servers=lambda: [] if running.admissions is None else running.admissions.items(),
         push=running.pushes,
+        canary=running.canary,
+        goal=lambda: None if running.settings.canary is None else running.settings.canary.goal,
         receipts=None if settings.api is None else running.receipts,
         fcm_projects=lambda: running.fcm_projects,
         egress=running.egress,
@@ -160,6 +163,8 @@ def _parts(running: Running, settings: Settings, counts: CountsCache, lag: LoopL
         parts.append(push_checks.egress_log(running.egress, settings.egress.low, now, essential=alone))
     if running.push_services is not None:
         parts.append(push_checks.push_services(running.push_services))
+    if running.canary is not None and settings.canary is not None:
+        parts.append(canary(running.canary, settings.canary.goal, now))
     if running.fcm_projects is not None and running.fcm_projects.several:
         parts.append(push_checks.fcm_projects(running.fcm_projects))
     return parts + [checks.certificate(name, file, now) for name, file in _certificates(settings).items()]

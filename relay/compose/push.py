@@ -26,11 +26,13 @@ from relay.push.fcm.projects import Projects
 from relay.push.fcm.sender import FcmSender
 from relay.push.key_files import KeyFile
 from relay.push.shadow import ShadowingSender
+from relay.push.webpush.own_service import OwnDeviceService
 from relay.push.webpush.sender import WebPushSender
 from relay.push.webpush.services import Services
 from relay.settings import Settings
 from relay.settings.changes import Changes
 from relay.settings.values import EgressSettings
+from relay.store.canary import SqlCanaryStore
 from relay.store.challenges import SqlChallengeStore
 from relay.store.outbox import SqlOutboxStore
 
@@ -64,7 +66,7 @@ async def open_push(running: Running, stack: AsyncExitStack) -> None:
         provider.open(store, challenges, shadow, pacing)
 
     async def prepare(found: Settings, changes: Changes) -> Take | None:
-        if not changes.touch("apns", "fcm", "webpush", "network", "push", "egress"):
+        if not changes.touch("apns", "fcm", "webpush", "canary", "network", "push", "egress"):
             return None
         fresh = [(each, each.rebuilt(running.settings, found, changes)) for each in providers]
 
@@ -219,7 +221,7 @@ def _config(platform: Platform, settings: Settings) -> object:
         case Platform.FCM:
             return settings.fcm, settings.push.receipts
         case Platform.WEBPUSH:
-            return settings.webpush.sender, settings.push.receipts
+            return settings.webpush.sender, settings.push.receipts, _has_own_device(settings)
 
 
 def _build(platform: Platform, settings: Settings, running: Running, egress: EgressLog) -> _Built | None:
@@ -235,11 +237,16 @@ def _build(platform: Platform, settings: Settings, running: Running, egress: Egr
             return _Built(fcm, in_flight, fcm.key_files, projects.capacities, projects=projects)
         case Platform.WEBPUSH if settings.webpush.sender is not None:
             config = settings.webpush.sender
-            webpush = WebPushSender(config, now, random, egress, running.clocks, receipts=receipts)
+            own = OwnDeviceService(SqlCanaryStore(running.database), now) if _has_own_device(settings) else None
+            webpush = WebPushSender(config, now, random, egress, running.clocks, receipts=receipts, own=own)
             services = webpush.services
             return _Built(webpush, config.in_flight, [webpush.key_file], services.capacities, services)
         case _:
             return None
+
+
+def _has_own_device(settings: Settings) -> bool:
+    return settings.canary is not None and Platform.WEBPUSH in settings.canary.goal.platforms
 
 
 def _pacing(running: Running, settings: Settings) -> Pacing:

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.runtime.context import FleetStats
 from eas_watcher.server.admissions import Admissions
+from relay.domain.canary import CanaryLog
 from relay.domain.clock import Clock
 from relay.domain.errors import MigrationsPending
 from relay.domain.model import Platform, Role
@@ -104,6 +105,8 @@ class Running:
     """Requests to the API that were refused because too many came, by the code of the problem."""
     receipts: ReceiptStats = field(default_factory=ReceiptStats)
     """What apps have shown."""
+    canary: CanaryLog | None = None
+    """What became of the canary's mails; None: this process sends none."""
     egress: EgressLog | None = None
     shadow: Shadow | None = None
     """Which pushes leave."""

@@ -1,5 +1,6 @@
 """The composition of the watch role, which holds a Ping for every mailbox."""
 
+import secrets
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 from typing import Final
@@ -9,11 +10,13 @@ from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.tls import client_context
 from relay.compose.running import Running, Take, required
 from relay.compose.servers import MailServers
+from relay.domain.canary import CanaryLog
 from relay.domain.errors import KeyLost, SettingsInvalid
 from relay.process.dead_man import DeadManTimer
 from relay.security.sealing import foreign
 from relay.settings import Settings
 from relay.settings.changes import Changes
+from relay.store.canary import SqlCanaryStore
 from relay.store.engine import open_database
 from relay.store.idle_timeouts import SqlIdleTimeoutStore
 from relay.store.seals import seal_heads
@@ -21,11 +24,13 @@ from relay.store.shards import SqlShardStore
 from relay.store.watches import SqlWatchStore
 from relay.watch.acceptances import AcceptanceReader
 from relay.watch.accounts import Accounts
+from relay.watch.canary import Canary, CanaryRules
 from relay.watch.committer import GroupCommitter, StoreJournal
 from relay.watch.idle_timeouts import IdleTimeoutKeeper, recall
 from relay.watch.leases import Leases
 from relay.watch.mailboxes import HeldMailboxes, Mailboxes
 from relay.watch.oauth_grants import Grants
+from relay.watch.submission import submit
 
 SHORT_REQUESTS: Final = 64
 """Requests at once from one process to one mail server, held Pings left out, so that no start is a storm."""
@@ -70,6 +75,7 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     context = WatchContext(journal, random, admissions, running.fleet, tries=journal)
     mailboxes = Mailboxes(store, running.wakeups, accounts, held, leases, context, running.timeline)
     grants.listen(mailboxes.resealed)
+    _open_canary(running)
     running.looks += [store.look_again, paths.look_again]
     running.admissions = admissions
     running.mailboxes = mailboxes
@@ -104,3 +110,33 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
         return take
 
     running.takers.append(prepare)
+
+
+def _open_canary(running: Running) -> None:
+    """Add the job that sends the canary's mails, if there is a canary."""
+    rules = _canary_rules(running.settings)
+    if rules is None:
+        return
+    running.canary = CanaryLog()
+    store = SqlCanaryStore(running.database)
+    canary = Canary(store, submit, rules, running.now, running.node, secrets.token_urlsafe, running.canary)
+    running.jobs.append(("canary", canary.run))
+
+    async def prepare(found: Settings, changes: Changes) -> Take | None:
+        taken = _canary_rules(found) if changes.touch("canary", "servers") else None
+        if taken is None:
+            return None
+
+        async def take() -> None:
+            canary.rules = taken
+
+        return take
+
+    running.takers.append(prepare)
+
+
+def _canary_rules(settings: Settings) -> CanaryRules | None:
+    own = settings.canary
+    if own is None or own.submission is None:
+        return None
+    return CanaryRules(own.mailbox, own.goal, own.submission, own.submission_written_at)

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.runtime.context import FleetStats
 from eas_watcher.server.admission import ServerAdmission
+from relay.domain.canary import CanaryLog, Goal, Result, Stage
 from relay.domain.clock import Clock
 from relay.domain.model import DuePush, Platform
 from relay.domain.reasons import write_reason
@@ -35,6 +36,8 @@ BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 
 """Seconds until the provider accepted a push: the goal is about one second, an outage lasts hours."""
 SHOWN_BUCKETS: Final = (*BUCKETS[2:], 28_800.0, 86_400.0)
 """Seconds until an app showed a push: a phone that is off overnight gets it in the morning."""
+CANARY_BUCKETS: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0)
+"""Seconds from the sending of a mail: the mail server takes a part of them."""
 SERVER_STATES: Final = {"serving": 0, "starting": 1, "returning": 1, "away": 2}
 SEVERITY: Final = {PartState.OK: 0, PartState.DEGRADED: 1, PartState.FAILED: 2}
 
@@ -67,6 +70,8 @@ class Metrics:
         configuration: Configuration | None = None,
         fcm_projects: Callable[[], Projects | None] = lambda: None,
         receipts: ReceiptStats | None = None,
+        canary: CanaryLog | None = None,
+        goal: Callable[[], Goal | None] = lambda: None,
     ) -> None:
         """Set up with what is measured; for a role without watches or pushes these are empty.
 
@@ -75,8 +80,9 @@ class Metrics:
         held; `certificates` are those that the relay shows to others, by their keys in relay.toml, `listeners` the
         connections of clients by the name of their listener, `refused` the requests that the API refused because too
         many came, by problem code, `fcm_projects` returns the Firebase projects, `receipts` is what apps have shown,
-        None for a role that they do not talk to. Sets the hook `on_accepted` of every PushStats in `push`, and
-        `on_shown` of `receipts`.
+        None for a role that they do not talk to, `canary` what became of the canary's mails, and `goal` what is wanted
+        of them. Sets the hook `on_accepted` of every PushStats in `push`, and
+        `on_shown` of `receipts`, and `on_stage` of `canary`.
         """
         self._clock = clock
         self._registry = CollectorRegistry()
@@ -113,6 +119,16 @@ class Metrics:
                 receipts,
             )
         )
+        if canary is not None:
+            self._registry.register(_CanaryCollector(canary, goal, clock))
+            canary.on_stage = self.on_stage
+        self._stages = Histogram(
+            "relay_canary_seconds",
+            "Time from the sending of a canary mail until it was noticed, accepted by a provider, and shown.",
+            ["stage", "provider"],
+            buckets=CANARY_BUCKETS,
+            registry=None if canary is None else self._registry,
+        )
         self._shown = Histogram(
             "relay_change_to_shown_seconds",
             "Time from the first change that a push reports until an app showed it, as its receipt says.",
@@ -134,6 +150,10 @@ class Metrics:
         waited = (self._clock() - push.first_at).total_seconds()
         self._accepted.labels(push.platform.value).observe(max(0.0, waited))
 
+    def on_stage(self, stage: Stage, platform: Platform | None, seconds: float) -> None:
+        """Measure a stage of a canary mail."""
+        self._stages.labels(stage.value, "" if platform is None else platform.value).observe(seconds)
+
     def on_shown(self, platform: Platform, seconds: float) -> None:
         """Measure a push that an app has shown."""
         self._shown.labels(platform.value).observe(seconds)
@@ -141,6 +161,34 @@ class Metrics:
     def render(self) -> bytes:
         """Return all metrics in the text format of Prometheus, version 0.0.4."""
         return generate_latest(self._registry)
+
+
+class _CanaryCollector(Collector):
+    def __init__(self, canary: CanaryLog, goal: Callable[[], Goal | None], clock: Clock) -> None:
+        self._canary = canary
+        self._goal = goal
+        self._clock = clock
+        self._since = clock()
+
+    def collect(self) -> Iterable[Metric]:
+        """Return what became of the canary's mails, and what is wanted."""
+        mails = CounterMetricFamily("relay_canary_mails", "Canary mails by what became of them.", labels=["result"])
+        for result in Result:
+            mails.add_metric([result.value], self._canary.results[result])
+        yield mails
+        yield GaugeMetricFamily(
+            "relay_canary_last_shown_timestamp_seconds",
+            "When a canary mail was last shown, or this process was started.",
+            (self._canary.last_shown_at or self._since).timestamp(),
+        )
+        goal, share = self._goal(), self._canary.share(self._clock())
+        if goal is not None:
+            yield GaugeMetricFamily("relay_canary_interval_seconds", "Time between two canary mails.", goal.interval)
+            yield GaugeMetricFamily("relay_canary_goal_ratio", "Part of them that shall be shown in time.", goal.share)
+        if share is not None:
+            yield GaugeMetricFamily(
+                "relay_canary_in_time_ratio", "Part of the canary mails of the last day that were shown in time.", share
+            )
 
 
 class _RelayCollector(Collector):

@@ -44,8 +44,13 @@ class Receipts:
         clock: Clock,
         timeline: Timeline,
         stats: ReceiptStats,
+        canary: Callable[[RegistrationView, Receipt], Awaitable[None]] | None = None,
     ) -> None:
-        """Set up with `open_`, which returns the registration of a secret or raises why there is none."""
+        """Set up with `open_`, which returns the registration of a secret or raises why there is none.
+
+        `canary` is called with each receipt that counts.
+        """
+        self._canary = canary
         self._open = open_
         self._clock = clock
         self._timeline = timeline
@@ -55,9 +60,9 @@ class Receipts:
         self._hour_ends: datetime | None = None
 
     async def take(self, access: Access, sent: Sequence[tuple[str, float]]) -> None:
-        """Take ids of pushes, each with the seconds since the app showed it; raises NotAuthorized, Wiped, Gone.
+        """Take ids of pushes, each with the seconds since the app showed it.
 
-        What cannot be true is ignored, as is what came before.
+        What cannot be true is ignored, as is what came before. Raises NotAuthorized, Wiped, Gone, StoreUnavailable.
         """
         view = await self._open(access)
         own, now = view.registration, self._clock()
@@ -66,6 +71,8 @@ class Receipts:
                 self._stats.taken[own.platform] += 1
                 self._stats.on_shown(own.platform, receipt.waited)
                 self._timeline.shown(own, receipt)
+                if self._canary is not None:
+                    await self._canary(view, receipt)
 
     def _is_new(self, registration: RegistrationId, receipt: Receipt, now: datetime) -> bool:
         """Return True for a receipt that is to be counted, and remember it."""

@@ -97,6 +97,8 @@ class Ports:
     """APNs' other environment, for builds from Xcode."""
     web: int = 0
     """Where browsers on this machine reach the relay's web app, over plain HTTP."""
+    smtp: int = 0
+    """The mail server's way in, for the canary."""
 
 
 @dataclass(frozen=True, slots=True)

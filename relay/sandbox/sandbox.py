@@ -28,6 +28,7 @@ from relay.sandbox.front import open_front
 from relay.sandbox.installation import APP, DOMAIN, PROJECT, TEAM, Ports, PushAccounts, write_installation
 from relay.sandbox.place import Place, in_url
 from relay.sandbox.push_control import push_control_app
+from relay.sandbox.smtp import SmtpSimulator, open_smtp_simulator
 from relay.sandbox.verbs import add_verbs
 from relay.sandbox.webpush import WebPushSimulator, open_webpush_simulator
 
@@ -51,6 +52,7 @@ class Sandbox:
     """APNs' sandbox environment."""
     fcm: FcmSimulator
     webpush: WebPushSimulator
+    smtp: SmtpSimulator
     ports: Ports
     place: Place
     folder: Path
@@ -128,6 +130,14 @@ async def open_sandbox(
                 tls=ca.server_context(*place.certified), host=host, port=ports.webpush, reached=reached
             )
         )
+        smtp = await stack.enter_async_context(
+            open_smtp_simulator(
+                tls=ca.server_context(*place.certified),
+                deliver=lambda recipient, subject: eas.deliver(recipient, subject=subject),
+                host=host,
+                port=ports.smtp,
+            )
+        )
         control = web.Application()
         control.add_subapp("/eas", control_app(eas))
         control.add_subapp("/push", push_control_app(apns, fcm, webpush, apns_sandbox))
@@ -145,13 +155,14 @@ async def open_sandbox(
             ports.ops or _free_port(),
             apns_sandbox.port,
             web_port,
+            smtp.port,
         )
         accounts = PushAccounts(apns_key, key_id, fcm.service_account(), make_key())
         toml = write_installation(
             folder, ca, open_ports, accounts, place=place, level=level, log_format=log_format, browsers=browsers
         )
         _write_site(folder, place, open_ports)
-        yield Sandbox(eas, apns, apns_sandbox, fcm, webpush, open_ports, place, folder, toml)
+        yield Sandbox(eas, apns, apns_sandbox, fcm, webpush, smtp, open_ports, place, folder, toml)
 
 
 def _write_site(folder: Path, place: Place, ports: Ports) -> None:

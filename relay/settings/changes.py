@@ -19,7 +19,7 @@ FIXED: Final = (
     "egress.key_file",
 )
 """Beginnings of the keys that a process takes only when it starts: what it holds open, or has sealed its data with."""
-TABLES: Final = frozenset({"apns", "fcm", "webpush", "webapp"})
+TABLES: Final = frozenset({"apns", "fcm", "webpush", "webapp", "canary"})
 """Tables that a process has from its start to its end, or not at all; what is in them may change."""
 SERVERS: Final = "servers."
 GENTLE: Final = frozenset(

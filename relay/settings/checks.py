@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from relay.domain.canary import APP as CANARY_APP
 from relay.domain.model import AUTODISCOVER, Platform, Role
 from relay.domain.retention import Retention
 from relay.domain.shadow import PushMode
@@ -17,6 +19,7 @@ from relay.push.apns.config import ApnsConfig
 from relay.push.fcm.config import FcmConfig
 from relay.settings.admin import admin_settings
 from relay.settings.apns import ApnsChecks
+from relay.settings.canary import canary_settings
 from relay.settings.contents import missing
 from relay.settings.database import DATABASE, database_settings
 from relay.settings.enrolment import read_enrolment
@@ -113,6 +116,8 @@ class Checks:
         mode = self._push_mode(
             push, {app for names in apps.values() for app in names}, discovered=bool(discovery.hosts)
         )
+        if "canary" in self._sections.tables:
+            mode = replace(mode, live_apps=mode.live_apps | {CANARY_APP})  # its pushes reach no phone
         registrations = read("registrations", RegistrationsSection, faults)
         timeline = read("timeline", TimelineSection, faults)
         egress, log = read("egress", EgressSection, faults), read("log", LogSection, faults)
@@ -152,6 +157,14 @@ class Checks:
                 egress.free_megabytes * MEGABYTE,
             ),
             log=LogSettings(log.level, log.format),
+            canary=canary_settings(
+                self._sections,
+                self._files,
+                self._role,
+                servers,
+                receipts=push.receipts,
+                webpush="webpush" in self._sections.tables,
+            ),
         )
 
     def _push_mode(self, section: PushSection, apps: Collection[str], *, discovered: bool) -> PushMode:

@@ -553,6 +553,45 @@ class TimelineSection(Section):
     )
 
 
+MailAddress = Annotated[str, Field(pattern=r"^[!-?A-~]{1,64}@[A-Za-z0-9.-]{1,253}$")]
+
+
+class CanarySection(Section):
+    """[canary]: a mailbox of the relay's own, to which it sends mails that must be pushed."""
+
+    server: Text | None = Field(default=None, description="the NAME of its server in servers.NAME")
+    user: Text | None = Field(default=None, description="its login, as phones register it")
+    password_file: Text | None = Field(
+        default=None, description="file whose first line is its password, for the api role; for webpush only"
+    )
+    platforms: Annotated[Platforms, Field(min_length=1)] = Field(
+        default=("webpush",),
+        description="platforms whose devices must show each push; webpush is the relay's own device, the others are "
+        "phones that register the mailbox",
+    )
+    smtp_host: Host | None = Field(default=None, description="the only host that takes its mails, by SMTP")
+    smtp_port: Port = Field(default=587, description="port of that host, 1 to 65535")
+    smtp_tls: Literal["starttls", "tls", "none"] = Field(
+        default="starttls", description="starttls, tls from the first byte on, or none for a server on this host"
+    )
+    smtp_ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
+    smtp_user: Text | None = Field(default=None, description="login for sending; unset: the server asks for none")
+    smtp_password_file: Text | None = Field(
+        default=None, description="file whose first line is the password of canary.smtp_user, for the watch role"
+    )
+    smtp_from: MailAddress | None = Field(default=None, description="address of the sender; unset: canary.smtp_to")
+    smtp_to: MailAddress | None = Field(default=None, description="address of the mailbox; unset: canary.user")
+    interval_seconds: int = Field(
+        default=300, ge=30, le=86_400, description="seconds between two mails, 30 to 86400; then one counts as lost"
+    )
+    goal_seconds: float = Field(
+        default=60.0, ge=1, le=86_400, description="seconds within which a mail shall be shown, 1 to 86400"
+    )
+    goal_percent: float = Field(
+        default=95.0, ge=1, le=100, description="part of the mails of a day that shall be shown in that time, 1 to 100"
+    )
+
+
 class LogSection(Section):
     """[log]: which log records are written, and in which format."""
 
@@ -594,6 +633,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "registrations": RegistrationsSection,
     "egress": EgressSection,
     "timeline": TimelineSection,
+    "canary": CanarySection,
     "log": LogSection,
 }
 """The tables of relay.toml; `servers` holds one such table per server."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +11,7 @@ from eas_watcher.auth.negotiate import Service
 from eas_watcher.machine.state import Policy
 from eas_watcher.proxy.proxy import Proxy
 from relay.admin.tokens import AdminToken
+from relay.domain.canary import CanaryMailbox, Goal, Submission
 from relay.domain.model import AUTODISCOVER, Platform, Role
 from relay.domain.retention import Retention
 from relay.domain.shadow import PushMode
@@ -186,6 +187,19 @@ class PushSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class CanarySettings:
+    """The mailbox of the canary, and the mails to it, as far as the role needs them."""
+
+    mailbox: CanaryMailbox
+    """Without a password for roles that do not register it."""
+    goal: Goal
+    submission: Submission | None = field(repr=False)
+    """None for roles that send no mails."""
+    submission_written_at: datetime
+    """When the password for sending was written."""
+
+
+@dataclass(frozen=True, slots=True)
 class EgressSettings:
     """Where the relay logs everything that leaves the company."""
 
@@ -297,6 +311,8 @@ class Settings:
     """Whether nobody registers for a wiped mailbox before an administrator allows it."""
     egress: EgressSettings
     log: LogSettings
+    canary: CanarySettings | None = None
+    """None: there is none, or the role has no part in it."""
     warnings: tuple[tuple[str, str, str], ...] = ()
     """What works, but should change: key as in TOML, what is wrong, what to do."""
     origin: Origin = field(default_factory=Origin, repr=False, compare=False)

@@ -11,6 +11,7 @@ from relay.store.engine import Database
 from relay.store.rows import MAILBOX, QUARANTINE
 from relay.store.tables import (
     act,
+    canary_shown,
     candidate,
     challenged,
     collection,
@@ -121,6 +122,9 @@ GRANTS: Final = (
     *_whole(API, event, "SELECT", "DELETE"),
     *_whole(API, wipe, "SELECT"),
     *_whole(API, maintenance, "INSERT", "DELETE"),
+    Grant(API, "canary", "SELECT", ("id", "registration_id", "tried_at", "refused_at")),
+    Grant(API, "canary", "INSERT", ("id",)),
+    Grant(API, "canary", "UPDATE", ("registration_id", "device", "tried_at", "refused_at", "refusal")),
     # The watch role opens credentials; it may not read device tokens and registration secrets.
     *_whole(WATCH, mailbox, "SELECT", "DELETE"),
     Grant(WATCH, "mailbox", "UPDATE", _without(mailbox, *_FIXED)),
@@ -140,6 +144,7 @@ GRANTS: Final = (
             "proved_at",
             "token_hash",
             "must_prove",
+            "last_push_at",
             *_TOKENS,
         ),
     ),
@@ -156,6 +161,10 @@ GRANTS: Final = (
     *_whole(WATCH, wipe, "SELECT", "INSERT", "DELETE"),
     *_whole(WATCH, path, "SELECT", "INSERT", "UPDATE"),
     *_whole(WATCH, sealed_anew, "SELECT", "INSERT"),
+    Grant(WATCH, "canary", "SELECT", ("id", "refusal", "holder", "sent_at", "mail_refused_at")),
+    Grant(WATCH, "canary", "INSERT", ("id",)),
+    Grant(WATCH, "canary", "UPDATE", ("holder", "sent_at", "mail_refused_at")),
+    *_whole(WATCH, canary_shown, "SELECT", "DELETE"),
     # The push role sends; of mailboxes it may count the states, for its metrics, and mark one that lost a registration.
     Grant(PUSH, "mailbox", "SELECT", ("id", "server", "state", "reason", "paused_at")),
     Grant(PUSH, "mailbox", "UPDATE", ("dirty",)),
@@ -173,6 +182,8 @@ GRANTS: Final = (
     ),
     Grant(PUSH, "push_test", "SELECT", ("registration_id", "state")),
     Grant(PUSH, "push_test", "UPDATE", ("state", "reason", "channel", "ended_at")),
+    Grant(PUSH, "canary", "SELECT", ("id", "registration_id", "device")),
+    *(grant for user in (API, PUSH) for grant in _whole(user, canary_shown, "INSERT")),
     *(Grant(user, "event", "INSERT", _without(event, "id")) for user in ROLES),
     *(grant for user in (API, WATCH) for grant in _whole(user, act, "SELECT", "INSERT")),
     *(grant for user in ROLES for table in (shard, node, maintenance) for grant in _whole(user, table, "SELECT")),

@@ -369,3 +369,30 @@ act = sa.Table(
 """The audit log: what administrators did. Rows are only ever added, and each is chained to the one before it.
 
 `subject` is the keyed hash of a user, of whom nothing else is here."""
+
+canary = sa.Table(
+    "canary",
+    metadata,
+    sa.Column("id", sa.SmallInteger, primary_key=True, autoincrement=False),
+    sa.Column("registration_id", sa.Text),
+    sa.Column("device", sa.LargeBinary),
+    sa.Column("tried_at", Moment),
+    sa.Column("refused_at", Moment),
+    sa.Column("refusal", sa.Text, nullable=False, server_default=""),
+    sa.Column("holder", sa.Text),
+    sa.Column("sent_at", Moment),
+    sa.Column("mail_refused_at", Moment),
+)
+"""The canary (`relay/domain/canary.py`): one row, with the id 1.
+
+The api role registers its mailbox: `device` is the key of the relay's own device, which the push role decrypts with;
+`refused_at` is when the mail server refused the password. One watch process, the `holder`, sends its mails."""
+
+canary_shown = sa.Table(
+    "canary_shown",
+    metadata,
+    sa.Column("platform", sa.Text, primary_key=True),
+    sa.Column("noticed_at", Moment, primary_key=True),
+    sa.Column("shown_at", Moment, nullable=False),
+)
+"""The pushes that the canary's devices showed, until the process that sends its mails has read them."""

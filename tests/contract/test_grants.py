@@ -13,15 +13,17 @@ from eas_watcher.machine.memory import Condition, Progress, WatchState
 from eas_watcher.names import CollectionClass, CollectionId
 from eas_watcher.reasons import Reason
 from eas_watcher.server.idle_timeout import Lesson
+from relay.domain.canary import Shown, Turn
 from relay.domain.errors import DatabaseRefuses
 from relay.domain.explanation import MailboxExplanation
-from relay.domain.model import Ending, Mark, Platform, RegistrationChange
+from relay.domain.model import Ending, Mark, Platform, RegistrationChange, RegistrationId
 from relay.domain.outcome import Delivered, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
 from relay.domain.retention import Retention
 from relay.domain.timeline import Event, Happening
 from relay.domain.tries import TryLimits
 from relay.store import migrate
+from relay.store.canary import SqlCanaryStore
 from relay.store.engine import Database, open_database, refusals
 from relay.store.explanation import SqlExplanationStore
 from relay.store.idle_timeouts import SqlIdleTimeoutStore
@@ -128,6 +130,31 @@ async def test_no_role_reads_more_than_its_work_needs(api: Database, watch: Data
     for engine in (api, watch, push):
         assert await denied(engine, "CREATE TABLE mine (x integer)")
         assert await denied(engine, "TRUNCATE mailbox CASCADE")
+
+
+async def test_each_role_does_its_part_of_the_canary(api: Database, watch: Database, push: Database) -> None:
+    registering, sending, showing = SqlCanaryStore(api), SqlCanaryStore(watch), SqlCanaryStore(push)
+    minute, id_ = timedelta(minutes=1), RegistrationId("a-registration-of-canary")
+
+    assert await registering.may_try(NOW, minute)
+    await registering.refused("credential-refused", NOW)
+    await registering.registered(id_, b"the key of a device")
+    assert (await registering.registration()).id == id_
+    assert await sending.claim("one", NOW, minute) is Turn.NOW
+    assert await sending.claim("one", NOW, minute) is Turn.LATER
+    await sending.mail_refused(NOW)
+    assert await sending.mail_refused_at() == NOW
+    assert await showing.device() == (id_, b"the key of a device")
+    for store, platform in ((registering, Platform.APNS), (showing, Platform.WEBPUSH)):
+        for _ in range(2):
+            await store.shown(platform, Shown(NOW, NOW))
+    assert not (await sending.reading("main", "canary@example.com", [], NOW)).watched
+
+    assert await denied(api, "SELECT device FROM canary")
+    assert await denied(watch, "SELECT device FROM canary")
+    assert await denied(watch, "UPDATE canary SET registration_id = NULL")
+    assert await denied(push, "UPDATE canary SET holder = NULL")
+    assert await denied(push, "DELETE FROM canary_shown")
 
 
 async def test_either_role_deletes_a_twin_with_its_own_rights(api: Database, watch: Database) -> None:

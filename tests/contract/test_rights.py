@@ -59,7 +59,7 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
         },
         WATCH: {
             "SELECT": "id mailbox_id platform classes subfolders state proved_at must_prove token_hash app environment"
-            " quarantine_reason quarantine_remedy recheck_at",
+            " last_push_at quarantine_reason quarantine_remedy recheck_at",
             "UPDATE": "state candidate_refused proved_at",
             "DELETE": ALL,
         },
@@ -91,6 +91,20 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
             "DELETE": ALL,
         },
     },
+    "canary": {
+        API: {
+            "SELECT": "id registration_id tried_at refused_at",
+            "INSERT": "id",
+            "UPDATE": "registration_id device tried_at refused_at refusal",
+        },
+        WATCH: {
+            "SELECT": "id refusal holder sent_at mail_refused_at",
+            "INSERT": "id",
+            "UPDATE": "holder sent_at mail_refused_at",
+        },
+        PUSH: {"SELECT": "id registration_id device"},
+    },
+    "canary_shown": {API: {"INSERT": ALL}, WATCH: {"SELECT": ALL, "DELETE": ALL}, PUSH: {"INSERT": ALL}},
     "challenged": {PUSH: {"SELECT": ALL, "INSERT": ALL, "UPDATE": ALL, "DELETE": ALL}},
     "push_test": {
         API: {

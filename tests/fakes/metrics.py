@@ -15,6 +15,7 @@ from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.runtime.context import FleetStats
 from eas_watcher.server.admission import ServerAdmission
 from eas_watcher.server.idle_timeout import IdleTimeout, PathKnowledge
+from relay.domain.canary import FEWEST, CanaryLog, Goal, Judgement, Result, Stage
 from relay.domain.model import Environment, Platform, RegistrationState
 from relay.domain.outcome import OutcomeKind
 from relay.domain.ports.ops import OutboxLevel, RefusedLogins, TokenLevel
@@ -69,6 +70,8 @@ class Bench:
         self.configuration = Configuration(NOON)
         self.fcm_projects: Projects | None = None
         self.receipts = ReceiptStats()
+        self.canary = CanaryLog()
+        self.goal: Goal | None = Goal(frozenset({Platform.WEBPUSH}))
         self.metrics = Metrics(
             version="1.2.3",
             role="all",
@@ -91,6 +94,8 @@ class Bench:
             configuration=self.configuration,
             fcm_projects=lambda: self.fcm_projects,
             receipts=self.receipts,
+            canary=self.canary,
+            goal=lambda: self.goal,
             connections={"https://mail.example.com/eas": lambda: {"http/1.1": (2, 1), "h2": (3, 250)}},
         )
 
@@ -117,5 +122,7 @@ class Bench:
         refused = TokenLevel(Platform.APNS, "com.example.mail", Environment.SANDBOX, "BadDeviceToken", "look", 2)
         self.store.token_levels = [refused]
         self.store.levels = {Platform.APNS: OutboxLevel(1, NOON - timedelta(seconds=1), 0)}
+        for _ in range(FEWEST):
+            self.canary.note(Judgement(Result.SHOWN, {(Stage.SHOWN, Platform.WEBPUSH): 1.0}), NOON)
         self.store.logins = {"main": RefusedLogins(1, 100, 30, wait=False)}
         await self.counts.refresh()

@@ -105,6 +105,9 @@ OF_URL: Final = {"url": URL}
 PASSWORDS: Final = 'instance="a",command="Ping",outcome="Unauthorized"'
 SHARES: Final = {f'relay_shards_leased{{instance="{each}"}}': f"128x{2 * HOUR}" for each in "ab"}
 
+INTERVAL: Final = {f"relay_canary_interval_seconds{{{A}}}": f"300x{2 * HOUR}"}
+GOAL: Final = {f"relay_canary_goal_ratio{{{A}}}": f"0.95x{2 * HOUR}"}
+
 CASES: Final = (
     Case(
         "RelayDown", *constant("up", "0", "1", UP), "critical", "The relay process a does not answer.",
@@ -115,6 +118,22 @@ CASES: Final = (
         "Prometheus scrapes no process of this installation any more; "
         "if that is meant, this alert ends within an hour.",
         at=75,
+    ),
+    Case(
+        "RelayCanaryLost",
+        {f"relay_canary_last_shown_timestamp_seconds{{{A}}}": f"0x{2 * HOUR}", **INTERVAL},
+        {f"relay_canary_last_shown_timestamp_seconds{{{A}}}": f"0+60x{2 * HOUR}", **INTERVAL},
+        "critical",
+        "No mail of the canary has been shown for 45m 0s: new mail may reach no phone. "
+        "The part canary of /healthz says how far they come.",
+    ),
+    Case(
+        "RelayCanaryLate",
+        {f"relay_canary_in_time_ratio{{{A}}}": f"0.9x{2 * HOUR}", **GOAL},
+        {f"relay_canary_in_time_ratio{{{A}}}": f"0.99x{2 * HOUR}", **GOAL},
+        "warning",
+        "Only 90% of the canary's mails of the last day were shown in time: "
+        "relay_canary_seconds says which stage takes the time.",
     ),
     Case(
         "RelayPartFailed", *constant("relay_part_state", "2", "0", f'{A},part="apns"'), "critical",

@@ -16,6 +16,7 @@ import aiohttp
 
 from eas_watcher.breaker import Failure
 from eas_watcher.peer_clocks import PeerClocks
+from relay.domain.canary import SERVICE
 from relay.domain.clock import Clock
 from relay.domain.model import DuePush
 from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, TokenGone
@@ -29,6 +30,7 @@ from relay.push.payload import WEB_APP, Notice, WebAppMessage, WebPushMessage
 from relay.push.webpush.answers import PAGE, TAKEN, is_page, own_fault, read_webpush
 from relay.push.webpush.config import WebPushConfig
 from relay.push.webpush.encryption import LENGTH, LONGER, SALT, encrypt
+from relay.push.webpush.own_service import OwnDeviceService
 from relay.push.webpush.services import Services
 from relay.push.webpush.vapid import Vapid, read_key
 
@@ -45,12 +47,14 @@ class WebPushSender:
         clocks: PeerClocks | None = None,
         *,
         receipts: bool = False,
+        own: OwnDeviceService | None = None,
     ) -> None:
         """Read the VAPID key; raises ValueError or OSError when its file or the CA file cannot be used.
 
         `clocks` gets the dates of the push services' answers. With `receipts` a push has an id that its app may
-        acknowledge.
+        acknowledge. `own` takes the pushes to the relay's own device, if it has one.
         """
+        self._own = own
         self._config = config
         self._receipts = receipts
         self._clock = clock
@@ -79,7 +83,7 @@ class WebPushSender:
         except SubscriptionInvalid:
             return Refused("subscription-invalid", "let the app subscribe and register again", reach=Reach.HERE)
         service = subscription.service
-        if not is_listed(service, self._config.services):
+        if not is_listed(service, self._config.services) and self._within(service) is None:
             remedy = f"list {service} in webpush.hosts if pushes may go there, else let the app use another service"
             return Refused("push-service-not-listed", remedy, reach=Reach.HERE)
         held = self._services.admit(service, push, _digest(push), _moment(), retried=push.attempts > 0)
@@ -100,6 +104,10 @@ class WebPushSender:
         await self._outer.close()
         await self._inner.close()
 
+    def _within(self, service: str) -> OwnDeviceService | None:
+        """Return what takes the pushes to a service within this process; None: they go to its host."""
+        return self._own if service == SERVICE else None
+
     def _take_key(self, pem: bytes) -> None:
         self._vapid = Vapid(pem, self._config.subject)
 
@@ -111,7 +119,7 @@ class WebPushSender:
         try:
             self._egress.webpush(push.app, push.device_token, message)
             async with asyncio.timeout(self._config.time_limit):
-                reply = await self._post(subscription, message, body)
+                reply = await self._post(push, subscription, message, body)
         except Unwritable as error:
             return held(error)
         except (TimeoutError, OSError, aiohttp.ClientError) as error:
@@ -155,13 +163,16 @@ class WebPushSender:
             return RetryLater(failure.reason, remedy=failure.remedy)
         return failure
 
-    async def _post(self, subscription: Subscription, message: WebPushMessage, body: bytes) -> Reply:
+    async def _post(self, push: DuePush, subscription: Subscription, message: WebPushMessage, body: bytes) -> Reply:
         headers = {
             **message.headers,
             **self._vapid.headers(subscription.service, self._clock()),
             "Content-Encoding": "aes128gcm",
             "Content-Type": "application/octet-stream",
         }
+        within = self._within(subscription.service)
+        if within is not None:
+            return await within.post(push, headers, body)
         # The endpoint is used as the phone spelled it: another spelling of its path could be another path.
         http = self._inner if is_listed(subscription.service, self._config.direct) else self._outer
         return await http.post(subscription.endpoint, headers, body)

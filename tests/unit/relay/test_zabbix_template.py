@@ -18,6 +18,8 @@ METRIC: Final = re.compile(r"^(?:relay|process)_[a-z_0-9]+")
 ELSEWHERE: Final = {
     "RelayAbsent",  # about the targets of Prometheus
     "RelayInstallationGone",  # same
+    "RelayCanaryLost",  # about the canary of all processes together; the part `canary` says it in the one that sends
+    "RelayCanaryLate",  # same
     "RelayShardsUnowned",  # about all processes together; the part `shards` says it in each of them
 }
 PRIORITIES: Final = {"critical": "HIGH", "warning": "WARNING"}

@@ -8,6 +8,7 @@ import trustme
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.reasons import Reason
+from relay.domain.canary import Judgement, Result, Stage
 from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId, RegistrationState
 from relay.domain.outcome import Delivered, OutcomeKind, RetryLater
 from relay.domain.ports.ops import OutboxLevel, RefusedLogins
@@ -58,6 +59,30 @@ def test_what_apps_have_shown_is_counted_and_measured(bench: Bench) -> None:
     assert samples["relay_change_to_shown_seconds_bucket{le=0.5,provider=webpush}"] == 0
     assert samples["relay_change_to_shown_seconds_bucket{le=1.0,provider=webpush}"] == 1
     assert samples["relay_change_to_shown_seconds_count{provider=apns}"] == 0
+
+
+def test_the_canary_has_its_stages_its_goal_and_what_became_of_its_mails(bench: Bench) -> None:
+    started = bench.samples()
+    assert started["relay_canary_last_shown_timestamp_seconds{}"] == NOON.timestamp()
+    assert started["relay_canary_interval_seconds{}"] == 300
+    assert started["relay_canary_goal_ratio{}"] == 0.95
+    assert "relay_canary_in_time_ratio{}" not in started
+
+    later = NOON + timedelta(minutes=5)
+    for result in (Result.SHOWN, Result.SHOWN, Result.SHOWN, Result.NOT_SHOWN):
+        shown = Judgement(result, {(Stage.NOTICED, None): 1.5, (Stage.SHOWN, Platform.WEBPUSH): 2.5})
+        bench.canary.note(shown, later)
+
+    samples = bench.samples()
+    assert samples["relay_canary_mails_total{result=shown}"] == 3
+    assert samples["relay_canary_mails_total{result=not-shown}"] == 1
+    assert samples["relay_canary_mails_total{result=late}"] == 0
+    assert samples["relay_canary_last_shown_timestamp_seconds{}"] == later.timestamp()
+    assert samples["relay_canary_in_time_ratio{}"] == 0.75
+    assert samples["relay_canary_seconds_bucket{le=2.0,provider=,stage=noticed}"] == 4
+    assert samples["relay_canary_seconds_bucket{le=2.0,provider=webpush,stage=shown}"] == 0
+    bench.goal = None
+    assert "relay_canary_goal_ratio{}" not in bench.samples()
 
 
 def test_certificates_have_the_time_until_they_expire_and_unreadable_ones_have_none(tmp_path: Path) -> None:
