@@ -1,6 +1,7 @@
 """Measure the memory of a held Ping: a whole relay process, database and API included.
 
 `tls`: each Ping has a TLS connection of its own, against stock aiohttp. `h2`: a hundred Pings share one over HTTP/2.
+`proxy`: as `tls`, through tunnels of an HTTP proxy.
 The sandbox runs in a process of its own. Memory is resident memory, less that of the same process with no mailbox.
 """
 
@@ -15,9 +16,10 @@ from types import MappingProxyType
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.bench.site import ALONE, Sandbox, figure, memory_kb, open_house, open_sandbox, register
+from tests.fakes.proxy import connect_proxy
 
 SETTLE = 10.0  # seconds for the last commits, and for idle connections of the start to be closed
-MAILBOXES = {"tls": 5_000, "h2": 10_000}
+MAILBOXES = {"tls": 5_000, "h2": 10_000, "proxy": 2_000}
 
 
 async def ours(sandbox: Sandbox, mailboxes: int, environ: Mapping[str, str] = MappingProxyType({})) -> float:
@@ -67,17 +69,28 @@ async def measure_h2(folder: Path, mailboxes: int) -> None:
     figure("hold.h2.kb_per_watch", relay_kb, "kB")
 
 
+async def measure_proxy(folder: Path, mailboxes: int) -> None:
+    """Print the figures of Pings with connections of their own through an HTTP proxy, which this process is."""
+    async with open_sandbox(folder / "proxied", mailboxes) as sandbox, connect_proxy() as proxy:
+        through = {**ALONE, "RELAY__SERVERS__SANDBOX__PROXY": f"http://127.0.0.1:{proxy.port}"}
+        relay_kb = await ours(sandbox, mailboxes, through)
+        tunnels = proxy.tunnels
+    figure("hold.proxy.mailboxes", mailboxes, "1")
+    figure("hold.proxy.tunnels", tunnels, "1")
+    figure("hold.proxy.kb_per_watch", relay_kb, "kB")
+
+
 async def measure(parts: list[str], mailboxes: int | None) -> None:
     """Print the figures of all parts."""
     with tempfile.TemporaryDirectory() as folder:
         for part in parts:
-            measuring = measure_tls if part == "tls" else measure_h2
+            measuring = {"tls": measure_tls, "h2": measure_h2, "proxy": measure_proxy}[part]
             await measuring(Path(folder), mailboxes or MAILBOXES[part])
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mailboxes", type=int, help="5,000 for tls, 10,000 for h2 unless given")
+    parser.add_argument("--mailboxes", type=int, help="5,000 for tls, 10,000 for h2, 2,000 for proxy unless given")
     parser.add_argument("--parts", nargs="+", choices=[*MAILBOXES], default=[*MAILBOXES])
     chosen = parser.parse_args()
     asyncio.run(measure(chosen.parts, chosen.mailboxes))

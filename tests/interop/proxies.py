@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from relay.sandbox.certificates import ThrowAwayCa
+from tests.interop.kerberos.realm import REALM, Realm
 from tests.interop.packages import install
 from tests.interop.sogo.daemon import Daemon
 
@@ -20,6 +21,17 @@ USER: Final = "push-relay"
 PASSWORD: Final = "correct-horse-7"
 TINYPROXY_TARGET: Final = re.compile(r"Request .*CONNECT (\S+:\d+) HTTP", re.MULTILINE)
 SQUID_TARGET: Final = re.compile(r"(\S+)/(\d{3}) \d+ CONNECT (\S+:\d+) ", re.MULTILINE)
+MICROSOCKS_TARGET: Final = re.compile(r"connected to (\S+:\d+)", re.MULTILINE)
+DANTE_TARGET: Final = re.compile(r"pass\(\d+\): tcp/connect \[: (.*)$", re.MULTILINE)
+
+_BASIC: Final = """\
+auth_param basic program /usr/lib/squid/basic_ncsa_auth {passwords}
+auth_param basic realm Staff, and the relay
+auth_param basic children 1 startup=1"""
+_NEGOTIATE: Final = """\
+auth_param negotiate program /usr/lib/squid/negotiate_kerberos_auth -k {keytab} -s HTTP/localhost@{realm}
+auth_param negotiate children 2 startup=1
+auth_param negotiate keep_alive on"""
 
 
 @dataclass
@@ -53,9 +65,8 @@ class RealProxy:
     def targets(self) -> list[str]:
         """Return the hosts and ports to which tunnels were opened, from the proxy's own log."""
         text = self.access_log.read_text() if self.access_log.exists() else ""
-        if self.target is TINYPROXY_TARGET:
-            return self.target.findall(text)
-        return [place for _, status, place in self.target.findall(text) if status == "200"]
+        found = self.target.findall(text)
+        return [place for _, status, place in found if status == "200"] if self.target is SQUID_TARGET else found
 
 
 @contextmanager
@@ -64,8 +75,8 @@ def tinyproxy(
 ) -> Iterator[RealProxy]:
     """Run a tinyproxy that opens tunnels to some ports (to all if none is given), for some client addresses."""
     install("tinyproxy-bin")
-    with _folder() as folder:
-        port, log = _free_port(), folder / "tinyproxy.log"
+    with folder_of_all() as folder:
+        port, log = free_port(), folder / "tinyproxy.log"
         lines = [f"Port {port}", "Timeout 600", "MaxClients 50", f'LogFile "{log}"', "LogLevel Connect"]
         lines += [f"Allow {client}" for client in clients]
         lines += [f"ConnectPort {target}" for target in ports]
@@ -82,24 +93,31 @@ def tinyproxy(
 
 
 @contextmanager
-def squid(ca: ThrowAwayCa) -> Iterator[RealProxy]:
-    """Run a Squid that opens tunnels for clients with the password, with TLS on a second port."""
+def squid(ca: ThrowAwayCa, realm: Realm | None = None) -> Iterator[RealProxy]:
+    """Run a Squid that opens tunnels for clients with the password, with TLS on a second port.
+
+    With a realm clients show tickets to HTTP/localhost instead.
+    """
     install("squid", "openssl")
-    with _folder() as folder:
-        port, tls_port = _free_port(), _free_port()
+    with folder_of_all() as folder:
+        port, tls_port = free_port(), free_port()
         certificate, passwords = folder / "squid.pem", folder / "passwords"
         certificate.write_bytes(ca.server_pem())
         hashed = subprocess.run(
             ("openssl", "passwd", "-apr1", "-stdin"), input=PASSWORD, capture_output=True, text=True, check=True
         ).stdout
         passwords.write_text(f"{USER}:{hashed}")
+        scheme, environment = _BASIC.format(passwords=passwords), dict[str, str]()
+        if realm is not None:
+            shutil.copy(realm.keytab("proxy"), folder / "proxy.keytab")
+            shutil.copy(realm.krb5_conf, folder / "krb5.conf")
+            scheme = _NEGOTIATE.format(keytab=folder / "proxy.keytab", realm=REALM)
+            environment["KRB5_CONFIG"] = str(folder / "krb5.conf")
         file = folder / "squid.conf"
         file.write_text(f"""
 http_port 127.0.0.1:{port}
 https_port 127.0.0.1:{tls_port} tls-cert={certificate}
-auth_param basic program /usr/lib/squid/basic_ncsa_auth {passwords}
-auth_param basic realm Staff, and the relay
-auth_param basic children 1 startup=1
+{scheme}
 acl staff proxy_auth REQUIRED
 http_access allow staff
 http_access deny all
@@ -113,7 +131,8 @@ shutdown_lifetime 1 seconds
         for path in (folder, *folder.iterdir()):
             shutil.chown(path, "proxy", "proxy")
         command = ("squid", "-N", "-f", str(file))
-        daemon = Daemon("squid", lambda _: None, command, folder / "squid.out", folder, port, account="proxy")
+        daemon = Daemon("squid", lambda _: None, command, folder / "squid.out", folder, port, "proxy")
+        daemon.environment.update(environment)
         daemon.start()
         try:
             yield RealProxy(daemon, port, folder / "access.log", SQUID_TARGET, tls_port)
@@ -122,7 +141,7 @@ shutdown_lifetime 1 seconds
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def folder_of_all() -> Iterator[Path]:
     """Make a folder that other accounts may enter."""
     with tempfile.TemporaryDirectory(prefix="proxy") as name:
         folder = Path(name)
@@ -130,7 +149,8 @@ def _folder() -> Iterator[Path]:
         yield folder
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port on which no process listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

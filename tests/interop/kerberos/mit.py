@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.interop.kerberos.realm import MAIL, REALM, RELAY, Realm, run, running
+from tests.interop.kerberos.realm import MAIL, PROXY, REALM, RELAY, Realm, run, running
 from tests.interop.packages import install
 
 PACKAGES: Final = ("krb5-kdc", "krb5-admin-server")
@@ -26,7 +26,7 @@ kdc = FILE:{folder}/krb5kdc.log
 
 @contextmanager
 def running_kdc() -> Iterator[Realm]:
-    """Run a KDC with ann, the relay and the mail server; each has a keytab. Raises Unavailable."""
+    """Run a KDC with ann, the relay, the mail server and a proxy; each has a keytab. Raises Unavailable."""
     install(*PACKAGES)
     environment: dict[str, str] = {}
 
@@ -36,7 +36,7 @@ def running_kdc() -> Iterator[Realm]:
         (folder / "kdc.conf").write_text(_KDC_CONF.format(realm=REALM, folder=folder, port=port))
         (folder / "krb5.conf").write_text(f"[libdefaults]\ndefault_realm = {REALM}\n")
         run(("kdb5_util", "create", "-s", "-r", REALM, "-P", "master-password"), environment)
-        for name, principal in (("ann", f"ann@{REALM}"), ("relay", RELAY), ("mail", MAIL)):
+        for name, principal in (("ann", f"ann@{REALM}"), ("relay", RELAY), ("mail", MAIL), ("proxy", PROXY)):
             flags = "+ok_to_auth_as_delegate " if name == "relay" else ""
             run(("kadmin.local", "-q", f"addprinc -randkey {flags}{principal}"), environment)
             run(("kadmin.local", "-q", f"ktadd -k {folder}/{name}.keytab {principal}"), environment)

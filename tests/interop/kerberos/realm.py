@@ -16,6 +16,7 @@ from tests.interop.sogo.undertaker import undertaker
 REALM: Final = "EXAMPLE.COM"
 RELAY: Final = f"push-relay@{REALM}"
 MAIL: Final = f"HTTP/mail.example.com@{REALM}"
+PROXY: Final = f"HTTP/localhost@{REALM}"
 PATIENCE: Final = 120.0  # seconds for one administrative command; the slowest, a new domain, takes 20
 
 _KRB5_CONF: Final = """\
