@@ -2,23 +2,33 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 
+from eas_watcher.auth.bearer import OAuthCredential
+from eas_watcher.auth.grant import OAuthClient
 from eas_watcher.commands.request import SMALL, HttpRequest
 from eas_watcher.errors import Unreachable
+from eas_watcher.machine.state import Policy
 from eas_watcher.proxy.proxy import Proxy, Speaks
 from eas_watcher.reasons import Reason
+from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.http import HttpTransport, open_transport
+from eas_watcher.transport.tls import client_context
+from relay.compose.servers import MailServers
+from relay.domain.model import AUTODISCOVER
+from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
+from relay.settings.values import AutodiscoverSettings, OAuthSettings, ServerSettings
 from tests.fakes.proxy import ConnectProxy, connect_proxy, never_ends, says
 from tests.fakes.socks import SocksProxy, socks_proxy
 from tests.fakes.tls import HOST, Authority, read_request, talking
-from tests.integration.eas_world import ANN, OVER_HTTP_2, PASSWORD, world
+from tests.integration.eas_world import ANN, OVER_HTTP_2, PASSWORD, hurried, hurry, world
 from tests.waiting import SOON, until
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -252,3 +262,58 @@ async def test_no_tls_session_of_another_route_is_resumed(authority: Authority) 
                     await transport.send(post(url))
 
     assert resumed == [False, True, False, True]
+
+
+async def test_all_that_belongs_to_a_server_goes_by_its_own_way(tmp_path: Path) -> None:
+    """The mail server, its token endpoint, and what only Autodiscover finds; nothing goes around the proxies."""
+    no = says(b"HTTP/1.1 502 No\r\n\r\n")
+    async with connect_proxy(ConnectProxy(talk=no)) as one, connect_proxy(ConnectProxy(talk=no)) as other:
+        client = OAuthClient("https://login.example.com/token", "relay")
+        server = ServerSettings(
+            "https://mail.example.com/eas",
+            None,
+            frozenset(),
+            Policy(),
+            oauth=OAuthSettings(client, None),
+            proxy=at(one),
+        )
+        hosts = frozenset({"autodiscover.example.net"})
+        found = AutodiscoverSettings(hosts, None, Policy(hosts=hosts, discovered=True), proxy=at(other))
+        servers = MailServers(client_context, Admissions(8, Random(1), now), {})
+        servers.use(await servers.open({"main": server}, found, ()))
+        main, discovered = servers.servers["main"], servers.servers[AUTODISCOVER]
+        assert main.tokens is not None
+        failures = [
+            await failure(main.transport.send(post("https://mail.example.com/eas"))),
+            await failure(main.tokens.refresh(OAuthCredential("ann", "secret"))),
+            await failure(discovered.transport.send(post("https://autodiscover.example.net/"))),
+            await failure(discovered.transport.send(post("https://mail.example.com/eas"))),
+        ]
+        await servers.close()
+
+    assert [error.reason for error in failures] == [Reason.UNREACHABLE] * 4
+    assert one.targets == ["mail.example.com:443", "login.example.com:443", "mail.example.com:443"]
+    assert other.targets == ["autodiscover.example.net:443"]
+
+
+async def failure(asking: Awaitable[object]) -> Unreachable:
+    async with asyncio.timeout(SOON):
+        with pytest.raises(Unreachable) as caught:
+            await asking
+    return caught.value
+
+
+@hurried
+async def test_a_proxy_that_cuts_idle_tunnels_shortens_the_heartbeat() -> None:
+    async with connect_proxy() as proxy, world(proxy=at(proxy)) as watched:
+        watched.start()
+        await watched.until_held()
+        hurry(100.0)
+        proxy.cut()
+        watched.simulator.deliver(ANN)
+        await watched.until_changed()
+        (device,) = watched.simulator.devices(ANN)
+
+        assert device.ping is not None
+        assert 60 <= device.ping.heartbeat <= 76
+        await watched.stop()

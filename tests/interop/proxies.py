@@ -6,8 +6,8 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,8 @@ from relay.sandbox.certificates import ThrowAwayCa
 from tests.interop.kerberos.realm import REALM, Realm
 from tests.interop.packages import install
 from tests.interop.sogo.daemon import Daemon
+from tests.site import ANN, Site, open_site
+from tests.site import PASSWORD as MAIL_PASSWORD
 
 USER: Final = "push-relay"
 PASSWORD: Final = "correct-horse-7"
@@ -138,6 +140,23 @@ shutdown_lifetime 1 seconds
             yield RealProxy(daemon, port, folder / "access.log", SQUID_TARGET, tls_port)
         finally:
             daemon.stop()
+
+
+@asynccontextmanager
+async def site_behind(proxy: RealProxy, folder: Path, table: str, **more: str) -> AsyncIterator[Site]:
+    """Open a site whose relay uses a proxy for what a table of relay.toml is about, e.g. NETWORK."""
+    password = folder / "proxy.password"
+    password.write_text(f"{PASSWORD}\n")
+    password.chmod(0o600)
+    environ = {
+        f"RELAY__{table}__PROXY": proxy.url,
+        f"RELAY__{table}__PROXY_USER": USER,
+        f"RELAY__{table}__PROXY_PASSWORD_FILE": str(password),
+        **more,
+    }
+    async with open_site(folder / "sandbox", environ) as site:
+        site.sandbox.eas.add_mailbox(ANN, MAIL_PASSWORD)
+        yield site
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The relay through proxies of other projects: tinyproxy and Squid."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,8 @@ from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.process import RelayProcess
 from tests.integration.push_world import apns, failure, fcm
 from tests.interop.packages import Unavailable, unavailable
-from tests.interop.proxies import PASSWORD, USER, RealProxy, squid, tinyproxy
-from tests.site import ANN, Site, open_site, part_of, troubles
-from tests.site import PASSWORD as MAIL_PASSWORD
+from tests.interop.proxies import PASSWORD, USER, RealProxy, site_behind, squid, tinyproxy
+from tests.site import part_of, troubles
 from tests.unit.relay.push.pushes import due_push
 from tests.waiting import SOON, until
 
@@ -130,25 +129,9 @@ async def says(relay: RelayProcess, name: str, reason: str) -> str:
     return (await part_of(relay, name, reason))["remedy"]
 
 
-@asynccontextmanager
-async def site_behind(proxy: RealProxy, folder: Path) -> AsyncIterator[Site]:
-    """Open a site whose relay knows no other route than a proxy."""
-    password = folder / "proxy.password"
-    password.write_text(f"{PASSWORD}\n")
-    password.chmod(0o600)
-    environ = {
-        "RELAY__NETWORK__PROXY": proxy.url,
-        "RELAY__NETWORK__PROXY_USER": USER,
-        "RELAY__NETWORK__PROXY_PASSWORD_FILE": str(password),
-    }
-    async with open_site(folder / "sandbox", environ) as site:
-        site.sandbox.eas.add_mailbox(ANN, MAIL_PASSWORD)
-        yield site
-
-
 async def test_the_relay_delivers_through_the_proxy_and_waits_while_it_is_down(tmp_path: Path) -> None:
     with tinyproxy([]) as proxy:
-        async with site_behind(proxy, tmp_path) as site, site.relay() as relay:
+        async with site_behind(proxy, tmp_path, "NETWORK") as site, site.relay() as relay:
             sandbox = site.sandbox
             assert (await site.register())[0] == 201
             assert (await site.register_android())[0] == 201
@@ -180,7 +163,7 @@ async def test_the_relay_delivers_through_the_proxy_and_waits_while_it_is_down(t
 
 async def test_a_proxy_that_hangs_is_told_and_waited_for(tmp_path: Path) -> None:
     with tinyproxy([]) as proxy:
-        async with site_behind(proxy, tmp_path) as site, site.relay() as relay:
+        async with site_behind(proxy, tmp_path, "NETWORK") as site, site.relay() as relay:
             assert (await site.register())[0] == 201
             await site.held()
             proxy.pause()
