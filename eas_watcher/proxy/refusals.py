@@ -1,8 +1,9 @@
 """The pace at which a credential is shown to a proxy that refuses it.
 
 A proxy may ask a directory that locks accounts, as Active Directory does, and every connection of every mailbox would
-show the same wrong password. So one connection at a time shows a credential that is not proven, and within half an hour
-at most three of them may be refused.
+show the same wrong password. So one connection at a time shows a credential that the proxy has not accepted yet, and
+within half an hour at most three of them may be refused. Once it was accepted, connections do not wait for one another:
+should it be refused later, the breaker of what is behind the proxy has one of them probe.
 """
 
 from collections.abc import Callable
@@ -11,18 +12,17 @@ from typing import Final
 WAITS: Final = (60.0, 300.0, 1800.0)
 """Seconds until the credential is shown again after the first, second and third refusal within WINDOW."""
 WINDOW: Final = 1800.0  # seconds in which directories count failed logins [Windows: lockout observation window]
-PROVEN: Final = 60.0  # seconds after a success for which many connections may show the credential at once
 
 
 class Refusals:
     """What one proxy said of one credential; moments are those of a clock that counts seconds."""
 
-    __slots__ = ("_accepted_at", "_refused", "_trying", "_waiting")
+    __slots__ = ("_accepted", "_refused", "_trying", "_waiting")
 
     def __init__(self) -> None:
         """Know nothing yet."""
         self._refused: list[float] = []
-        self._accepted_at: float | None = None
+        self._accepted = False
         self._trying = False
         self._waiting: list[Callable[[], None]] = []
 
@@ -34,14 +34,12 @@ class Refusals:
         waits = WAITS[min(len(self._refused), len(WAITS)) - 1]
         return max(0.0, self._refused[-1] + waits - now)
 
-    def begin(self, now: float) -> bool:
+    def begin(self) -> bool:
         """Return True if a connection may show the credential now; it must call `end`.
 
         False: another one is finding out whether the credential is good; `when_known` tells when it has.
         """
-        if self._accepted_at is not None and now - self._accepted_at < PROVEN:
-            return True
-        if self._trying:
+        if self._trying and not self._accepted:
             return False
         self._trying = True
         return True
@@ -53,10 +51,10 @@ class Refusals:
     def end(self, now: float, *, accepted: bool | None) -> None:
         """Note what became of a connection that showed the credential; None: the proxy did not judge it."""
         if accepted:
-            self._accepted_at = now
+            self._accepted = True
             self._refused.clear()
         elif accepted is not None:
-            self._accepted_at = None
+            self._accepted = False
             self._refused.append(now)
         self._trying = False
         waiting, self._waiting = self._waiting, []

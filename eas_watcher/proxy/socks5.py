@@ -70,7 +70,7 @@ def connect(proxy: Proxy, host: str, port: int) -> Talk:
         if method in {NONE, LOGIN, GSSAPI}:
             raise faults.proxy_wants_login(proxy)
         raise faults.proxy_not_socks(proxy, f"it chooses method {method}, which the relay did not offer")
-    message = bytes([VERSION, CONNECT, 0]) + _address(host) + port.to_bytes(2, "big")
+    message = bytes([VERSION, CONNECT, 0]) + _address(proxy, host) + port.to_bytes(2, "big")
     version, reply, _, kind = yield from wire.ask(message, 4)
     if version != VERSION:
         raise faults.proxy_not_socks(proxy, f"it answers with version {version}")
@@ -97,11 +97,21 @@ def _log_in(wire: _Wire, proxy: Proxy) -> Talk:
         raise faults.proxy_wants_login(proxy)
 
 
-def _address(host: str) -> bytes:
-    """Return a host as SOCKS5 has it: an address, or a name that the proxy looks up."""
+def _address(proxy: Proxy, host: str) -> bytes:
+    """Return a host as SOCKS5 has it: an address, or a name that the proxy looks up; raises NotConnected."""
     try:
         packed = ip_address(host).packed
     except ValueError:
-        name = host.encode("ascii")
+        name = _name(host)
+        if not 0 < len(name) <= LONGEST:
+            raise faults.target_not_found(proxy, host, OSError("it is no name of DNS")) from None
         return bytes([NAME, len(name)]) + name
     return bytes([IPV4 if len(packed) == LENGTHS[IPV4] else IPV6]) + packed
+
+
+def _name(host: str) -> bytes:
+    """Return a name as DNS has it; empty: it has none."""
+    try:
+        return host.encode("idna")
+    except UnicodeError:
+        return b""

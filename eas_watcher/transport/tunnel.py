@@ -94,7 +94,7 @@ class Tunnels:
         if not proxy.authenticates:
             return await self._through(host, port, waited)
         refusals = proxy.refusals
-        while (seconds := refusals.wait(loop.time())) or not refusals.begin(loop.time()):
+        while (seconds := refusals.wait(loop.time())) or not refusals.begin():
             if seconds:
                 raise faults.proxy_withheld(proxy, seconds)
             known: asyncio.Future[None] = loop.create_future()

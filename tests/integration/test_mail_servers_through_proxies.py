@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -15,11 +15,15 @@ from eas_watcher.auth.grant import OAuthClient
 from eas_watcher.commands.request import SMALL, HttpRequest
 from eas_watcher.errors import Unreachable
 from eas_watcher.machine.state import Policy
+from eas_watcher.proxy.faults import NotConnected
 from eas_watcher.proxy.proxy import Proxy, Speaks
 from eas_watcher.reasons import Reason
 from eas_watcher.server.admissions import Admissions
+from eas_watcher.transport.connecting import Connector
 from eas_watcher.transport.http import HttpTransport, open_transport
+from eas_watcher.transport.sources import Sources
 from eas_watcher.transport.tls import client_context
+from eas_watcher.transport.tunnel import tunnels_over
 from relay.compose.servers import MailServers
 from relay.domain.model import AUTODISCOVER
 from relay.process.clock import now
@@ -173,6 +177,23 @@ async def test_a_proxy_that_is_away_is_not_taken_for_the_mail_server(authority: 
 
     assert error.reason is Reason.PROXY_AWAY
     assert "servers.main.proxy" in str(error)
+
+
+@pytest.mark.parametrize("speaks", ["http", "socks5h"])
+async def test_a_proxy_that_hangs_is_named_with_what_it_owes(speaks: Speaks) -> None:
+    half = says(b"HTTP/1.1 200 OK\r\n" if speaks == "http" else b"\x05", then_hold=True)
+    async with AsyncExitStack() as stack:
+        proxy: ConnectProxy | SocksProxy
+        if speaks == "http":
+            proxy = await stack.enter_async_context(connect_proxy(ConnectProxy(talk=half)))
+        else:
+            proxy = await stack.enter_async_context(socks_proxy(SocksProxy(talk=half)))
+        tunnels = tunnels_over(at(proxy, speaks), Connector(Sources(())))
+        with pytest.raises(NotConnected) as caught:
+            await tunnels.open("mail.example.com", 443, asyncio.get_running_loop().time() + 0.3)
+
+    assert caught.value.reason == "proxy-timed-out"
+    assert ("answer to CONNECT" if speaks == "http" else "answer to SOCKS5") in caught.value.remedy
 
 
 async def test_a_hostile_socks_proxy_gets_no_further_than_its_message(authority: Authority) -> None:

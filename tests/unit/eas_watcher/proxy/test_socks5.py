@@ -51,6 +51,17 @@ def test_an_address_goes_as_it_is(host: str, address: str) -> None:
     assert talk(OPEN, [GREETED, CONNECTED], host)[1] == bytes.fromhex("050100" + address + "01bb")
 
 
+@pytest.mark.parametrize("host", ["", "x" * 300, ".".join(["x" * 60] * 5), "a..b"])
+def test_what_is_no_name_is_not_asked_for(host: str) -> None:
+    with pytest.raises(NotConnected) as caught:
+        talk(OPEN, [GREETED, CONNECTED], host)
+    assert caught.value.reason == "target-name-not-resolved"
+
+
+def test_a_name_of_other_letters_goes_as_dns_has_it() -> None:
+    assert b"xn--bcher-kva.example.com" in talk(OPEN, [GREETED, CONNECTED], "bücher.example.com")[1]
+
+
 def test_a_user_logs_in_where_the_proxy_wants_it() -> None:
     said = talk(KNOWN, [bytes.fromhex("0502"), bytes.fromhex("0100"), CONNECTED])
 
