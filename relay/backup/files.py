@@ -33,6 +33,8 @@ def writing(path: Path, *, replace: bool) -> Iterator[Callable[[bytes], object]]
     """
     if not replace and path.exists():
         raise _taken(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(path.parent))
     descriptor, fresh = mkstemp(prefix=f".{path.name}.", dir=path.parent)  # for its owner only
     try:
         with os.fdopen(descriptor, "wb") as file:

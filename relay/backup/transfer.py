@@ -29,7 +29,7 @@ from relay.store.engine import (
     refusals,
     scrub,
 )
-from relay.store.migrate import revision_of, revisions
+from relay.store.migrate import Leaving, revision_of, revisions
 from relay.store.restoring import Content, Filled
 from relay.store.sessions import check_sessions
 
@@ -43,8 +43,8 @@ AUDITED: Final = "0025"
 class Tell(Protocol):
     """Hears of progress."""
 
-    def __call__(self, table: str, rows: int, *, whole: bool) -> None:
-        """Hear how many rows of a table are done, and whether that is the whole of it."""
+    def __call__(self, doing: str, rows: int, *, whole: bool) -> None:
+        """Hear how many rows of a table are read or written, e.g. "read mailbox", and whether that is all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class _Dump:
         header = Header(self.version, revision or "", self.stamp.at, connection.dialect.name, self.running)
         writer, total = Writer(self.write, header), 0
         for shape in shapes(connection):
-            rows = _watched(read_lines(connection, shape, self.left_out), shape.table, check, self.tell)
+            rows = _watched(read_lines(connection, shape, self.left_out), f"read {shape.table}", check, self.tell)
             total += writer.table(shape, rows).rows
         writer.end()
         return header, total
@@ -178,7 +178,7 @@ class _Fill:
     def __call__(self, connection: Any, check: Callable[[], None]) -> Filled:
         """Return what the database took."""
         reader = Reader(lines(self.file))
-        tables = ((shape, _watched(rows, shape.table, check, self.tell)) for shape, rows in reader.tables())
+        tables = ((shape, _watched(rows, f"write {shape.table}", check, self.tell)) for shape, rows in reader.tables())
         content = Content(reader.header.schema, tables, self.origin)
         return restoring.fill(connection, content, self.stamp, self.what, replace=self.replace, keep=self.keep)
 
@@ -195,14 +195,14 @@ async def move(
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(_opened(source))
         second = await stack.enter_async_context(_opened(target))
-        _, again = await first.run(_revision)
+        leaving = await first.run(_leaving)
         held = await second.run(_look)
-        if held and again:
+        if leaving is Leaving.DONE or (leaving and held):
             raise DatabaseMoved
         if held and not replace:
             raise DatabaseFilled(held)
         file = stack.enter_context(TemporaryFile())  # noqa: SIM115 -- the stack closes it
-        if not again:
+        if not leaving:
             await first.run(restoring.leave)
         try:
             with packing(file) as write:
@@ -217,6 +217,7 @@ async def move(
         except BaseException:
             await first.run(restoring.come_back)
             raise
+        await first.run(restoring.have_left)
         await scrub(second)
     return filled
 
@@ -224,17 +225,17 @@ async def move(
 async def undo_move(settings: DatabaseSettings) -> bool:
     """Let processes use a database again that was moved; return False if it was not. Raises as `move` does."""
     async with _opened(settings) as database:
-        _, moved = await database.run(_revision)
-        if moved:
+        leaving = await database.run(_leaving)
+        if leaving:
             await database.run(restoring.come_back)
-        return moved
+        return bool(leaving)
 
 
-def _revision(connection: Any) -> tuple[str, bool]:
-    revision, moved = revision_of(connection)
+def _leaving(connection: Any) -> Leaving:
+    revision, leaving = revision_of(connection)
     if revision is None:
         raise BackupInvalid("there is nothing to move: the database has no tables")
-    return revision, moved
+    return leaving
 
 
 def _look(connection: Any) -> dict[str, int]:
@@ -272,7 +273,7 @@ async def _stoppable(database: Database, work: Callable[[Any, Callable[[], None]
         raise
 
 
-def _watched(rows: Iterator[bytes], table: str, check: Callable[[], None], tell: Tell) -> Iterator[bytes]:
+def _watched(rows: Iterator[bytes], doing: str, check: Callable[[], None], tell: Tell) -> Iterator[bytes]:
     """Yield lines, and tell how many there were."""
     number = 0
     for line in rows:
@@ -280,5 +281,5 @@ def _watched(rows: Iterator[bytes], table: str, check: Callable[[], None], tell:
         number += 1
         if number % OFTEN == 0:
             check()
-            tell(table, number, whole=False)
-    tell(table, number, whole=True)
+            tell(doing, number, whole=False)
+    tell(doing, number, whole=True)

@@ -153,7 +153,7 @@ def _say_next(to: str, target: "DatabaseSettings", password_file: str | None, ca
         return
     say("write into relay.toml, then start the relay:")
     say("[database]")
-    say(f'url = "{to}"')
+    say(f'url = "{to if target.file is None else target.url}"')
     files = (("password_file", password_file), ("ca_file", ca_file))
     for name, value in files:
         if value is not None and target.file is None:
@@ -172,9 +172,9 @@ def _undo(database: "DatabaseSettings", *, yes: bool) -> None:
     say("the relay may use this database again" if moved else "this database was not moved")
 
 
-def _tell(table: str, rows: int, *, whole: bool) -> None:
+def _tell(doing: str, rows: int, *, whole: bool) -> None:
     if rows and (whole or rows % MANY == 0):
-        note(f"  {table}: {rows}{'' if whole else ' ...'}")
+        note(f"  {doing}: {rows}{'' if whole else ' ...'}")
 
 
 def _advise(database: "DatabaseSettings", filled: "Filled") -> None:

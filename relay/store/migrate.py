@@ -3,6 +3,7 @@
 Each start asks whether some are missing, and hardly any start runs one, so Alembic is loaded only to run them.
 """
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -16,9 +17,17 @@ _ONE_AT_A_TIME: Final = 0x52_45_4C_41_59  # "RELAY": the advisory lock under whi
 _SCRIPTS: Final = Path(__file__).with_name("migrations")
 _APPLIED: Final = sa.table("alembic_version", sa.column("version_num"))
 """Where Alembic notes the newest revision that a database has."""
-_MOVED: Final = "moved "
-"""Stands before the revision of a database whose content is used elsewhere: no version of the relay knows such a
-revision, so none starts on it."""
+
+
+class Leaving(StrEnum):
+    """Whether the content of a database is taken elsewhere: what stands before its revision.
+
+    No version of the relay knows such a revision, so none starts on the database.
+    """
+
+    NO = ""
+    UNDER_WAY = "moving "
+    DONE = "moved "
 
 
 async def upgrade(database: Database) -> None:
@@ -67,32 +76,33 @@ def upgrade_to(connection: sa.Connection, revision: str) -> None:
 
 
 def _pending(connection: sa.Connection) -> bool:
-    revision, moved = revision_of(connection)
-    if moved:
+    revision, leaving = revision_of(connection)
+    if leaving:
         raise DatabaseMoved
     return revision != revisions()[-1]
 
 
-def revision_of(connection: sa.Connection) -> tuple[str | None, bool]:
-    """Return the newest revision that a database has, None without tables, and whether it was moved elsewhere.
+def revision_of(connection: sa.Connection) -> tuple[str | None, Leaving]:
+    """Return the newest revision that a database has, None without tables, and whether it is or was moved elsewhere.
 
     Raises SchemaNewer for a revision of a newer version.
     """
     if not sa.inspect(connection).has_table(_APPLIED.name):
-        return None, False
+        return None, Leaving.NO
     noted: str | None = connection.scalar(sa.select(_APPLIED.c.version_num))
     if noted is None:
-        return None, False
-    revision = noted.removeprefix(_MOVED)
+        return None, Leaving.NO
+    leaving = next(each for each in reversed(Leaving) if noted.startswith(each))
+    revision = noted.removeprefix(leaving)
     if revision not in revisions():
         raise SchemaNewer
-    return revision, revision != noted
+    return revision, leaving
 
 
-def set_moved(connection: sa.Connection, *, moved: bool) -> None:
-    """Note of a database that its content is used elsewhere, or no more."""
+def set_leaving(connection: sa.Connection, leaving: Leaving) -> None:
+    """Note of a database whether its content is taken elsewhere."""
     revision, _ = revision_of(connection)
-    connection.execute(sa.update(_APPLIED).values(version_num=f"{_MOVED if moved else ''}{revision}"))
+    connection.execute(sa.update(_APPLIED).values(version_num=f"{leaving}{revision}"))
 
 
 def lock_revision(connection: sa.Connection) -> None:

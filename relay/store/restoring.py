@@ -13,12 +13,13 @@ from relay.store import acts
 from relay.store.copying import LeftOut, Shape, Sum, continue_numbers, read_lines, shapes, summed, write_lines
 from relay.store.engine import Database, scrub
 from relay.store.migrate import (
+    Leaving,
     drop_tables,
     lock_revision,
     one_at_a_time,
     revision_of,
     revisions,
-    set_moved,
+    set_leaving,
     upgrade_to,
 )
 from relay.store.privileges import ROLES, renew_grants
@@ -82,20 +83,25 @@ def snapshot(connection: sa.Connection) -> None:
 
 
 def leave(connection: sa.Connection) -> None:
-    """Note that the content of a database is about to be used elsewhere, so that no process starts on it.
+    """Note that the content of a database is taken elsewhere from now on, so that no process starts on it.
 
     Raises DatabaseBusy, SchemaNewer.
     """
     one_at_a_time(connection)
     lock_revision(connection)
     refuse_users(connection)
-    set_moved(connection, moved=True)
+    set_leaving(connection, Leaving.UNDER_WAY)
+
+
+def have_left(connection: sa.Connection) -> None:
+    """Note that the content of a database is elsewhere, so that it is never taken from here again."""
+    set_leaving(connection, Leaving.DONE)
 
 
 def come_back(connection: sa.Connection) -> None:
     """Let processes use a database again that was left."""
     lock_revision(connection)
-    set_moved(connection, moved=False)
+    set_leaving(connection, Leaving.NO)
 
 
 def fill(connection: sa.Connection, content: Content, stamp: Stamp, what: What, *, replace: bool, keep: bool) -> Filled:

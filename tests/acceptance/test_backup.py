@@ -2,7 +2,11 @@
 
 import asyncio
 import gzip
+import os
 import shutil
+import signal
+import sqlite3
+import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,12 +18,15 @@ from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayProcess
 from relay.sandbox.scripts import Received
 from tests.acceptance.test_cli import Ended, relay
+from tests.planting import plant
 from tests.postgres import PostgresServer, running_postgres
 from tests.site import IPHONE, PASSWORD, Site, troubles
 from tests.waiting import until
 
 BEN: Final = "ben@example.com"
 OTHER_PHONE: Final = "5b" * 32
+MANY: Final = 300
+EVENTS: Final = 20_000
 KEYS: Final = ("sealing-private.pem", "sealing-public.pem", "admin-audit.key")
 
 
@@ -165,3 +172,63 @@ async def test_after_a_move_to_postgresql_and_back_the_next_mail_rings_and_no_ph
         site.deliver()
         await until(lambda: len(mails(site)) == 3)
     assert site.sandbox.eas.records.overlaps == {}
+
+
+def rows(database: Path) -> dict[str, int]:
+    """Return how many mailboxes and events a database of SQLite has; none without its tables."""
+    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+    try:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        return {
+            name: connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0]  # noqa: S608 -- names of ours
+            for name in ("mailbox", "event")
+            if name in tables
+        }
+    finally:
+        connection.close()
+
+
+async def killed_at(site: Site, line: bytes, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
+    """Run a command and send SIGKILL as soon as it has printed a line of its progress."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "relay", *arguments, "--config", str(site.sandbox.toml)),
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **(environ or {})},
+    )
+    assert process.stderr is not None
+    async for told in process.stderr:
+        if line in told:
+            break
+    process.kill()
+    assert await process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.slow
+async def test_killed_in_a_restore_or_a_move_a_database_has_all_or_nothing(
+    site: Site, database: str, tmp_path: Path
+) -> None:
+    file, mine = tmp_path / "one.backup.gz", site.sandbox.folder / "state/relay.sqlite3"
+    plant(site.sandbox.folder, MANY, PASSWORD)
+    with sqlite3.connect(mine) as connection:
+        event = "INSERT INTO event (at, kind) VALUES ('2026-11-24 08:30:00', 'noticed')"
+        connection.executemany(event, [()] * EVENTS)
+    whole = rows(mine)
+    await killed_at(site, b"read event: ", "backup", str(file))
+    assert not file.exists()
+    assert (await command(site, "backup", str(file))).status == 0
+
+    await killed_at(site, b"write mailbox: ", "restore", str(file), "--replace", "--yes", "--unchanged")
+    assert rows(mine) == whole
+    other = {"RELAY__DATABASE__URL": f"sqlite:///{tmp_path / 'other.db'}"}
+    await killed_at(site, b"write mailbox: ", "restore", str(file), "--unchanged", environ=other)
+    assert rows(tmp_path / "other.db") == {}
+    assert (await command(site, "restore", str(file), "--unchanged", environ=other)).status == 0
+    assert rows(tmp_path / "other.db") == whole
+
+    await killed_at(site, b"write mailbox: ", "move", "--to", database)
+    refused = await command(site, "serve")
+    assert (refused.status, "If the move was interrupted, run `relay move` again" in refused.err) == (1, True)
+    again = await command(site, "move", "--to", database)
+    assert again.status == 0, again.err
+    told = await command(site, "explain", "user300@example.com", environ={"RELAY__DATABASE__URL": database})
+    assert told.status == 0, told.err

@@ -28,8 +28,9 @@ from relay.store import acts, migrate, restoring
 from relay.store.acts import latest
 from relay.store.copying import LeftOut, read_lines, shapes
 from relay.store.engine import Database, embedded_lock, open_database
+from relay.store.migrate import Leaving
 from relay.store.privileges import grant
-from relay.store.tables import mailbox, maintenance, metadata
+from relay.store.tables import mailbox, maintenance, metadata, wipe
 from tests.contract.conftest import MigratedDatabases
 from tests.contract.samples import AUDIT_KEY, BY_CLEO, LATER, NOW
 from tests.migrating import migrate_to
@@ -210,7 +211,7 @@ def settings_of(url: str) -> DatabaseSettings:
     return DatabaseSettings(url, file=Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None)
 
 
-def quiet(table: str, rows: int, *, whole: bool) -> None:
+def quiet(doing: str, rows: int, *, whole: bool) -> None:
     """Hear of progress."""
 
 
@@ -242,17 +243,19 @@ def files_of(folder: Path, pattern: str) -> list[Path]:
     return list(folder.glob(pattern))
 
 
-async def revision(url: str) -> tuple[str | None, bool]:
+async def revision(url: str) -> tuple[str | None, Leaving]:
     async with open_database(url) as engine:
         return await engine.run(migrate.revision_of)
 
 
 @pytest.fixture
-async def filled(database_url: str) -> str:
-    """Return the URL of a database with a row in each table."""
+async def filled(database_url: str) -> AsyncIterator[str]:
+    """Yield the URL of a database with a row in each table."""
     async with open_database(database_url) as engine:
         await fill(engine)
-    return database_url
+    yield database_url
+    async with open_database(database_url) as engine:  # other tests use it, too
+        await engine.run(restoring.come_back)
 
 
 @asynccontextmanager
@@ -353,15 +356,17 @@ async def test_a_database_with_content_is_replaced_only_when_asked(filled: str, 
     async with open_database(filled) as engine, transaction(engine) as connection:
         await connection.execute(sa.text("UPDATE shard SET epoch = 100000000009"))
         await connection.execute(sa.text("DELETE FROM mailbox"))
+        await connection.execute(sa.insert(wipe), {**ROWS["wipe"], "account": "ben", "user": "ben@example.com"})
     before = await content(filled)
 
-    with pytest.raises(DatabaseFilled, match=r"1 rows of wipe.*destroy these with --replace"):
+    with pytest.raises(DatabaseFilled, match=r"2 rows of wipe.*destroy these with --replace"):
         await restore(filled, made.path)
     assert await content(filled) == before
     await restore(filled, made.path, replace=True)
 
     after = await content(filled)
     assert after["mailbox"] != []
+    assert [b"cleo" in after["wipe"][1], b"ben" in after["wipe"][0]] == [True, True]  # who was wiped since stays so
     assert after["shard"] == [b"[7,null,100000000010,null]\n"]  # no process of before commits under its epoch
     assert b"in place of a log that ended with act 2, " in after["act"][-1]
 
@@ -549,7 +554,9 @@ async def test_a_backup_sees_one_state_while_the_relay_writes(filled: str, elsew
 # --- moves
 
 
-async def test_a_move_takes_all_along_and_the_database_before_is_used_no_more(filled: str, elsewhere: str) -> None:
+async def test_a_move_takes_all_along_and_the_database_before_is_used_no_more(
+    filled: str, elsewhere: str, tmp_path: Path
+) -> None:
     before = await content(filled)
 
     await move(filled, elsewhere)
@@ -558,7 +565,7 @@ async def test_a_move_takes_all_along_and_the_database_before_is_used_no_more(fi
     assert after["registration"] == before["registration"]
     assert after["outbox"] == before["outbox"]
     assert b"database.moved" in after["act"][-1]
-    assert await revision(filled) == (migrate.revisions()[-1], True)
+    assert await revision(filled) == (migrate.revisions()[-1], Leaving.DONE)
     async with open_database(filled) as engine:
         with pytest.raises(DatabaseMoved, match=r"moved to another one: name that one in database\.url"):
             await migrate.pending(engine)
@@ -566,6 +573,8 @@ async def test_a_move_takes_all_along_and_the_database_before_is_used_no_more(fi
             await migrate.upgrade(engine)
     with pytest.raises(DatabaseMoved):
         await move(filled, elsewhere, replace=True)  # would bring an old state back
+    with pytest.raises(DatabaseMoved):
+        await move(filled, f"sqlite:///{tmp_path / 'third.db'}")
 
 
 async def test_a_move_goes_back_and_takes_along_what_came_meanwhile(filled: str, elsewhere: str) -> None:
@@ -575,7 +584,7 @@ async def test_a_move_goes_back_and_takes_along_what_came_meanwhile(filled: str,
 
     with pytest.raises(DatabaseFilled):
         await move(elsewhere, filled)
-    assert await revision(elsewhere) == (migrate.revisions()[-1], False)
+    assert await revision(elsewhere) == (migrate.revisions()[-1], Leaving.NO)
     await move(elsewhere, filled, replace=True)
 
     assert b"key-8" in (await content(filled))["collection"][0]
@@ -595,6 +604,10 @@ async def test_a_move_that_was_killed_runs_again_or_is_undone(filled: str, elsew
     await move(filled, elsewhere)
 
     assert (await content(elsewhere))["registration"] != []
+    async with open_database(filled) as engine:  # kill -9 came behind the commit of the other database
+        await engine.run(lambda connection: migrate.set_leaving(connection, Leaving.UNDER_WAY))
+    with pytest.raises(DatabaseMoved):
+        await move(filled, elsewhere, replace=True)
 
 
 async def test_a_move_that_fails_leaves_the_database_in_use(
@@ -609,7 +622,7 @@ async def test_a_move_that_fails_leaves_the_database_in_use(
     with pytest.raises(DatabaseRefuses, match=r"rows of the table mailbox: .*0x00"):
         await move(sqlite_url, postgres.url(name))
 
-    assert await revision(sqlite_url) == (migrate.revisions()[-1], False)
+    assert await revision(sqlite_url) == (migrate.revisions()[-1], Leaving.NO)
     async with open_database(postgres.url(name)) as engine:
         assert await engine.run(restoring.rows_of) == {}
         assert not await migrate.pending(engine)
