@@ -32,6 +32,7 @@ def backup(
     leave_out: Annotated[
         bool, typer.Option("--leave-out", help="Leave rows out that cannot be read, and name them.")
     ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only the file, and what is left out.")] = False,
 ) -> None:
     """Write all that the relay knows into one file, for `relay restore`; the relay may run meanwhile.
 
@@ -51,14 +52,15 @@ def backup(
             version("push-relay"),
             replace=replace,
             leave_out=leave_out,
-            tell=_tell,
+            tell=_tell_nothing if quiet else _tell,
         )
         made = _ended(run(work), "there is no backup")
     for each in made.left_out:
         note(f"left out: {each}")
     say(f"{made.path}: {made.rows} rows, schema {made.header.schema}")
-    note(KEYS.format(private=making.private_key_file, public=making.public_key_file))
-    note(f"also apart from it: relay.toml and the keys that it names, and {making.audit_key_file}")
+    if not quiet:
+        note(KEYS.format(private=making.private_key_file, public=making.public_key_file))
+        note(f"also apart from it: relay.toml and the keys that it names, and {making.audit_key_file}")
 
 
 def restore(
@@ -175,6 +177,10 @@ def _undo(database: "DatabaseSettings", *, yes: bool) -> None:
 def _tell(doing: str, rows: int, *, whole: bool) -> None:
     if rows and (whole or rows % MANY == 0):
         note(f"  {doing}: {rows}{'' if whole else ' ...'}")
+
+
+def _tell_nothing(doing: str, rows: int, *, whole: bool) -> None:
+    """Hear of progress, and say nothing."""
 
 
 def _advise(database: "DatabaseSettings", filled: "Filled") -> None:

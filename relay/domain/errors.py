@@ -117,7 +117,9 @@ class RowsUnreadable(RelayError):
 
     def __init__(self, names: Sequence[str], most: int) -> None:
         shown = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-        super().__init__(f"rows cannot be read: {shown}. Mend or delete them, or leave them out with --leave-out")
+        super().__init__(
+            f"rows cannot be read: {shown}. Mend or delete them, or leave them out with `relay backup --leave-out`"
+        )
 
 
 class BackupInvalid(RelayError):

@@ -190,7 +190,8 @@ def _fetched(connection: sa.Connection, query: sa.Select[*tuple[Any, ...]], tabl
 def write_lines(connection: sa.Connection, shape: Shape, lines: Iterable[bytes]) -> Sum:
     """Insert rows that lines hold; return their sum.
 
-    Raises ValueError for a line that is no such row, DatabaseRefuses for one that the database does not take.
+    Raises ValueError or TypeError for a line that is no such row, DatabaseRefuses for one that the database does not
+    take; no message shows a value.
     """
     insert = _table(shape).insert()
     kinds = dict(shape.columns)

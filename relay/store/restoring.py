@@ -215,7 +215,7 @@ def _take(connection: sa.Connection, content: Content) -> dict[str, Sum]:
             raise BackupInvalid(f"its table {shape.table} is not that of the schema {content.revision}")
         try:
             sums[shape.table] = write_lines(connection, shape, lines)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise BackupInvalid(f"its table {shape.table} has a row that is none of its rows") from error
         if summed(read_lines(connection, shape, LeftOut())) != sums[shape.table]:
             raise DatabaseRefuses(f"the table {shape.table} does not hold what was written to it")

@@ -488,7 +488,7 @@ async def test_rows_that_cannot_be_read_are_named_and_left_out_only_when_asked(s
         async with transaction(engine) as connection:
             await connection.execute(sa.text("UPDATE mailbox SET since = 'yesterday'"))
 
-    with pytest.raises(RowsUnreadable, match=r"mailbox mb-ann .*leave them out with --leave-out"):
+    with pytest.raises(RowsUnreadable, match=r"mailbox mb-ann .*leave them out with `relay backup --leave-out`"):
         await back_up(sqlite_url, tmp_path / "one.gz")
     assert not files_of(tmp_path, "*.gz")
     made = await back_up(sqlite_url, tmp_path / "one.gz", leave_out=True)
@@ -549,6 +549,27 @@ async def test_a_backup_sees_one_state_while_the_relay_writes(filled: str, elsew
         async with open_database(elsewhere) as engine, transaction(engine) as connection:
             detail = await connection.scalar(sa.text("SELECT detail FROM mailbox"))
             assert detail == await connection.scalar(sa.text("SELECT server FROM maintenance"))
+
+
+async def test_a_restore_that_is_stopped_leaves_nothing(sqlite_url: str, elsewhere: str, tmp_path: Path) -> None:
+    async with open_database(sqlite_url) as engine, transaction(engine) as connection:
+        many = [{**ROWS["tombstone"], "registration_id": f"reg-{number}"} for number in range(3000)]
+        await connection.execute(sa.insert(metadata.tables["tombstone"]), many)
+    made = await back_up(sqlite_url, tmp_path / "one.gz")
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell(doing: str, rows: int, *, whole: bool) -> None:
+        if doing == "write tombstone" and not whole:
+            loop.call_soon_threadsafe(work.cancel)
+            stopped.set()
+
+    async with asyncio.TaskGroup() as tasks:
+        settings = settings_of(elsewhere)
+        work = tasks.create_task(transfer.restore(settings, made.path, BY_CLEO, replace=False, keep=True, tell=tell))
+
+    assert stopped.is_set()
+    assert work.cancelled()
+    assert await content(elsewhere) == {}
 
 
 # --- moves
