@@ -249,7 +249,7 @@ def verify(
 
     With --acts, check the log of what administrators did instead.
     """
-    from relay.cli.audit import audit, files_of
+    from relay.push.egress.auditing import audit, files_of
 
     if acts:
         _verify_acts(_load_database(config or default_config(), role))

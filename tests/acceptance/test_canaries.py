@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 
 from eas_watcher.names import CollectionClass
-from relay.cli.audit import audit
+from relay.push.egress.auditing import audit
 from relay.sandbox.eas.failures import AnswerHttp, FailurePlan, Garble
 from relay.sandbox.installation import APP
 from relay.sandbox.scripts import Received

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relay.cli.audit import audit
+from relay.push.egress.auditing import audit
 from relay.sandbox.apns import ApnsSimulator
 from tests.site import ANN, PASSWORD, Site, open_site
 from tests.waiting import SOON, until

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from relay.cli.audit import audit
+from relay.push.egress.auditing import audit
 from relay.sandbox.process import RelayProcess
 from tests.acceptance.test_cli import relay
 from tests.acceptance.test_explain import explained

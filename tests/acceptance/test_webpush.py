@@ -9,8 +9,8 @@ import pytest
 from push_relay_client import Refused, WebPush
 from push_relay_client.push import read_push_id
 
-from relay.cli.audit import audit
 from relay.domain.receipts import A_SEALED_ID
+from relay.push.egress.auditing import audit
 from relay.push.webpush.vapid import public_key
 from relay.sandbox.installation import APP
 from tests.acceptance.test_cli import relay

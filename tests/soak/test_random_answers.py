@@ -23,13 +23,13 @@ import sqlalchemy as sa
 from eas_watcher.http2.keepalive import KeepaliveTimings
 from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass, MailboxId
-from relay.cli.audit import audit
 from relay.domain.model import CommitEntry, Platform, RegistrationId, RegistrationState, Role
 from relay.domain.ports.outbox import PushSender
 from relay.process.clock import now
 from relay.process.trimming import Malloc
 from relay.push.apns.sender import ApnsSender
 from relay.push.dispatch import Dispatcher
+from relay.push.egress.auditing import audit
 from relay.push.egress.log import Limits, open_egress_log
 from relay.push.fcm.sender import FcmSender
 from relay.sandbox.installation import APP

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli.audit import audit
 from relay.domain.model import Environment, Lane
 from relay.domain.outcome import Reach
+from relay.push.egress.auditing import audit
 from relay.push.egress.keeping import add_key
 from relay.push.egress.log import Unwritable, held
 from relay.push.egress.record import ChainKey, Position, hash_line, write_entry

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from relay.cli.audit import audit
 from relay.domain.model import Mark, Mode, RegistrationId
+from relay.push.egress.auditing import audit
 from relay.push.egress.log import EgressLog, Leaving, Limits, Unwritable, open_egress_log
 from relay.push.egress.record import Fault
 from relay.push.payload import ApnsMessage, Notice
