@@ -1,34 +1,47 @@
-"""Checks of [admin]: the keys of the audit log, and the tokens of the admin API."""
+"""Checks of [admin]: the keys of the audit log, the tokens of the admin API, and who uses the console."""
 
 import re
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
+from relay.admin.people import GROUP, TrustedProxy
 from relay.admin.tokens import AdminToken, Scope, digest_of
 from relay.domain.model import Role
+from relay.http.addresses import Proxies
 from relay.settings.contents import text_misfit
 from relay.settings.files import EGRESS_KEYS, Files
-from relay.settings.sections import AdminSection, AdminTokenSection
-from relay.settings.source import Sections
+from relay.settings.network import read_networks
+from relay.settings.sections import AdminProxySection, AdminSection, AdminTokenSection
+from relay.settings.source import Faults, Sections
 from relay.settings.values import AdminSettings
 
 AUDIT_KEY: Final = "admin-audit.key"
 """The default file of the keys of the audit log, in relay.state_dir."""
 SERVES: Final = frozenset({Role.ALL, Role.API})
-"""Roles that serve the admin API."""
+"""Roles that serve the admin API, and the console unless the settings say otherwise."""
 TOKEN: Final = re.compile(r"[!-~]{32,512}", re.ASCII)
 HASHED: Final = re.compile(r"sha256:[0-9a-fA-F]{64}", re.ASCII)
 MAKE: Final = "Write one token of 32 to 512 letters and digits: `openssl rand -hex 32` makes one."
 
 
 def admin_settings(sections: Sections, files: Files, role: Role, state_dir: Path) -> AdminSettings:
-    """Return who may use the admin API, for a role that serves it; faults go to `files.faults`."""
+    """Return who may use the admin API and the console, for a role that serves them; faults go to `files.faults`."""
     section = sections.read("admin", AdminSection, files.faults)
     path = audit_key_file(files, section, state_dir)
     named = sections.admin_tokens(files.faults)
-    if role not in SERVES or not named:
+    asked = sections.read("admin.proxy", AdminProxySection, files.faults)
+    if section.console is False or (section.console is None and role not in SERVES):
+        asked = AdminProxySection()
+    if role not in SERVES and not section.console:
         return AdminSettings(path)
-    if path.exists():
+    proxy = _proxy(asked, files.faults)
+    if not named and asked == AdminProxySection():
+        if section.console:
+            remedy = "Add a table [admin.tokens.NAME] or [admin.proxy], or remove it."
+            files.faults.add("admin.console", "is true, but nobody may use the console", remedy)
+        return AdminSettings(path)
+    if role in SERVES and path.exists():
         content = files.read("admin.audit_key_file", path, secret=True)
         if content is not None and not EGRESS_KEYS.fullmatch(content):
             remedy = "Restore it from your backup; without the file the next act makes a new key."
@@ -40,12 +53,35 @@ def admin_settings(sections: Sections, files: Files, role: Role, state_dir: Path
         if twin is not token:
             wrong = f"is the same token as that of admin.tokens.{twin.name}"
             files.faults.add(f"admin.tokens.{token.name}.file", wrong, "Make one for each: the audit log names them.")
-    return AdminSettings(path, tokens)
+    return AdminSettings(path, tokens, proxy, console=section.console is not False)
 
 
 def audit_key_file(files: Files, section: AdminSection, state_dir: Path) -> Path:
     """Return the path of the keys of the audit log, which need not exist."""
     return state_dir / AUDIT_KEY if section.audit_key_file is None else files.path(section.audit_key_file)
+
+
+def _proxy(section: AdminProxySection, faults: Faults) -> TrustedProxy | None:
+    """Return the proxy that says who uses the console; None: the table is empty or has faults."""
+    if section == AdminProxySection():
+        return None
+    named = faults.require("admin.proxy.header", section.header, "Name the header, such as X-Forwarded-User.")
+    known = faults.require("admin.proxy.peers", section.peers, "List the addresses of the proxies that set the header.")
+    faults.require("admin.proxy.read", section.read, "List who may look; nobody sees a page without that.")
+    networks = read_networks("admin.proxy.peers", section.peers, faults)
+    if any(network.is_loopback for network in networks):
+        noted = "trusts this host: whoever may run a program on it can name any person"
+        faults.warn("admin.proxy.peers", noted, "Let nobody else log in to the host, or put the proxy on another one.")
+    if section.header is None or not named or not known:
+        return None
+    if section.header.lower() == (section.groups_header or "").lower():
+        faults.add("admin.proxy.groups_header", "is the header of the person", "Name another one, or leave it out.")
+    scopes = {Scope.READ: section.read, Scope.ACT: section.act, Scope.FORGET: section.forget}
+    listed = {scope: frozenset(names) for scope, names in scopes.items()}
+    if section.groups_header is None and any(name.startswith(GROUP) for names in scopes.values() for name in names):
+        wrong = "is missing, and groups are listed"
+        faults.add("admin.proxy.groups_header", wrong, "Name the header in which the proxy lists a person's groups.")
+    return TrustedProxy(section.header, section.groups_header, Proxies(networks), MappingProxyType(listed))
 
 
 def _token(name: str, section: AdminTokenSection, files: Files) -> AdminToken | None:

@@ -98,8 +98,8 @@ class Checks:
         sealing = self._sealing(state_dir, read("sealing", SealingSection, faults))
         api, ops = self._listeners(read("api", ApiSection, faults), read("ops", OpsSection, faults))
         admin = admin_settings(self._sections, self._files, self._role, state_dir)
-        if admin.tokens and not all(map(is_loopback, ops.hosts)):
-            noted = "is no loopback address, so tokens of the admin API cross the network in clear"
+        if (admin.tokens or admin.proxy) and not all(map(is_loopback, ops.hosts)):
+            noted = "is no loopback address, so tokens of administrators cross the network in clear"
             remedy = "Put a reverse proxy with TLS before it, or keep it on a network that only you can read."
             faults.warn("ops.host", noted, remedy)
         discovery = self._server_checks.autodiscover()

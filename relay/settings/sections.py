@@ -13,6 +13,7 @@ from relay.settings.spellings import (
     apple_id,
     bare_host,
     bundle_id,
+    header_name,
     listening_host,
     login_domain,
     mail_domain,
@@ -199,6 +200,28 @@ class AdminSection(Section):
         description="keys of the audit log of administrative acts, the newest first; "
         "unset: admin-audit.key in relay.state_dir",
     )
+    console: bool | None = Field(
+        default=None,
+        description="true or false: whether this process serves the console; unset: the roles all and api do, "
+        "if there are tokens or a proxy",
+    )
+
+
+class AdminProxySection(Section):
+    """[admin.proxy]: the reverse proxy that says who uses the console."""
+
+    header: Annotated[Text, AfterValidator(header_name)] | None = Field(
+        default=None, description="header in which the proxy names the person, such as X-Forwarded-User"
+    )
+    groups_header: Annotated[Text, AfterValidator(header_name)] | None = Field(
+        default=None, description="header in which the proxy lists the person's groups, with commas in between"
+    )
+    peers: Texts = Field(
+        default=(), description="addresses or networks of the proxies whose headers the relay believes"
+    )
+    read: Texts = Field(default=(), description="who may look: names of persons, and group:NAME for all of a group")
+    act: Texts = Field(default=(), description="who may retry, pause, resume, test and put servers into maintenance")
+    forget: Texts = Field(default=(), description="who may forget users and registrations")
 
 
 class AdminTokenSection(Section):
@@ -622,6 +645,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "api": ApiSection,
     "ops": OpsSection,
     "admin": AdminSection,
+    "admin.proxy": AdminProxySection,
     "servers": ServerSection,
     "autodiscover": AutodiscoverSection,
     "apns": ApnsSection,
@@ -636,7 +660,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "canary": CanarySection,
     "log": LogSection,
 }
-"""The tables of relay.toml; `servers` holds one such table per server."""
+"""The tables of relay.toml; `servers` holds one such table per server. A name with a dot is a table in a table."""
 
 NAMED: Final[dict[str, type[Section]]] = {
     "servers": ServerSection,

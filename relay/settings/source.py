@@ -93,9 +93,10 @@ class Sections:
 
     def read(self, table: str, model: type[S], faults: Faults) -> S:
         """Return one table, e.g. "api", checked; a faulty key is reported and has its default."""
-        raw = self.tables.get(table, {})
+        outer, _, inner = table.rpartition(".")
+        raw = self._inner(outer, inner) if outer else self.tables.get(table, {})
         if isinstance(raw, dict):
-            raw = {key: value for key, value in raw.items() if f"{table}.{key}" not in NAMED}
+            raw = {key: value for key, value in raw.items() if f"{table}.{key}" not in {*NAMED, *SECTIONS}}
         return self._salvage(table, raw, model, faults)
 
     def servers(self, faults: Faults) -> dict[str, ServerSection]:

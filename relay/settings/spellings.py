@@ -12,6 +12,7 @@ from typing import Any, Final
 from relay.http.hosts import EVERYWHERE, overlap
 
 _HOST: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
+_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", re.ASCII)
 APPLE_ID: Final = re.compile(r"[A-Z0-9]{10}", re.ASCII)
 """Ids of keys and teams at Apple."""
 BUNDLE_ID: Final = re.compile(r"[A-Za-z0-9.-]+", re.ASCII)
@@ -98,6 +99,13 @@ def words(value: Any) -> Any:
     """Split a comma-separated text, and write the numbers of a list as texts: 14.1 is the version "14.1"."""
     parts = split(value)
     return [str(part) if isinstance(part, float) else part for part in parts] if isinstance(parts, list) else parts
+
+
+def header_name(value: str) -> str:
+    """Return the name of a header [RFC 9110 5.1]; raises ValueError for others."""
+    if not _HEADER.fullmatch(value):
+        raise ValueError("is no name of a header: write it without colon and value, such as X-Forwarded-User")
+    return value
 
 
 def login_domain(value: str) -> str:

@@ -10,6 +10,7 @@ from eas_watcher.auth.grant import OAuthClient
 from eas_watcher.auth.negotiate import Service
 from eas_watcher.machine.state import Policy
 from eas_watcher.proxy.proxy import Proxy
+from relay.admin.people import TrustedProxy
 from relay.admin.tokens import AdminToken
 from relay.domain.canary import CanaryMailbox, Goal, Submission
 from relay.domain.model import AUTODISCOVER, Platform, Role
@@ -126,7 +127,11 @@ class AdminSettings:
     audit_key_file: Path
     """The keys of the audit log."""
     tokens: tuple[AdminToken, ...] = ()
-    """Who may use the admin API; empty: it is off."""
+    """Who may use the admin API, and log in to the console; empty: the API is off."""
+    proxy: TrustedProxy | None = None
+    """Who else says who uses the console."""
+    console: bool = False
+    """Whether the console is served."""
 
 
 @dataclass(frozen=True, slots=True)

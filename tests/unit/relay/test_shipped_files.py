@@ -46,6 +46,7 @@ def shipped_keys() -> dict[str, Any]:
     tables["apns.accounts.NAME"] = tables["apns"].pop("accounts")["other"]
     tables["fcm.accounts.NAME"] = tables["fcm"].pop("accounts")["other"]
     tables["admin.tokens.NAME"] = tables["admin"].pop("tokens")["helpdesk"]
+    tables["admin.proxy"] = tables["admin"].pop("proxy")
     return {f"{table}.{key}": value for table, keys in tables.items() for key, value in keys.items()}
 
 
