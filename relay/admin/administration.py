@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from eas_watcher.names import MailboxId
-from relay.admin.audit import Act, AuditKey, Stamp
+from relay.admin.audit import Act, AuditKey, Stamp, Verdict
 from relay.admin.ports import AdminStore
 from relay.admin.values import (
     MOST,
@@ -24,7 +24,7 @@ from relay.admin.values import (
     RegistrationFilter,
     Unknown,
 )
-from relay.domain.model import RegistrationId, RegistrationView
+from relay.domain.model import PushTest, RegistrationId, RegistrationView
 
 T = TypeVar("T")
 
@@ -70,6 +70,10 @@ class Administration:
         """Return the last entries of the audit log, the newest first."""
         return await self._store.acts(min(limit, MOST), before)
 
+    async def verify_acts(self) -> Verdict:
+        """Check the whole audit log."""
+        return await self._store.verify_acts({key.id: key for key in self.keys})
+
     # --- mailboxes
 
     async def named(self, name: str) -> Sequence[MailboxId]:
@@ -99,6 +103,10 @@ class Administration:
     async def registration(self, registration: RegistrationId) -> RegistrationView:
         """Return one registration with its mailbox; raises Unknown."""
         return _known(registration, await self._store.view(registration))
+
+    async def tests(self, registration: RegistrationId) -> Sequence[PushTest]:
+        """Return the last test pushes of a registration, the newest first."""
+        return await self._store.tests(registration)
 
     async def retry_pushes(self, registration: RegistrationId, who: str) -> Done | NotDone:
         """Try at once what waits for a registration; raises Unknown."""

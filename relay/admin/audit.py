@@ -69,9 +69,9 @@ class Stamp:
     """Who acts, how, when, and the keys of the log, the newest first."""
 
     who: str
-    """A user of the operating system, or the name of an admin token."""
+    """A user of the operating system, the name of an admin token, or `proxy:` and a person whom a proxy names."""
     via: str
-    """`cli` or `api`."""
+    """`cli`, `api` or `console`."""
     at: datetime
     keys: tuple[AuditKey, ...] = field(repr=False)
 

@@ -1,10 +1,10 @@
 """What the use cases of administrators need from the store. Each act is one transaction with its entry in the log."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from eas_watcher.names import MailboxId
-from relay.admin.audit import Act, Stamp
+from relay.admin.audit import Act, AuditKey, Stamp, Verdict
 from relay.admin.values import (
     Done,
     KeptMailbox,
@@ -16,7 +16,7 @@ from relay.admin.values import (
     Page,
     RegistrationFilter,
 )
-from relay.domain.model import RegistrationId, RegistrationView
+from relay.domain.model import PushTest, RegistrationId, RegistrationView
 
 
 class AdminStore(Protocol):
@@ -43,6 +43,9 @@ class AdminStore(Protocol):
     async def view(self, registration: RegistrationId) -> RegistrationView | None:
         """Read one registration with its mailbox."""
 
+    async def tests(self, registration: RegistrationId) -> Sequence[PushTest]:
+        """Return the last test pushes of a registration, the newest first."""
+
     async def retry_pushes(self, registration: RegistrationId, stamp: Stamp) -> Done | NotDone | None:
         """Make what waits for a registration due now, and end the wait of its quarantine; None: it is not there."""
 
@@ -60,3 +63,6 @@ class AdminStore(Protocol):
 
     async def acts(self, most: int, before: int | None) -> Sequence[Act]:
         """Return the last entries of the audit log, the newest first; `before`: of those with smaller numbers."""
+
+    async def verify_acts(self, keys: Mapping[str, AuditKey]) -> Verdict:
+        """Check the whole audit log; `keys` by their ids."""

@@ -7,16 +7,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from relay.admin.administration import Administration
-from relay.admin.keeping import open_keys
+from relay.compose.administration import open_administration
 from relay.compose.running import Running, Take, required
-from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Role
 from relay.domain.tries import TryLimits
 from relay.http.admission import Admission, Pace
 from relay.http.listeners import open_listener
 from relay.ops import checks, push_checks
-from relay.ops.admin_api import AdminApi
 from relay.ops.app import create_ops_app
 from relay.ops.canary import canary
 from relay.ops.configuration import configuration
@@ -29,8 +26,6 @@ from relay.ops.unreadable import look_again, unreadable_rows
 from relay.push.apns.config import ApnsCertificate
 from relay.settings import Settings
 from relay.settings.changes import Changes
-from relay.store.administration import SqlAdminStore
-from relay.store.explanation import SqlExplanationStore
 from relay.store.ops import SqlOpsStore
 
 CONNECTIONS: Final = 64  # connections at once; monitoring needs a handful
@@ -75,10 +70,10 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
         refused=running.refused_requests,
         configuration=running.configuration,
     )
-    admin = await _open_admin_api(running)
+    admin, console = await open_administration(running, counts, health, metrics)
     await stack.enter_async_context(
         open_listener(
-            create_ops_app(health, metrics, {*settings.ops.hosts, *settings.ops.names}, admin),
+            create_ops_app(health, metrics, {*settings.ops.hosts, *settings.ops.names}, admin, console),
             settings.ops.hosts,
             settings.ops.port,
             sockets=running.sockets.get(settings.ops.port, ()),
@@ -168,44 +163,6 @@ def _parts(running: Running, settings: Settings, counts: CountsCache, lag: LoopL
     if running.fcm_projects is not None and running.fcm_projects.several:
         parts.append(push_checks.fcm_projects(running.fcm_projects))
     return parts + [checks.certificate(name, file, now) for name, file in _certificates(settings).items()]
-
-
-async def _open_admin_api(running: Running) -> AdminApi | None:
-    """Build the admin API, which takes the tokens of later configurations; None for a role without it.
-
-    Raises SettingsInvalid if there are tokens, and the keys of the audit log cannot be read or made.
-    """
-    settings, now = running.settings, running.now
-    if settings.role not in {Role.ALL, Role.API}:
-        return None
-    store = SqlAdminStore(
-        running.database,
-        running.wakeups,
-        running.reads,
-        settings.retention,
-        running.timeline.account_of,
-        settings.limits,
-    )
-    administration = Administration(store, settings.server_names, (), now, "api")
-    api = AdminApi(administration, SqlExplanationStore(running.database, now).find, (), now)
-
-    async def prepare(found: Settings, _: Changes) -> Take:
-        try:
-            keys = open_keys(found.admin.audit_key_file) if found.admin.tokens else ()
-        except OSError as error:
-            wrong = f"cannot be read or made: {error.strerror or error}"
-            remedy = "Name a file in a folder that only the relay may write."
-            raise SettingsInvalid([("admin.audit_key_file", wrong, remedy)]) from error
-
-        async def take() -> None:
-            administration.keys, administration.servers = keys, found.server_names
-            api.take(found.admin.tokens)
-
-        return take
-
-    await (await prepare(settings, Changes()))()
-    running.takers.append(prepare)
-    return api
 
 
 def _certificates(settings: Settings) -> dict[str, Path]:

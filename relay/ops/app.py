@@ -1,8 +1,8 @@
-"""The routes of the ops listener: /livez, /readyz, /healthz, /metrics, and the admin API; plain HTTP, on loopback."""
+"""The routes of the ops listener: /livez, /readyz, /healthz, /metrics, the admin API and the console; plain HTTP."""
 
 from collections.abc import Collection
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
@@ -16,13 +16,24 @@ from relay.ops.metrics import CONTENT_TYPE, Metrics
 ELSEWHERE: Final = kinds.Kind(HTTPStatus.MISDIRECTED_REQUEST, "unknown-host", "The listener has another name")
 
 
+class Routes(Protocol):
+    """A part of the listener with routes of its own."""
+
+    def add_to(self, app: web.Application) -> None:
+        """Add them."""
+
+
 def create_ops_app(
-    health: Health, metrics: Metrics, hosts: Collection[str] = (), admin: AdminApi | None = None
+    health: Health,
+    metrics: Metrics,
+    hosts: Collection[str] = (),
+    admin: AdminApi | None = None,
+    console: Routes | None = None,
 ) -> web.Application:
     """Return the application; it holds no state of its own.
 
     It answers to the names of loopback, to the address that it was reached at, and to `hosts`. Without `admin` there is
-    no admin API.
+    no admin API, without `console` no console.
     """
 
     async def livez(_: web.Request) -> web.Response:
@@ -50,6 +61,8 @@ def create_ops_app(
     app.router.add_get("/metrics", exposition)
     if admin is not None:
         admin.add_to(app)
+    if console is not None:
+        console.add_to(app)
     return app
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import sqlalchemy as sa
 
 from eas_watcher.names import MailboxId
-from relay.admin.audit import Act, Stamp, What
+from relay.admin.audit import Act, AuditKey, Stamp, Verdict, What
 from relay.admin.rules import follows, no_push_retry, no_test, obstacle
 from relay.admin.values import (
     BadCursor,
@@ -30,7 +30,7 @@ from relay.admin.values import (
     Tries,
     Wiped,
 )
-from relay.domain.model import Ending, Mailbox, Mark, Platform, RegistrationId, RegistrationView
+from relay.domain.model import Ending, Mailbox, Mark, Platform, PushTest, RegistrationId, RegistrationView
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.retention import Retention
 from relay.domain.tries import TryLimits, account_key
@@ -124,6 +124,10 @@ class SqlAdminStore:
         """Return all that is kept of a mailbox and its user, and note that it was exported; None: it is not there."""
         return await self._database.run(_kept, mailbox, stamp, self._account_of)
 
+    async def tests(self, registration: RegistrationId) -> Sequence[PushTest]:
+        """Return the last test pushes of a registration, the newest first."""
+        return await self._reads.run(_tests, registration)
+
     async def retry_pushes(self, registration: RegistrationId, stamp: Stamp) -> Done | NotDone | None:
         """Make what waits for a registration due now, and end the wait of its quarantine; None: it is not there."""
         return await self._act(outbox_topics(set(Platform)), _retry_pushes, registration, stamp)
@@ -150,6 +154,10 @@ class SqlAdminStore:
     async def acts(self, most: int, before: int | None) -> Sequence[Act]:
         """Return the last entries of the audit log, the newest first; `before`: of those with smaller numbers."""
         return await acts.latest(self._reads, most, before)
+
+    async def verify_acts(self, keys: Mapping[str, AuditKey]) -> Verdict:
+        """Check the whole audit log; `keys` by their ids."""
+        return await acts.verify_all(self._reads, keys)
 
     async def _act(self, topics: Sequence[Topic], work: Callable[..., T], *arguments: object) -> T:
         """Run one transaction; if it did something, wake those who must read it."""
@@ -436,6 +444,12 @@ def _kept(
         tuple(acts.about(connection, stamp.subjects(known.user))),
         tuple(events_of(connection, [id_], account_of(known.user), MOST_EVENTS)),
     )
+
+
+def _tests(connection: sa.Connection, id_: RegistrationId) -> list[PushTest]:
+    query = TESTS.query.where(push_test.c.registration_id == id_)
+    found, _ = TESTS.all(connection, query.order_by(push_test.c.asked_at.desc(), push_test.c.id))
+    return found
 
 
 def _kept_registration(connection: sa.Connection, view: RegistrationView) -> KeptRegistration:

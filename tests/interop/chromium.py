@@ -194,11 +194,11 @@ class Page:
         await until(lambda: self._shows(selector))
 
     async def click(self, selector: str) -> None:
-        """Click into the middle of the first element of a selector, once it is there."""
+        """Click into the middle of the first line of an element, once it is there."""
         await self.wait(selector)
         x, y = await self.evaluate(
             f"(() => {{ const e = document.querySelector({selector!r}); e.scrollIntoView({{block: 'center', behavior: "
-            "'instant'}); const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+            "'instant'}); const r = e.getClientRects()[0]; return [r.x + r.width / 2, r.y + r.height / 2]; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):
             await self.command("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)

@@ -1,10 +1,10 @@
 """The audit of egress logs, for `relay audit verify`."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from relay.push.egress.keeping import KEY_FILE, Anchor, anchor_file, read_keys, read_removal, removal_file
 from relay.push.egress.record import Fault, Seen, verify
@@ -19,6 +19,11 @@ class Audit:
 
     seen: Seen
     faults: list[Fault]
+
+    @classmethod
+    def of_nothing(cls) -> Self:
+        """Return what an audit of no file finds."""
+        return cls(Seen(), [])
 
     @property
     def notes(self) -> list[str]:
@@ -51,12 +56,18 @@ def files_of(logs: Iterable[Path]) -> list[Path]:
     return files
 
 
-def audit(files: Sequence[Path], key_file: Path | None = None, anchors: Path | None = None) -> Audit:
+def audit(
+    files: Sequence[Path],
+    key_file: Path | None = None,
+    anchors: Path | None = None,
+    *,
+    pause: Callable[[], None] = lambda: None,
+) -> Audit:
     """Check files of egress logs, each chain from its oldest file on.
 
     Keys and anchors are looked for in the folder above each log's, as the relay keeps them by default, or where the
-    caller says. Without the anchor nobody can tell whether the end of a chain is whole. Raises OSError if a file cannot
-    be read, KeyUnreadable for a file without keys.
+    caller says. Without the anchor nobody can tell whether the end of a chain is whole. `pause` is called before each
+    line. Raises OSError if a file cannot be read, KeyUnreadable for a file without keys.
     """
     seen = Seen()
     faults: list[Fault] = []
@@ -72,12 +83,13 @@ def audit(files: Sequence[Path], key_file: Path | None = None, anchors: Path | N
         except ValueError as error:
             faults.append(Fault(str(folder / chain), str(error)))
         head, keyed_from = (None, None) if anchor is None else (anchor.end, anchor.keyed_from)
-        faults += verify(_lines(list(paths)), head, keys=keys, removed=removed, keyed_from=keyed_from, seen=seen)
+        faults += verify(_lines(list(paths), pause), head, keys=keys, removed=removed, keyed_from=keyed_from, seen=seen)
     return Audit(seen, faults)
 
 
-def _lines(paths: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
+def _lines(paths: Sequence[Path], pause: Callable[[], None]) -> Iterator[tuple[str, bytes]]:
     for path in paths:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
+                pause()
                 yield f"{path}:{number}", line.rstrip(b"\n")

@@ -36,6 +36,20 @@ class AwayService:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownService:
+    """What is known of a push service."""
+
+    service: str
+    under_way: int
+    """Pushes without an answer."""
+    away: bool
+    reason: str
+    """Why it is away; empty unless it is."""
+    accepted_at: float | None
+    """When it took a push last, by `loop.time()`; None: never so far."""
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
     """A push that may not be sent now."""
 
@@ -77,6 +91,14 @@ class Services:
     def known(self) -> int:
         """How many services were asked."""
         return len(self._services)
+
+    @property
+    def states(self) -> list[KnownService]:
+        """All services that were asked, by name."""
+        return [
+            KnownService(name, state.under_way, state.breaker.away, state.breaker.detail, state.accepted_at)
+            for name, state in sorted(self._services.items())
+        ]
 
     def capacities(self, now: float) -> Iterator[Capacity]:
         """List the services that take no push now, one that probes them, or not many more."""
