@@ -329,3 +329,19 @@ def test_the_unit_gives_signs_of_life_and_reloads_by_the_signal_that_the_relay_k
     assert float(unit["Service"]["WatchdogSec"]) > LOOK * SHARE
     assert unit["Service"]["ExecReload"].endswith("-HUP $MAINPID")
     assert f"ListenStream={known_keys()['api.port'][0]}" in sock
+
+
+def test_every_file_that_is_no_module_is_in_the_wheel() -> None:
+    patterns = tomllib.loads(shipped("pyproject.toml"))["tool"]["setuptools"]["package-data"]["*"]
+    packages = [file.parent for name in ("eas_watcher", "relay") for file in ROOT.glob(f"{name}/**/__init__.py")]
+
+    shipped_files = {file for package in packages for pattern in patterns for file in package.glob(pattern)}
+    files = {
+        file
+        for name in ("eas_watcher", "relay")
+        for file in ROOT.glob(f"{name}/**/*")
+        if file.is_file() and file.suffix != ".py" and "__pycache__" not in file.parts
+    }
+
+    assert {str(file) for file in files if file.parent.name in ("templates", "static")} != set()
+    assert sorted(str(file) for file in files - shipped_files) == []

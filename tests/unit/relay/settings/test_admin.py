@@ -118,3 +118,110 @@ def test_an_unknown_scope_is_named(site: Installation) -> None:
     site.replace('["read", "act"]', '["root"]')
 
     assert [key for key, _ in site.faults()] == ["admin.tokens.helpdesk.scopes"]
+
+
+PROXY = """[admin.proxy]
+header = "X-Forwarded-User"
+groups_header = "X-Forwarded-Groups"
+peers = ["192.0.2.10", "192.0.2.64/28"]
+read = ["group:helpdesk"]
+act = ["ann"]
+
+"""
+POSTGRESQL = '[database]\nurl = "postgresql://relay@db.example.com/relay"\n\n[api]\n'
+
+
+def with_table(folder: Path, table: str) -> Installation:
+    site = Installation(folder)
+    site.replace("[servers.main]", f"{table}[servers.main]")
+    return site
+
+
+def test_the_console_is_on_where_somebody_may_use_it(site: Installation, tmp_path: Path) -> None:
+    assert site.load().admin.console
+
+    site.replace("[admin.tokens.helpdesk]", "[admin]\nconsole = false\n\n[admin.tokens.helpdesk]")
+
+    admin = site.load().admin
+    assert (admin.console, len(admin.tokens)) == (False, 1)
+    (tmp_path / "other").mkdir()
+    assert not Installation(tmp_path / "other").load().admin.console
+
+
+@pytest.mark.parametrize("role", [Role.WATCH, Role.PUSH])
+def test_another_role_serves_the_console_if_it_is_told_to(site: Installation, role: Role) -> None:
+    site.replace("[api]\n", POSTGRESQL)
+    assert not site.load(role).admin.console
+
+    site.replace("[admin.tokens.helpdesk]", "[admin]\nconsole = true\n\n[admin.tokens.helpdesk]")
+
+    admin = site.load(role).admin
+    assert (admin.console, find(admin.tokens, TOKEN) is not None) == (True, True)
+
+
+def test_a_console_for_nobody_is_a_fault(tmp_path: Path) -> None:
+    site = with_table(tmp_path, "[admin]\nconsole = true\n\n")
+
+    assert [key for key, _ in site.faults()] == ["admin.console"]
+
+
+def test_a_proxy_names_people_with_their_scopes(tmp_path: Path) -> None:
+    settings = with_table(tmp_path, PROXY).load()
+
+    assert settings.admin.console
+    proxy = settings.admin.proxy
+    assert proxy is not None
+    helper = proxy.person("192.0.2.70", ["ben"], ["helpdesk"])
+    assert helper is not None
+    assert (helper.name, helper.scopes) == ("proxy:ben", frozenset({Scope.READ}))
+    assert proxy.person("192.0.2.11", ["ben"], ["helpdesk"]) is None
+    assert settings.warnings == ()
+
+
+def test_a_proxy_on_this_host_is_noted(tmp_path: Path) -> None:
+    site = with_table(tmp_path, PROXY.replace("192.0.2.10", "127.0.0.1"))
+
+    assert [key for key, _, _ in site.load().warnings] == ["admin.proxy.peers"]
+
+
+def test_a_proxy_before_an_open_listener_is_noted(tmp_path: Path) -> None:
+    site = with_table(tmp_path, f'[ops]\nhost = "*"\n\n{PROXY}')
+
+    assert [key for key, _, _ in site.load().warnings] == ["ops.host"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key"),
+    [
+        ('header = "X-Forwarded-User"\n', "", "admin.proxy.header"),
+        ('header = "X-Forwarded-User"\n', 'header = "X-Forwarded-User: ann"\n', "admin.proxy.header"),
+        ('groups_header = "X-Forwarded-Groups"\n', "", "admin.proxy.groups_header"),
+        ("X-Forwarded-Groups", "x-forwarded-user", "admin.proxy.groups_header"),
+        ('peers = ["192.0.2.10", "192.0.2.64/28"]\n', "", "admin.proxy.peers"),
+        ("192.0.2.10", "proxy.example.com", "admin.proxy.peers"),
+        ("192.0.2.10", "0.0.0.0/0", "admin.proxy.peers"),
+        ('read = ["group:helpdesk"]\n', "", "admin.proxy.read"),
+        ('act = ["ann"]', 'acts = ["ann"]', "admin.proxy.acts"),
+    ],
+)
+def test_what_is_wrong_with_a_proxy_is_named(tmp_path: Path, before: str, after: str, key: str) -> None:
+    assert before in PROXY
+    site = with_table(tmp_path, PROXY.replace(before, after))
+
+    assert [faulty for faulty, _ in site.faults()] == [key]
+
+
+def test_a_proxy_of_a_role_without_the_console_is_not_read(tmp_path: Path) -> None:
+    site = with_table(tmp_path, PROXY.replace("192.0.2.10", "nonsense"))
+    site.replace("[api]\n", POSTGRESQL)
+
+    assert site.load(Role.PUSH).admin.proxy is None
+
+
+def test_the_environment_sets_a_proxy(tmp_path: Path) -> None:
+    site = with_table(tmp_path, PROXY)
+
+    proxy = site.load(environ={"RELAY__ADMIN__PROXY__HEADER": "X-Remote-User"}).admin.proxy
+
+    assert proxy is not None
+    assert proxy.header == "X-Remote-User"
