@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from relay.cli.audit import audit
+from relay.push.egress.auditing import audit
 from relay.sandbox.process import RelayProcess
 from relay.sandbox.smtp import PASSWORD as SMTP_PASSWORD
 from relay.sandbox.smtp import USER as SMTP_USER

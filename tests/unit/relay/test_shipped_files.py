@@ -333,7 +333,8 @@ def test_the_unit_gives_signs_of_life_and_reloads_by_the_signal_that_the_relay_k
 
 def test_every_file_that_is_no_module_is_in_the_wheel() -> None:
     patterns = tomllib.loads(shipped("pyproject.toml"))["tool"]["setuptools"]["package-data"]["*"]
-    packages = [file.parent for name in ("eas_watcher", "relay") for file in ROOT.glob(f"{name}/**/__init__.py")]
+    # A folder without __init__.py is a package, too, if it is below one.
+    packages = [path for name in ("eas_watcher", "relay") for path in [ROOT / name, *ROOT.glob(f"{name}/**/")]]
 
     shipped_files = {file for package in packages for pattern in patterns for file in package.glob(pattern)}
     files = {
