@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Final
 
 from eas_watcher.proxy.proxy import NoProxy, Proxy, proxy_at
 from eas_watcher.proxy.refusals import Refusals
 from eas_watcher.proxy.socks5 import LONGEST
+from relay.http.addresses import read_address
 from relay.settings.files import Files
 from relay.settings.kerberos import check_keytab
 from relay.settings.sections import ProxySection
@@ -42,37 +44,47 @@ class ProxyChecks:
 
         Other roles get None.
         """
-        key, files, faults = f"{table}.proxy", self._files, self._files.faults
+        key, faults = f"{table}.proxy", self._files.faults
         given = [name for name in BELONGING if getattr(section, name)]
+        negotiates = section.proxy_auth == "negotiate"
         if section.proxy is None or section.proxy.lower() == NONE:
+            if negotiates:
+                given.append("proxy_auth")
             for name in given if key not in faults else ():
                 faults.add(f"{table}.{name}", f"is set, but {key} is not", f"Set {key} too.")
             return None
         proxy = read_proxy(key, section.proxy, faults)
-        negotiates = section.proxy_auth == "negotiate"
         if negotiates:
             _check_negotiate(table, section, proxy, faults, opens=opens)
         else:
             _check_basic(table, section, faults)
-        if proxy is None or not opens:
+        if not opens:
             return None
-        user, password, keytab, ca_file = section.proxy_user or "", "", None, None
-        if section.proxy_password_file is not None:
-            name = f"{key}_password_file"
-            password = files.password(name, files.path(section.proxy_password_file)) or ""
-        if proxy.speaks != "http":
+        user, password, keytab = section.proxy_user or "", self._password(table, section), None
+        if proxy is not None and proxy.speaks != "http":
             _check_lengths(table, user, password, faults)
-        if section.proxy_keytab_file is not None and user:
-            keytab = files.path(section.proxy_keytab_file)
-            check_keytab(files, f"{key}_keytab_file", keytab, user)
-        if section.proxy_ca_file is not None:
-            ca_file = files.ca(f"{key}_ca_file", section.proxy_ca_file)
-            if not proxy.tls:
-                remedy = "Remove it: the CA of a proxy that opens TLS belongs into the ca_file of what is behind it."
-                faults.add(f"{key}_ca_file", f"is set, but {key} is no https:// URL", remedy)
+        if negotiates and user and section.proxy_keytab_file is not None:
+            keytab = self._files.path(section.proxy_keytab_file)
+            check_keytab(self._files, f"{key}_keytab_file", keytab, user)
+        ca_file = self._ca(table, section, proxy)
+        if proxy is None:
+            return None
         refusals = self._refusals.setdefault((proxy.host, proxy.port, user, password), Refusals())
         found = replace(proxy, user=user, password=password, ca_file=ca_file, refusals=refusals)
         return replace(found, negotiates=negotiates, keytab=keytab)
+
+    def _password(self, table: str, section: ProxySection) -> str:
+        if section.proxy_password_file is None:
+            return ""
+        key, path = f"{table}.proxy_password_file", self._files.path(section.proxy_password_file)
+        return self._files.password(key, path) or ""
+
+    def _ca(self, table: str, section: ProxySection, proxy: Proxy | None) -> Path | None:
+        key = f"{table}.proxy_ca_file"
+        if section.proxy_ca_file is not None and proxy is not None and not proxy.tls:
+            remedy = "Remove it: the CA of a proxy that opens TLS belongs into the ca_file of what is behind it."
+            self._files.faults.add(key, f"is set, but {table}.proxy is no https:// URL", remedy)
+        return self._files.ca(key, section.proxy_ca_file)
 
 
 def _check_basic(table: str, section: ProxySection, faults: Faults) -> None:
@@ -94,6 +106,9 @@ def _check_negotiate(table: str, section: ProxySection, proxy: Proxy | None, fau
     key = f"{table}.proxy_auth"
     if proxy is not None and proxy.speaks != "http":
         faults.add(key, "is negotiate, which SOCKS5 proxies are not spoken to with", "Use proxy_user and a password.")
+    if proxy is not None and read_address(proxy.host) is not None:
+        remedy = "Write the name by which the KDC knows it: tickets are for HTTP/NAME."
+        faults.warn(key, "is negotiate, but the proxy has an address and no name", remedy)
     if opens and find_spec("gssapi") is None:
         remedy = "Install libkrb5-dev and gcc, then the extra kerberos: docs/authentication.md says how."
         faults.add(key, "is negotiate, whose library is not installed", remedy)

@@ -100,6 +100,7 @@ def test_what_is_learnt_of_a_refused_credential_holds_for_all_tables_that_have_i
         ('proxy = "ftp://p:1"', "proxy", "begins with none of http://, https://, socks5:// and socks5h://"),
         ('proxy = "http://müller:1"', "proxy", "names a host in other letters than ASCII"),
         ('proxy = "none"\nproxy_user = "relay"', "proxy_user", "is set, but servers.main.proxy is not"),
+        ('proxy_auth = "negotiate"', "proxy_auth", "is set, but servers.main.proxy is not"),
         (
             f'proxy = "{URL}"\nproxy_keytab_file = "proxy.keytab"',
             "proxy_keytab_file",
@@ -155,3 +156,18 @@ def test_a_keytab_without_the_key_is_named(site: Installation) -> None:
     ((key, wrong),) = site.faults()
     assert key == "servers.main.proxy_keytab_file"
     assert wrong.endswith("has no key of other@EXAMPLE.COM")
+
+
+def test_all_mistakes_are_named_at_once(site: Installation) -> None:
+    configure(site, 'proxy = "p"\nproxy_user = "a:b"\nproxy_password_file = "missing"\nproxy_keytab_file = "missing"')
+
+    assert [key for key, _ in site.faults()] == [
+        f"servers.main.{key}" for key in ("proxy", "proxy_user", "proxy_keytab_file", "proxy_password_file")
+    ]
+
+
+def test_a_ticket_for_an_address_is_worth_a_warning(site: Installation) -> None:
+    configure(site, 'proxy = "http://192.0.2.1:3128"\nproxy_auth = "negotiate"')
+
+    warned = [(key, wrong) for key, wrong, _ in site.load().warnings]
+    assert ("servers.main.proxy_auth", "is negotiate, but the proxy has an address and no name") in warned
