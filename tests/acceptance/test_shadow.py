@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from relay.push.egress.auditing import audit
 from relay.sandbox.process import RelayProcess
 from tests.acceptance.test_cli import relay
@@ -42,6 +44,7 @@ async def held_back(site: Site, process: RelayProcess, number: int) -> None:
     await until(so_many)
 
 
+@pytest.mark.slow
 async def test_a_relay_in_shadow_mode_pushes_nothing_until_a_reload_and_then_only_what_is_new(tmp_path: Path) -> None:
     async with open_site(tmp_path, {"RELAY__API__PROVE_POSSESSION": "apns"}) as site:
         site.sandbox.eas.add_mailbox(ANN, PASSWORD)
