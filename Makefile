@@ -85,6 +85,8 @@ lock: $(VENV)/.dev ## resolve the dependencies again and lock them with hashes
 	  --no-emit-index-url --no-emit-find-links --extra dev pyproject.toml -o requirements/dev.txt
 	sed -n 's/^ *"\(gssapi.*\)",/\1/p' pyproject.toml | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links - -o requirements/kerberos.txt
+	sed -n 's/^ *"\(opentelemetry.*\)",/\1/p' pyproject.toml | sort -u | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links -c requirements/dev.txt - -o requirements/otel.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --no-emit-find-links --extra bench -c requirements/dev.txt pyproject.toml -o requirements/bench.txt
 	sed -n 's/^ *"\(tree-sitter.*\)",/\1/p' pyproject.toml | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \

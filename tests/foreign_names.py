@@ -18,6 +18,7 @@ collections, os], and of rows [SQLAlchemy's documentation, Row]."""
 
 OVERRIDES = frozenset(
     {
+        *(("opentelemetry", name) for name in ("export", "generate_span_id", "generate_trace_id")),
         ("prometheus_client", "collect"),
         ("pydantic", "model_config"),
         *(("sqlalchemy", name) for name in ("cache_ok", "impl", "inherit_cache", "name", "self_group", "type")),

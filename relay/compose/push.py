@@ -138,6 +138,7 @@ class _Provider:
             capacities=self._capacities,
             pacing=pacing,
             timeline=running.timeline,
+            traces=running.traces,
         )
         running.handovers.add(dispatcher)
         running.pushes[self.platform] = dispatcher.stats

@@ -1,5 +1,6 @@
 """The parts that all roles of a process share: its database, its wake-ups, and the list of what runs in it."""
 
+import asyncio
 import logging
 import os
 import secrets
@@ -9,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from random import Random, SystemRandom
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
@@ -23,6 +25,7 @@ from relay.domain.model import Platform, Role
 from relay.domain.ports.wakeups import Wakeups
 from relay.domain.shadow import Shadow
 from relay.domain.timeline import Timeline
+from relay.domain.traces import Traces
 from relay.domain.unreadable import UnreadableRows
 from relay.http.admission import Admission
 from relay.ops.checks import CLOSE
@@ -112,6 +115,8 @@ class Running:
     """Which pushes leave."""
     timeline: Timeline = field(default_factory=Timeline.off)
     """The last events of mailboxes and registrations."""
+    traces: Traces | None = None
+    """What makes spans of commits and pushes; None: nothing does."""
     health: Health | None = None
     jobs: list[Job] = field(default_factory=list)
     takers: list[Taker] = field(default_factory=list)
@@ -168,7 +173,20 @@ async def open_running(settings: Settings, sockets: Sockets = MappingProxyType({
             return take if changes.touch("timeline") else None
 
         running.takers.append(take_timeline)
+        running.traces = _traces(running, stack)
         yield running
+
+
+def _traces(running: Running, stack: AsyncExitStack) -> Traces | None:
+    """Open the way to the collector of traces; its library is loaded only if there is one."""
+    tracing = running.settings.tracing
+    if tracing is None:
+        return None
+    from relay.network.collector import Collector  # noqa: PLC0415 -- the library of an extra
+
+    collector = Collector(tracing, running.settings.role.value, version("push-relay"), running.node)
+    stack.push_async_callback(asyncio.to_thread, collector.close)
+    return Traces(collector.emit, tracing.ratio, running.now, running.random)
 
 
 async def _excess(settings: Settings, engine: Database) -> list[str]:

@@ -70,7 +70,7 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     guard = None if embedded else DeadManTimer()
     leases = Leases(shards, running.wakeups, running.node, guard, take_over=embedded)
     held = HeldMailboxes(leases)
-    committer = GroupCommitter(store, now, running.timeline)
+    committer = GroupCommitter(store, now, running.timeline, running.traces)
     journal = StoreJournal(committer, store, held.lease_of, now, random)
     context = WatchContext(journal, random, admissions, running.fleet, tries=journal)
     mailboxes = Mailboxes(store, running.wakeups, accounts, held, leases, context, running.timeline)

@@ -16,7 +16,7 @@ from relay.doctor.examination import Check, Once, examine
 from relay.doctor.finding import Finding, Subject
 from relay.doctor.mail_servers import MailServers
 from relay.doctor.mail_servers import proxies as ways
-from relay.doctor.reaching import Proxies
+from relay.doctor.reaching import Proxies, place_of, reach
 from relay.domain.clock import Clock
 from relay.domain.model import Role
 from relay.domain.subscription import WINDOWS
@@ -50,7 +50,8 @@ class Doctor:
         questions: list[Once[Any]] = [self._ports, self._database]
         proxies = Proxies(self._now, questions)
         try:
-            async for finding in examine([*self._here(), *self._mail(proxies), *self._push(proxies)]):
+            checks_of_role = [*self._here(), *self._mail(proxies), *self._push(proxies), *self._traces()]
+            async for finding in examine(checks_of_role):
                 yield finding
         finally:
             for question in questions:
@@ -130,6 +131,18 @@ class Doctor:
                 look = partial(asks.look_at_service, webpush, service)
                 found.append(_check("push service", f"webpush {service}", look))
         return found
+
+    def _traces(self) -> list[Check]:
+        """Return the check of the way to the collector of traces; one without TLS is on this host."""
+        tracing = self._settings.tracing
+        if tracing is None or not tracing.endpoint.startswith("https:"):
+            return []
+        place = place_of("tracing.endpoint", tracing.endpoint, tracing.ca_file, "tracing.ca_file")
+
+        async def look() -> Sequence[Finding]:
+            return (await reach(place, self._now)).findings
+
+        return [_check("collector", "tracing.endpoint", look)]
 
 
 def judge_expiry(setting: str, file: Path, now: Clock) -> list[Finding]:

@@ -18,8 +18,10 @@ _SHARED: Final = ("relay", "database", "ops", "log")
 _TABLES: Final[Mapping[Role, frozenset[str]]] = MappingProxyType(
     {
         Role.API: frozenset({*_SHARED, "sealing", "api", SERVER, "autodiscover", "registrations", *PROVIDERS}),
-        Role.WATCH: frozenset({*_SHARED, "sealing", SERVER, "autodiscover", "registrations"}),
-        Role.PUSH: frozenset({*_SHARED, "apns.accounts", "fcm.accounts", "network", "push", "egress", *PROVIDERS}),
+        Role.WATCH: frozenset({*_SHARED, "sealing", SERVER, "autodiscover", "registrations", "tracing"}),
+        Role.PUSH: frozenset(
+            {*_SHARED, "apns.accounts", "fcm.accounts", "network", "push", "egress", "tracing", *PROVIDERS}
+        ),
     }
 )
 """The tables that a role reads. Role.ALL reads all."""

@@ -43,6 +43,7 @@ FLOORS: Final[Mapping[str, int]] = {
     "h2": logging.WARNING,  # prints frames: bodies
     "hpack": logging.WARNING,  # prints header values: provider tokens
     "requests": logging.WARNING,
+    "opentelemetry": logging.WARNING,  # prints spans
     "sqlalchemy": logging.WARNING,  # prints statements with their parameters
     "urllib3": logging.WARNING,  # prints paths
 }

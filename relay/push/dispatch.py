@@ -8,7 +8,7 @@ transaction of this process sets need no claim: the dispatcher offers its free s
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from random import Random
 from typing import Final, NamedTuple
@@ -22,6 +22,7 @@ from relay.domain.pacing import AT_ONCE, Pacing
 from relay.domain.ports.outbox import Capacities, OutboxStore, PushSender, Settlement
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.timeline import Timeline
+from relay.domain.traces import Traces
 from relay.push import backoff
 from relay.push.breaker import ProviderBreakers, unbounded
 from relay.push.outcomes import BROKEN, PARKED, OutcomeHandler
@@ -73,11 +74,13 @@ class Dispatcher:
         capacities: Capacities = unbounded,
         pacing: Pacing = AT_ONCE,
         timeline: Timeline | None = None,
+        traces: Traces | None = None,
     ) -> None:
         """Send the marks of `store` through `sender`; `owner` names this process among all that share the store.
 
         `capacities` lists the lanes where the sender takes few pushes or none, so that nothing is claimed in vain.
-        `pacing` is the store's: what it would delay is not taken over either. The answers go into the `timeline`.
+        `pacing` is the store's: what it would delay is not taken over either. The answers go into the `timeline`,
+        and into `traces` if there are any.
         """
         self.stats = PushStats()
         self.platform = platform
@@ -93,6 +96,7 @@ class Dispatcher:
         self.pacing = pacing
         """What the store delays, which is not taken over either."""
         self._timeline = timeline or Timeline.off()
+        self._traces = traces
         self._breakers = ProviderBreakers(slots, random, capacities)
         self._outcomes = OutcomeHandler(
             platform, self._breakers, self.stats, clock, random, lambda: asyncio.get_running_loop().time()
@@ -248,9 +252,10 @@ class Dispatcher:
         self.stats.in_flight += 1
         task = asyncio.get_running_loop().create_task(self._sender.send(push), name=f"{self.platform} push")
         self._sends.add(task)
-        task.add_done_callback(partial(self._sent, push, wakes))
+        claimed = None if self._traces is None else self._traces.now()
+        task.add_done_callback(partial(self._sent, push, wakes, claimed))
 
-    def _sent(self, push: DuePush, wakes: int, task: asyncio.Task[PushEnd]) -> None:
+    def _sent(self, push: DuePush, wakes: int, claimed: datetime | None, task: asyncio.Task[PushEnd]) -> None:
         self._sends.discard(task)
         self.stats.in_flight -= 1
         self._breakers.ended(push)
@@ -266,6 +271,8 @@ class Dispatcher:
             outcome = BROKEN
         self._settlements.add(Ended(self._outcomes.handle(push, outcome), wakes))
         self._timeline.pushed(push, outcome)
+        if self._traces is not None and claimed is not None:
+            self._traces.pushed(push, claimed, outcome)
         if isinstance(outcome, Delivered):
             self.stats.on_accepted(push)
 

@@ -17,6 +17,7 @@ FIXED: Final = (
     "api.port",
     "egress.folder",
     "egress.key_file",
+    "tracing.",
 )
 """Beginnings of the keys that a process takes only when it starts: what it holds open, or has sealed its data with."""
 TABLES: Final = frozenset({"apns", "fcm", "webpush", "webapp", "canary"})

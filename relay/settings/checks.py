@@ -42,9 +42,11 @@ from relay.settings.sections import (
     SealingSection,
     ServerSection,
     TimelineSection,
+    TracingSection,
 )
 from relay.settings.servers import KNOWS_PASSWORDS, ServerChecks
 from relay.settings.source import Faults, Sections
+from relay.settings.tracing import read_tracing
 from relay.settings.values import (
     ApiSettings,
     EgressSettings,
@@ -165,6 +167,7 @@ class Checks:
                 receipts=push.receipts,
                 webpush="webpush" in self._sections.tables,
             ),
+            tracing=read_tracing(read("tracing", TracingSection, faults), self._files, self._role),
         )
 
     def _push_mode(self, section: PushSection, apps: Collection[str], *, discovered: bool) -> PushMode:

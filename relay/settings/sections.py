@@ -630,6 +630,28 @@ class LogSection(Section):
     )
 
 
+class TracingSection(Section):
+    """[tracing]: traces of the way of mails and pushes, for an OpenTelemetry collector; they have no content."""
+
+    endpoint: Text | None = Field(
+        default=None,
+        description="https URL of a collector that takes OTLP over HTTP, e.g. https://otel.example.com:4318/v1/traces; "
+        "unset: no traces. Needs the extra otel",
+    )
+    ca_file: Text | None = Field(
+        default=None, description="PEM file of CAs to trust instead of the system's for tracing.endpoint"
+    )
+    headers_file: Text | None = Field(
+        default=None, description="file of headers for each request, one a line, e.g. Authorization: Bearer ..."
+    )
+    sample_ratio: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="share of all traces that is sent, above 0 and up to 1, the same in all roles",
+    )
+
+
 RETIRED: Final[dict[str, tuple[str, str]]] = {
     "api.behind_proxy": (
         "is no setting any more",
@@ -659,6 +681,7 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "timeline": TimelineSection,
     "canary": CanarySection,
     "log": LogSection,
+    "tracing": TracingSection,
 }
 """The tables of relay.toml; `servers` holds one such table per server. A name with a dot is a table in a table."""
 

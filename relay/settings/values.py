@@ -16,6 +16,7 @@ from relay.domain.canary import CanaryMailbox, Goal, Submission
 from relay.domain.model import AUTODISCOVER, Platform, Role
 from relay.domain.retention import Retention
 from relay.domain.shadow import PushMode
+from relay.domain.traces import Tracing
 from relay.domain.tries import DEFAULT, TryLimits, share_directories
 from relay.domain.users import Accounts
 from relay.http.addresses import Proxies
@@ -318,6 +319,8 @@ class Settings:
     log: LogSettings
     canary: CanarySettings | None = None
     """None: there is none, or the role has no part in it."""
+    tracing: Tracing | None = None
+    """None: no traces."""
     warnings: tuple[tuple[str, str, str], ...] = ()
     """What works, but should change: key as in TOML, what is wrong, what to do."""
     origin: Origin = field(default_factory=Origin, repr=False, compare=False)

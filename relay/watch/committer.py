@@ -9,7 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from random import Random
 from typing import Final
 
@@ -22,6 +22,7 @@ from relay.domain.errors import StoreUnavailable
 from relay.domain.model import CommitEntry
 from relay.domain.ports.watch import WatchStore
 from relay.domain.timeline import Timeline
+from relay.domain.traces import Traces
 from relay.domain.tries import Wait
 from relay.watch.leases import Lease
 
@@ -127,13 +128,18 @@ class StoreJournal:
 class _Waiting:
     entry: CommitEntry
     done: asyncio.Future[None]
+    since: datetime | None
+    """When it was queued; None: nobody traces it."""
 
 
 class GroupCommitter:
     """Commits entries of many watches in groups while `run` runs."""
 
-    def __init__(self, store: WatchStore, clock: Clock, timeline: Timeline | None = None) -> None:
-        """Commit to `store`, and note in the timeline what is durable."""
+    def __init__(
+        self, store: WatchStore, clock: Clock, timeline: Timeline | None = None, traces: Traces | None = None
+    ) -> None:
+        """Commit to `store`, and note in the timeline what is durable, and in `traces` if there are any."""
+        self._traces = traces
         self._timeline = timeline or Timeline.off()
         self._store = store
         self._clock = clock
@@ -148,7 +154,9 @@ class GroupCommitter:
         """
         if self._stopped:
             raise StoreUnavailable("the writer has stopped")
-        waiting = _Waiting(entry, asyncio.get_running_loop().create_future())
+        traced = self._traces is not None and bool(entry.progress.changes)
+        since = self._clock() if traced else None
+        waiting = _Waiting(entry, asyncio.get_running_loop().create_future(), since)
         self._queue.append(waiting)
         self._queued.set()
         await waiting.done
@@ -200,16 +208,14 @@ class GroupCommitter:
     async def _try(self, group: Sequence[_Waiting]) -> BaseException | None:
         """Commit in one transaction and wake the waiters; return the error instead, whatever it is."""
         batch = [waiting.entry for waiting in group]
+        now = self._clock()
         try:
-            fenced = await self._store.commit(batch, self._clock())
+            fenced = await self._store.commit(batch, now)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001  # the waiters raise it; a task for each group would cost more
             return error
-        if self._timeline.on:
-            for entry in batch:
-                if entry.mailbox_id not in fenced:
-                    self._timeline.progressed(entry.mailbox_id, entry.progress)
+        self._note([each for each in group if each.entry.mailbox_id not in fenced], now)
         for waiting in group:
             if waiting.done.done():
                 continue
@@ -218,6 +224,17 @@ class GroupCommitter:
             else:
                 waiting.done.set_result(None)
         return None
+
+    def _note(self, durable: Sequence[_Waiting], at: datetime) -> None:
+        """Note entries that are durable now, and were committed with a moment, in timeline and traces."""
+        if self._timeline.on:
+            for each in durable:
+                self._timeline.progressed(each.entry.mailbox_id, each.entry.progress)
+        if self._traces is not None:
+            traced = [(each.since, each.entry.progress.changes) for each in durable if each.since is not None]
+            if traced:
+                seen = min(since for since, _ in traced)
+                self._traces.committed(seen, at, [changes for _, changes in traced])
 
 
 def _fail(group: Sequence[_Waiting], error: BaseException) -> None:

@@ -15,7 +15,7 @@ class Authority:
     """A CA that issues the certificate of a server, and the context of a client that trusts it."""
 
     def __init__(self) -> None:
-        ca = trustme.CA()
+        ca = self.ca = trustme.CA()
         self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         ca.issue_cert(HOST).configure_cert(self.server)
         self.client = ssl.create_default_context()

@@ -18,6 +18,7 @@ from relay.sandbox.certificates import lasting_ca, make_apns_key, make_service_a
 from relay.sandbox.sandbox import Sandbox, open_sandbox
 from relay.sandbox.scripts import Answer
 from relay.settings import Settings, load
+from tests.fakes.collector import collecting
 from tests.fakes.examined import examine
 from tests.fakes.proxy import ConnectProxy, connect_proxy, says
 from tests.integration.push_world import free_port
@@ -319,3 +320,16 @@ async def test_a_relay_that_shows_another_certificate_than_the_file_has(sandbox:
     assert examined.bad == []
     assert examined.noted == ([("port", "api.port")] if renewed else [])
     assert ("another certificate than the file" in examined.one("port", "api.port").text) is renewed
+
+
+async def test_a_collector_of_traces_that_another_ca_certified(sandbox: Sandbox, tmp_path: Path) -> None:
+    async with collecting(tmp_path) as collector:
+        trusted = f'[tracing]\nendpoint = "{collector.url}"\nca_file = "{collector.ca_file}"\n[log]'
+        good = await examine(settings_of(sandbox, ("[log]", trusted)))
+        strange = (str(collector.ca_file), str(sandbox.folder / "ca.pem"))
+        bad = await examine(settings_of(sandbox, strange))
+
+    assert good.bad == []
+    assert good.one("TLS", "tracing.endpoint").grade is Grade.GOOD
+    assert bad.bad == [("TLS", "tracing.endpoint")]
+    assert collector.paths == []

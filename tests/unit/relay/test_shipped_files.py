@@ -287,10 +287,11 @@ def test_the_refusals_that_apps_are_told_of_exist(page: str) -> None:
 def test_every_library_that_the_code_imports_is_declared() -> None:
     """A library that only another one brings would be gone with a release of that one."""
     project = tomllib.loads(shipped("pyproject.toml"))["project"]
-    extras = project["optional-dependencies"]["kerberos"]
+    extras = [*project["optional-dependencies"]["kerberos"], *project["optional-dependencies"]["otel"]]
     declared = {re.split(r"[^A-Za-z0-9-]", need)[0].lower() for need in [*project["dependencies"], *extras]}
     names = {"google": "google-auth", "jwt": "pyjwt", "prometheus_client": "prometheus-client"}
     names["pydantic_core"] = "pydantic"  # which demands one exact version of it
+    names["opentelemetry"] = "opentelemetry-sdk"  # and its encoder, which the extra names too
 
     imported = set()
     for file in chain(ROOT.glob("relay/**/*.py"), ROOT.glob("eas_watcher/**/*.py")):

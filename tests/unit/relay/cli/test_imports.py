@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 LOADED: Final = "import sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-PROVIDERS: Final = {"aioapns", "alembic", "google", "h2", "pyfcm", "requests"}
+PROVIDERS: Final = {"aioapns", "alembic", "google", "h2", "opentelemetry", "pyfcm", "requests"}
 SERVERS: Final = {"aiohttp", "cryptography", "pydantic", "sqlalchemy", "uvloop"}
 
 
