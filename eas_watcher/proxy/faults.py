@@ -46,6 +46,10 @@ def proxy_timed_out(proxy: Proxy, waited_for: str) -> NotConnected:
 
 def proxy_not_trusted(proxy: Proxy, wrong: str, to_do: str = "") -> NotConnected:
     """Return the fault of a proxy whose own certificate does not verify; `to_do`: the remedy if its CA is known."""
+    if not proxy.takes_user:
+        to_do = (
+            to_do or f"move {proxy.setting} to network.proxy, and set network.proxy_ca_file to the CA that signs for it"
+        )
     to_do = to_do or f"set {proxy.setting}_ca_file to the CA that signs for it"
     remedy = f"the certificate of the proxy {proxy}: {wrong or 'it does not verify'}: {to_do}"
     return NotConnected("proxy-certificate-not-trusted", remedy, lasting=True)

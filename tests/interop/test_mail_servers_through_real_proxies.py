@@ -14,9 +14,13 @@ from eas_watcher.proxy.proxy import Proxy
 from eas_watcher.proxy.refusals import Refusals
 from eas_watcher.reasons import Reason
 from eas_watcher.transport.http import open_transport
+from relay.domain.model import Platform
+from relay.domain.outcome import Delivered
+from relay.network.route import Route
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.eas.server import open_eas_simulator
 from relay.sandbox.installation import APP
+from tests.integration.push_world import apns, fcm
 from tests.interop.kerberos.library import install_library
 from tests.interop.kerberos.mit import running_kdc
 from tests.interop.kerberos.realm import PROXY, RELAY, Realm
@@ -26,6 +30,7 @@ from tests.interop.socks import dante, microsocks
 from tests.ports import free_ports
 from tests.site import PASSWORD as MAIL_PASSWORD
 from tests.site import part_of, troubles
+from tests.unit.relay.push.pushes import due_push
 from tests.waiting import SOON, until
 
 
@@ -139,6 +144,13 @@ async def test_a_mail_server_out_of_its_reach_is_named_as_that(proxies: Proxies,
     assert "proxy-cannot-reach" in str(error)
 
 
+@pytest.mark.parametrize("name", SOCKS)
+async def test_pushes_go_through_socks_as_well(proxies: Proxies, tmp_path: Path, name: str) -> None:
+    async with asyncio.timeout(SOON), apns(tmp_path, route=Route(proxies.at(name))) as (simulator, sender):
+        assert isinstance(await sender.send(due_push()), Delivered)
+        assert len(simulator.received) == 1
+
+
 async def test_a_rule_of_dante_is_named(proxies: Proxies) -> None:
     error = await refusal(proxies.at("dante"), proxies.blocked)
 
@@ -174,6 +186,17 @@ async def test_squid_takes_tickets_and_nothing_else(realm: Realm, monkeypatch: p
 
         of_another = negotiating(proxy, user="ann@EXAMPLE.COM", keytab=realm.keytab("relay"))
         assert "proxy-ticket-missing" in str(await refusal(of_another))
+
+
+async def test_pushes_go_through_squid_by_tickets(
+    realm: Realm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KRB5_CONFIG", str(realm.krb5_conf))
+    with squid(ThrowAwayCa("Of the proxy"), realm) as proxy:
+        route = Route(negotiating(proxy, keytab=realm.keytab("relay")))
+        async with asyncio.timeout(SOON), fcm(tmp_path, route=route) as (simulator, sender):
+            assert isinstance(await sender.send(due_push(platform=Platform.FCM)), Delivered)
+            assert len(simulator.received) == 1
 
 
 async def test_the_ticket_cache_of_the_process_will_do(

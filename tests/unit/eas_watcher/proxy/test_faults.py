@@ -70,6 +70,12 @@ def test_the_remedy_for_a_407_says_what_is_missing(proxy: Proxy, schemes: tuple[
     assert remedy in faults.proxy_refuses(proxy, TARGET, 407, schemes).remedy
 
 
+def test_a_provider_of_its_own_proxy_has_no_key_for_its_ca() -> None:
+    proxy = Proxy("proxy.example.com", 3128, setting="fcm.proxy", tls=True, takes_user=False)
+
+    assert "move fcm.proxy to network.proxy" in faults.proxy_not_trusted(proxy, "self-signed").remedy
+
+
 def test_the_key_that_names_the_proxy_is_the_one_to_correct() -> None:
     proxy = Proxy("proxy.example.com", 3128, setting="fcm.proxy")
 
