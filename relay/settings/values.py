@@ -317,7 +317,7 @@ class Settings:
     """Whether nobody registers for a wiped mailbox before an administrator allows it."""
     egress: EgressSettings
     log: LogSettings
-    canary: CanarySettings | None = None
+    canary: CanarySettings | None = field(default=None, repr=False)
     """None: there is none, or the role has no part in it."""
     tracing: Tracing | None = None
     """None: no traces."""
