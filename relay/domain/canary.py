@@ -212,7 +212,6 @@ class CanaryLog:
     def hold(self, result: Result, why: str) -> None:
         """Note that no mail is sent, and why."""
         self.last, self.why = result, why
-        self.lost = max(self.lost, 1)
 
     def share(self, now: datetime) -> float | None:
         """Return the part of the mails of the last day that were shown in time; None: too few to say."""
