@@ -285,3 +285,25 @@ async def test_an_audit_key_that_cannot_be_made_is_named_and_the_relay_goes_on(s
         await reloaded(relay, "faulty")
 
         assert {line["key"] for line in logged(relay, "configuration on disk is faulty")} == {"admin.audit_key_file"}
+
+
+@pytest.mark.slow
+async def test_the_console_comes_and_goes_with_those_who_may_use_it(site: Site) -> None:
+    token = site.sandbox.folder / "helpdesk.token"
+    token.write_text("c0ffee" * 8)
+    token.chmod(0o600)
+    table = '[admin.tokens.helpdesk]\nfile = "helpdesk.token"\n\n[ops]\n'
+    async with site.relay() as relay:
+        login = f"http://127.0.0.1:{site.sandbox.ports.ops}/console/login"
+
+        async def status() -> int:
+            async with aiohttp.ClientSession() as session, session.get(login) as answer:
+                return answer.status
+
+        assert await status() == 404
+        replace(site.sandbox.toml, "[ops]\n", table)
+        await reloaded(relay)
+        assert await status() == 200
+        replace(site.sandbox.toml, table, "[admin]\nconsole = false\n\n" + table)
+        await reloaded(relay)
+        assert await status() == 404

@@ -57,8 +57,11 @@ async def migrate(site: Site, database: str) -> int:
     return status
 
 
-async def open_role(stack: AsyncExitStack, site: Site, role: str, database: str, port: int) -> RelayProcess:
+async def open_role(
+    stack: AsyncExitStack, site: Site, role: str, database: str, port: int, **more: str
+) -> RelayProcess:
     environ = {
+        **more,
         "RELAY__DATABASE__URL": database.replace("postgres@", f"relay_{role}@"),
         "RELAY__OPS__PORT": str(port),
     }
@@ -120,6 +123,50 @@ def as_api(site: Site) -> tuple[str, ...]:
 def api_environ(database: str) -> dict[str, str]:
     url = database.replace("postgres@", "relay_api@")
     return {"RELAY__DATABASE__URL": url, "RELAY__SEALING__PRIVATE_KEY_FILE": "state/elsewhere.pem"}
+
+
+@pytest.mark.slow
+async def test_each_role_has_a_console_that_shows_what_the_role_does(
+    site: Site, database: str, ops_ports: dict[str, int]
+) -> None:
+    assert await migrate(site, database) == 0
+    make_sealing_keys(site)
+    token = site.sandbox.folder / "console.token"
+    token.write_text("c0ffee" * 8)
+    token.chmod(0o600)
+    people = {"RELAY__ADMIN__TOKENS__OPS__FILE": str(token), "RELAY__ADMIN__TOKENS__OPS__SCOPES": "read, act"}
+    async with AsyncExitStack() as stack:
+        for role, port in ops_ports.items():
+            told = {} if role == "api" else {"RELAY__ADMIN__CONSOLE": "true"}
+            await open_role(stack, site, role, database, port, **people, **told)
+        assert (await site.register(ANN, PASSWORD))[0] == 201
+        await site.held()
+        site.deliver()
+        await site.sandbox.apns.wait(1, SOON)
+        shown = {role: await console_pages(port, token.read_text()) for role, port in ops_ports.items()}
+
+    assert "Mailboxes" in shown["api"]["/"]
+    assert ANN in shown["api"]["/mailboxes"]
+    assert "This process has the role api" in shown["api"]["/egress"]
+    assert "Put sandbox into maintenance" in shown["api"]["/servers"]
+    assert "requests open" in shown["watch"]["/servers"]
+    assert "<button" not in shown["watch"]["/servers"].partition("<main")[2].partition("</main")[0]
+    assert "Pings held" in shown["watch"]["/"]
+    assert "follow one another, each a template" in shown["push"]["/egress"]
+    assert "delivered" in shown["push"]["/providers"]
+    assert shown["watch"]["/mailboxes"] == shown["push"]["/mailboxes"] == ""
+
+
+async def console_pages(port: int, token: str) -> dict[str, str]:
+    """Return the pages of a process's console; empty: it does not have the page."""
+    jar = aiohttp.CookieJar(unsafe=True)
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", cookie_jar=jar) as session:
+        await session.post("/console/login", data={"token": token}, headers={"Sec-Fetch-Site": "same-origin"})
+        found = {}
+        for path in ("/", "/servers", "/providers", "/mailboxes", "/egress"):
+            async with session.get(f"/console{path}") as answer:
+                found[path] = await answer.text() if answer.ok else ""
+        return found
 
 
 @pytest.mark.slow

@@ -371,6 +371,8 @@ async def test_an_administrator_sends_a_test_push_but_not_many(
     assert isinstance(await admin.test_push(phone, "t2", BY_CLEO), NotDone)
 
     assert set(await marks(engine)) == {("reg-ann-phone", "test")}
+    assert [(test.id, test.state.value) for test in await admin.tests(phone)] == [("t1", "queued")]
+    assert await admin.tests(RegistrationId("nobody")) == []
     assert await admin.test_push(RegistrationId("nobody"), "t3", BY_CLEO) is None
 
 
@@ -496,6 +498,7 @@ async def test_the_api_role_orders_and_the_watch_role_does_it(role_urls: tuple[s
         for order in (Order.PAUSE, Order.RESUME):
             assert isinstance(await admin.order(ANN, order, BY_CLEO), Done)
         assert isinstance(await admin.test_push(phone, "t1", BY_CLEO), Done)
+        assert [test.id for test in await admin.tests(phone)] == ["t1"]
         assert isinstance(await admin.retry_pushes(phone, BY_CLEO), Done)
         assert await admin.kept(ANN, BY_CLEO) is not None
         for on in (True, False):
@@ -510,6 +513,8 @@ async def test_the_api_role_orders_and_the_watch_role_does_it(role_urls: tuple[s
         assert record.forgotten
         assert await watches.forget(ANN)
         assert len(await admin.acts(100, None)) == 8
+        verdict = await admin.verify_acts({AUDIT_KEY.id: AUDIT_KEY})
+        assert (verdict.entries, verdict.faults) == (8, ())
         # A thief of the api role's user gains no try for anybody by the flag.
         async with transaction(watch) as connection:
             assert await connection.scalar(sa.text("SELECT spent FROM tries WHERE account <> ''")) == 1

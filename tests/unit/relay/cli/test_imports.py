@@ -15,7 +15,8 @@ SERVERS: Final = {"aiohttp", "cryptography", "pydantic", "sqlalchemy", "uvloop"}
     ("modules", "absent"),
     [
         ("relay.cli.main", PROVIDERS | SERVERS),
-        ("relay.app, relay.compose.api, relay.compose.watch", PROVIDERS | {"jwt", "rich"}),
+        ("relay.app, relay.compose.api, relay.compose.watch", PROVIDERS | {"jinja2", "jwt", "rich"}),
+        ("relay.compose.ops, relay.compose.push", {"jinja2"}),
     ],
 )
 def test_a_process_loads_the_libraries_of_its_own_role_only(modules: str, absent: set[str]) -> None:
