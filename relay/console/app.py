@@ -12,7 +12,6 @@ import math
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from typing import Final, TypeAlias
@@ -356,17 +355,3 @@ async def _form(request: web.Request) -> Mapping[str, str]:
     if request.content_type != FORM or (request.content_length or 0) > LONGEST_FORM:
         raise Refused(HTTPStatus.BAD_REQUEST, "Not done", "This is no form of the console.")
     return {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
-
-
-def read_number(text: str) -> int | None:
-    """Return a number of the query; None: there is none, or it is no number."""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 18 else None  # noqa: PLR2004 -- as databases
-
-
-def read_moment(text: str) -> datetime | None:
-    """Return a moment of a form, in UTC; None: there is none, or it is no moment."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found

@@ -5,12 +5,15 @@ thread and no more than some megabytes.
 """
 
 import json
+import os
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from errno import ELOOP
 from pathlib import Path
-from typing import Any, Final
+from stat import S_ISREG
+from typing import Any, BinaryIO, Final
 
 from relay.push.egress.auditing import Audit, audit
 from relay.push.egress.keeping import read_keys
@@ -67,9 +70,9 @@ class EgressViewer:
 
     def files(self) -> list[LogFile]:
         """Return the files of the log, the newest of each chain first."""
-        found = [path for path in self.folder.iterdir() if NAME.fullmatch(path.name)]
-        chains = sorted(found, key=_order)
-        return [LogFile(path.name, path.stat().st_size) for path in chains]
+        found = {path: path.lstat() for path in self.folder.iterdir() if NAME.fullmatch(path.name)}
+        regular = {path: stat.st_size for path, stat in found.items() if S_ISREG(stat.st_mode)}
+        return [LogFile(path.name, regular[path]) for path in sorted(regular, key=_order)]
 
     def page(self, name: str, before: int | None = None) -> LogPage:
         """Return the last lines of a file that end before a byte; raises FileNotFoundError for a file of another name.
@@ -79,16 +82,15 @@ class EgressViewer:
         if not NAME.fullmatch(name):
             raise FileNotFoundError(name)
         keys = self._keys()
-        with (self.folder / name).open("rb") as file:
-            end = file.seek(0, 2)
+        with _opened(self.folder / name) as file:
+            end = file.seek(0, os.SEEK_END)
             end = end if before is None else max(0, min(before, end))
-            # One line more, which ends before the page's first: with it the first is checked, too.
             start = max(0, end - PAGE)
             file.seek(start)
             piece = file.read(end - start)
-        if start:
-            skipped = piece.find(b"\n") + 1
-            start, piece = start + skipped, piece[skipped:]
+        begun = piece.find(b"\n") + 1 if start else 0  # the page begins with a whole line
+        if begun < len(piece):
+            start, piece = start + begun, piece[begun:]
         lines = piece.splitlines()
         numbered = [(str(number), line) for number, line in enumerate(lines)]
         faults: dict[str, list[str]] = {}
@@ -109,6 +111,20 @@ class EgressViewer:
 
     def _keys(self) -> dict[str, ChainKey]:
         return {key.id: key for key in read_keys(self._key_file)} if self._key_file.exists() else {}
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a file of the log; raises FileNotFoundError for a link, which somebody else may have made to a secret."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == ELOOP:
+            raise FileNotFoundError(path.name) from error
+        raise
+    if not S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(path.name)
+    return os.fdopen(descriptor, "rb")
 
 
 class _Pauses:

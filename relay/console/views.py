@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -14,7 +14,7 @@ from eas_watcher.names import MailboxId
 from relay.admin.administration import Administration
 from relay.admin.tokens import Scope
 from relay.admin.values import Done, MailboxFilter, NotDone, Order, Unknown
-from relay.console.app import Console, Visit, read_moment, read_number
+from relay.console.app import Console, Visit
 from relay.console.egress import EgressViewer
 from relay.console.sessions import Wanted
 from relay.domain.explanation import Findings, MailboxExplanation, UnreadableMailbox
@@ -120,7 +120,7 @@ class MailboxPages:
     async def _mailbox(self, visit: Visit) -> web.StreamResponse:
         one = await self._find(visit.part("id"))
         now, asked = self._console.clock(), visit.request.query.get("at", "")
-        at = read_moment(asked)
+        at = _moment(asked)
         [document] = explain.document(Findings(mailboxes=(one,)), now, at)
         ids = [each.registration.id for each in one.registrations] if isinstance(one, MailboxExplanation) else []
         return self._console.show(
@@ -183,7 +183,7 @@ class MailboxPages:
     # --- what administrators did
 
     async def _acts(self, visit: Visit) -> web.StreamResponse:
-        return await self._show_acts(visit, read_number(visit.request.query.get("before", "")))
+        return await self._show_acts(visit, _number(visit.request.query.get("before", "")))
 
     async def _verify_acts(self, visit: Visit) -> web.StreamResponse:
         return await self._show_acts(visit, None, verdict=await self._admin.verify_acts())
@@ -207,7 +207,7 @@ class EgressPages:
 
     async def _log(self, visit: Visit) -> web.StreamResponse:
         query = visit.request.query
-        return await self._show(visit, query.get("file", ""), read_number(query.get("before", "")))
+        return await self._show(visit, query.get("file", ""), _number(query.get("before", "")))
 
     async def _show(self, visit: Visit, name: str, before: int | None, **values: object) -> web.StreamResponse:
         shown: dict[str, Any] = {"files": [], "page": None, "trouble": "", "audit": None, "audited": False}
@@ -252,3 +252,17 @@ def _id_of(one: MailboxExplanation | UnreadableMailbox) -> str:
 
 def _mailbox_path(id_: str) -> str:
     return f"/mailboxes/{quote(id_, safe='')}"
+
+
+def _number(text: str) -> int | None:
+    """Return a number of the query; None: there is none, or it is no number."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 18 else None  # noqa: PLR2004 -- as databases
+
+
+def _moment(text: str) -> datetime | None:
+    """Return a moment of a form, in UTC; None: there is none, or it is no moment."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found

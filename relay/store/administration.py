@@ -357,7 +357,7 @@ def _test_push(connection: sa.Connection, id_: RegistrationId, test: str, stamp:
     note_asked(connection, id_, test, stamp.at)
     set_marks(connection, [NewMark(id_, Mark.TEST.value, known.registration.platform.value, 1, certain=True)], stamp.at)
     _note(connection, stamp, What.REGISTRATION_TEST, known)
-    return Done("a test push is on its way; `relay explain` shows what the provider says")
+    return Done("a test push is on its way; the explanation of its mailbox shows what the provider says")
 
 
 def _forget_registration(

@@ -7,7 +7,6 @@ from datetime import timedelta
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiohttp import ClientResponse, CookieJar
@@ -24,12 +23,10 @@ from relay.console.egress import EgressViewer
 from relay.console.process import ProcessView
 from relay.console.sessions import IDLE
 from relay.console.views import EgressPages, MailboxPages, ProcessPages
-from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Platform, RegistrationId, Role
 from relay.http.addresses import Proxies
 from relay.ops.app import create_ops_app
 from relay.push.stats import PushStats
-from relay.store.administration import SqlAdminStore
 from relay.store.engine import open_database
 from relay.store.explanation import SqlExplanationStore
 from relay.store.migrate import upgrade
@@ -37,9 +34,9 @@ from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import NOW, activate
+from tests.integration.test_admin_api import ACTOR, LEAVER, READER, FragileStore
 from tests.integration.test_ops import Ops
 
-READER, ACTOR, LEAVER = "r" * 40, "a" * 40, "f" * 40
 TOKENS = (
     AdminToken("monitor", digest_of(READER), frozenset({Scope.READ})),
     AdminToken("helpdesk", digest_of(ACTOR), frozenset({Scope.READ, Scope.ACT})),
@@ -55,17 +52,6 @@ MAILBOX, PHONE = "/console/mailboxes/mb-ann", "/console/registrations/reg-ann-ph
 OWN = {"Sec-Fetch-Site": "same-origin"}
 FORM_TOKEN = re.compile(r'name="form_token" value="([^"]+)"')
 PAGES = ("/", "/?span=day", "/servers", "/providers", "/mailboxes", "/mailboxes/mb-ann", "/acts", "/egress")
-
-
-class FragileStore(SqlAdminStore):
-    """The real store, which a test can make unavailable."""
-
-    away = False
-
-    async def maintained(self) -> Any:
-        if self.away:
-            raise StoreUnavailable
-        return await super().maintained()
 
 
 @dataclass

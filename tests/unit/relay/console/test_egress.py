@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,35 @@ def test_no_other_file_is_read(folder: Path, viewer: EgressViewer, name: str) ->
 
     with pytest.raises(FileNotFoundError):
         viewer.page(name)
+
+
+def test_a_link_or_a_pipe_in_the_folder_is_no_log(folder: Path, viewer: EgressViewer, tmp_path: Path) -> None:
+    """Whoever can write to the folder alone must not have the relay show its secrets."""
+    write(folder, 1)
+    (tmp_path / "secret").write_text("-----BEGIN PRIVATE KEY-----")
+    (folder / "egress-000008.jsonl").symlink_to(tmp_path / "secret")
+    os.mkfifo(folder / "egress-000009.jsonl")
+
+    assert [file.name for file in viewer.files()] == ["egress-000001.jsonl"]
+    for name in ("egress-000008.jsonl", "egress-000009.jsonl"):
+        with pytest.raises(FileNotFoundError):
+            viewer.page(name)
+
+
+def test_a_line_longer_than_a_page_is_shown_in_pieces(folder: Path, viewer: EgressViewer) -> None:
+    folder.mkdir()
+    (folder / "egress-000001.jsonl").write_bytes(b"x" * (egress.PAGE * 2 + 5) + b"\n")
+
+    sizes: list[int] = []
+    before: int | None = None
+    while True:
+        page = viewer.page("egress-000001.jsonl", before)
+        sizes += [len(entry.raw) for entry in page.entries]
+        before = page.before
+        if before is None:
+            break
+
+    assert sum(sizes) == egress.PAGE * 2 + 5
 
 
 def test_lines_without_their_key_are_told(folder: Path, viewer: EgressViewer, tmp_path: Path) -> None:
