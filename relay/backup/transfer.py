@@ -202,22 +202,25 @@ async def move(
         if held and not replace:
             raise DatabaseFilled(held)
         file = stack.enter_context(TemporaryFile())  # noqa: SIM115 -- the stack closes it
-        if not leaving:
-            await first.run(restoring.leave)
         try:
+            if not leaving:
+                await first.run(restoring.leave)
             with packing(file) as write:
                 await _stoppable(first, _Dump(write, stamp, version, tell))
             fill = _Fill(file, f"a database of {first.dialect.name}", stamp, What.MOVED, tell, replace, keep=True)
             filled = await _stoppable(second, fill)
         except StoreUnavailable:
             # A commit whose answer was lost may have been done: then the target has it all.
-            if await second.run(_look) == held:
+            if await second.run(restoring.rows_of) == held:
                 await first.run(restoring.come_back)
             raise
         except BaseException:
             await first.run(restoring.come_back)
             raise
-        await first.run(restoring.have_left)
+        try:
+            await first.run(restoring.have_left)
+        except asyncio.CancelledError:  # too late: the content is there
+            await first.run(restoring.have_left)
         await scrub(second)
     return filled
 

@@ -87,7 +87,7 @@ def restore(
     _confirm(making.database, replace=replace, yes=yes)
     with failing("the backup cannot be read"):
         work = transfer.restore(making.database, source, _stamp(making), replace=replace, keep=unchanged, tell=_tell)
-        done = _ended(run(work), "the database is as it was")
+        done = _ended(run(work), "the database is as it was, unless all was written already")
     made_at = f"{done.header.made_at:%Y-%m-%d %H:%M:%S} UTC"
     say(f"restored: the backup of {made_at}, schema {done.header.schema}, relay {done.header.relay}")
     if not unchanged:

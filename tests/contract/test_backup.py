@@ -631,6 +631,30 @@ async def test_a_move_that_was_killed_runs_again_or_is_undone(filled: str, elsew
         await move(filled, elsewhere, replace=True)
 
 
+@pytest.mark.parametrize("moment", ["read mailbox", "write mailbox"])
+async def test_a_move_that_is_stopped_leaves_both_databases_as_they_were(
+    sqlite_url: str, elsewhere: str, moment: str
+) -> None:
+    async with open_database(sqlite_url) as engine:
+        await fill(engine)
+        async with transaction(engine) as connection:
+            many = [{**ROWS["tombstone"], "registration_id": f"reg-{number}"} for number in range(3000)]
+            await connection.execute(sa.insert(metadata.tables["tombstone"]), many)
+    loop = asyncio.get_running_loop()
+
+    def tell(doing: str, rows: int, *, whole: bool) -> None:
+        if doing == moment:
+            loop.call_soon_threadsafe(work.cancel)
+
+    async with asyncio.TaskGroup() as tasks:
+        source, target = settings_of(sqlite_url), settings_of(elsewhere)
+        work = tasks.create_task(transfer.move(source, target, BY_CLEO, "0.2.0", replace=False, tell=tell))
+
+    assert work.cancelled()
+    assert await revision(sqlite_url) == (migrate.revisions()[-1], Leaving.NO)
+    assert await content(elsewhere) == {}
+
+
 async def test_a_move_that_fails_leaves_the_database_in_use(
     sqlite_url: str, postgres: PostgresServer, migrated: MigratedDatabases, tmp_path: Path
 ) -> None:
