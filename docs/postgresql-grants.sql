@@ -110,6 +110,14 @@ GRANT INSERT ("id") ON public.canary TO relay_watch;
 GRANT UPDATE ("holder", "sent_at", "mail_refused_at") ON public.canary TO relay_watch;
 GRANT SELECT ON public.canary_shown TO relay_watch;
 GRANT DELETE ON public.canary_shown TO relay_watch;
+GRANT SELECT ON public.key_holder TO relay_api;
+GRANT INSERT ON public.key_holder TO relay_api;
+GRANT UPDATE ON public.key_holder TO relay_api;
+GRANT DELETE ON public.key_holder TO relay_api;
+GRANT SELECT ON public.key_holder TO relay_watch;
+GRANT INSERT ON public.key_holder TO relay_watch;
+GRANT UPDATE ON public.key_holder TO relay_watch;
+GRANT DELETE ON public.key_holder TO relay_watch;
 GRANT SELECT ("id", "server", "state", "reason", "paused_at") ON public.mailbox TO relay_push;
 GRANT UPDATE ("dirty") ON public.mailbox TO relay_push;
 GRANT SELECT ("id", "app", "platform", "environment", "device_token", "token_since", "mode", "locale", "state", "mailbox_id", "last_push_at", "last_outcome", "pushed", "quarantined_at", "quarantine_reason", "quarantine_remedy", "rechecks", "recheck_at", "refused_at") ON public.registration TO relay_push;
@@ -180,6 +188,15 @@ CREATE TRIGGER push_clears_no_flag BEFORE UPDATE ON public.mailbox FOR EACH ROW
 DROP TRIGGER IF EXISTS api_sets_test_marks_only ON public.outbox;
 CREATE TRIGGER api_sets_test_marks_only BEFORE INSERT ON public.outbox FOR EACH ROW
     WHEN (current_user = 'relay_api' AND (NEW.mark NOT IN ('test', 'challenge'))) EXECUTE FUNCTION public.relay_forbid();
+DROP TRIGGER IF EXISTS api_notes_its_own_keys ON public.key_holder;
+CREATE TRIGGER api_notes_its_own_keys BEFORE INSERT ON public.key_holder FOR EACH ROW
+    WHEN (current_user = 'relay_api' AND (NEW.role <> 'api')) EXECUTE FUNCTION public.relay_forbid();
+DROP TRIGGER IF EXISTS api_changes_its_own_keys ON public.key_holder;
+CREATE TRIGGER api_changes_its_own_keys BEFORE UPDATE ON public.key_holder FOR EACH ROW
+    WHEN (current_user = 'relay_api' AND (NEW.role <> 'api' OR OLD.role <> 'api')) EXECUTE FUNCTION public.relay_forbid();
+DROP TRIGGER IF EXISTS api_removes_its_own_keys ON public.key_holder;
+CREATE TRIGGER api_removes_its_own_keys BEFORE DELETE ON public.key_holder FOR EACH ROW
+    WHEN (current_user = 'relay_api' AND (OLD.role <> 'api')) EXECUTE FUNCTION public.relay_forbid();
 DROP TRIGGER IF EXISTS api_deletes_challenges_only ON public.outbox;
 CREATE TRIGGER api_deletes_challenges_only BEFORE DELETE ON public.outbox FOR EACH ROW
     WHEN (current_user = 'relay_api' AND (OLD.mark <> 'challenge')) EXECUTE FUNCTION public.relay_forbid();

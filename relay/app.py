@@ -21,8 +21,9 @@ from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import MailboxId
 from eas_watcher.peer_clocks import PeerClocks
 from relay.admin.administration import Administration
-from relay.admin.audit import Act, Stamp, Verdict
+from relay.admin.audit import Act, Stamp, Verdict, What
 from relay.admin.keeping import open_keys, read_keys
+from relay.admin.keys import ShownKey, survey
 from relay.compose.ops import open_ops, status
 from relay.compose.prepare import may_run, prepare
 from relay.compose.reload import Load, Reloader, take_log
@@ -30,6 +31,7 @@ from relay.compose.running import Job, Running, Sockets, open_running
 from relay.domain.errors import MigrationsPending, RelayBroke
 from relay.domain.explanation import Findings
 from relay.domain.model import Role
+from relay.domain.sealing_keys import KeyHolder
 from relay.ops.status import DatabaseView
 from relay.process import gc_tuning, trimming
 from relay.process.clock import now
@@ -38,7 +40,7 @@ from relay.process.service_manager import ServiceManager
 from relay.security.sealing import derive_account, foreign
 from relay.settings import Settings
 from relay.settings.values import DatabaseSettings
-from relay.store import acts, restoring, seals, wipes
+from relay.store import acts, key_holders, restoring, seals, wipes
 from relay.store.administration import SqlAdminStore
 from relay.store.clock import DatabaseClock
 from relay.store.engine import Database, connect_arguments, embedded_lock, open_database, refusals
@@ -74,6 +76,10 @@ async def opened(settings: Settings, sockets: Sockets = MappingProxyType({})) ->
                 from relay.compose.push import open_push
 
                 await open_push(running, stack)
+            if role is not Role.PUSH:
+                from relay.compose.sealing import open_sealing
+
+                await open_sealing(running, stack)
             if role in {Role.ALL, Role.WATCH}:
                 from relay.compose.watch import open_watch
 
@@ -187,6 +193,34 @@ async def sealed_for_others(database: DatabaseSettings, keys: Collection[bytes])
     async with open_database(database.dsn, database.ca_file) as engine:
         with refusals():
             return foreign(await seal_heads(engine), keys)
+
+
+async def sealing_keys(settings: Settings) -> tuple[tuple[ShownKey, ...], Sequence[KeyHolder]]:
+    """Return all sealing keys, the present one first, and the processes that have some.
+
+    What is sealed is not counted for the api role's database user, who may not look. Raises MigrationsPending,
+    DatabaseRefuses, StoreUnavailable.
+    """
+    public = settings.sealing.public
+    if public is None:
+        raise AssertionError("the role has a sealing key")
+    may_count = settings.role is not Role.API or settings.database.file is not None
+    async with _migrated(settings) as database:
+        moment = now()
+        if settings.database.file is None:
+            clock = DatabaseClock(database, PeerClocks(now))
+            await clock.look()
+            moment = clock.now()
+        counts = await database.run(seals.count_seals) if may_count else None
+        holders = await database.run(key_holders.holders, moment)
+    return survey(settings.sealing.sources, public.name, counts, holders), holders
+
+
+async def note_key(settings: Settings, who: str, what: What, key: str) -> None:
+    """Add what is done with a sealing key to the audit log; raises as `administration` does."""
+    stamp = _stamp(settings, who)
+    async with _migrated(settings) as database:
+        await seals.note_key(database, stamp, what, key)
 
 
 async def forget_credentials(database: DatabaseSettings, audit_key_file: Path, who: str) -> int:

@@ -39,6 +39,9 @@ class What(StrEnum):
     BACKED_UP = "database.backup"
     MOVED = "database.moved"
     CREDENTIALS_FORGET = "credentials.forget"
+    KEY_NEW = "key.new"
+    KEY_ROTATE = "key.rotate"
+    KEY_RETIRE = "key.retire"
 
 
 @dataclass(frozen=True, slots=True)

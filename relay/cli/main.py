@@ -22,6 +22,7 @@ from relay.cli.configuration import DEFAULT, Config, default_config
 from relay.cli.doctor import doctor
 from relay.cli.init import init, write_shipped
 from relay.cli.invitations import invitations
+from relay.cli.keys import keys
 from relay.cli.mailboxes import mailboxes, maintenance
 from relay.cli.output import FAILED, FAULTY, describe, fail, failing, note, say, show_faults, show_warnings
 from relay.cli.phone import phone
@@ -52,6 +53,7 @@ wipes = typer.Typer(
 )
 cli.add_typer(wipes, name="wipes")
 cli.add_typer(invitations, name="invitations")
+cli.add_typer(keys, name="keys")
 cli.add_typer(sandbox, name="sandbox")
 cli.add_typer(mailboxes, name="mailboxes")
 cli.add_typer(registrations, name="registrations")

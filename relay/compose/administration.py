@@ -34,20 +34,24 @@ async def open_administration(
     console = Console(_view(running, counts, health, metrics), now)
     acting: list[Administration] = []
     api = None
+
+    def account_of(user: str) -> str:
+        return running.timeline.account_of(user)  # keyed anew when the sealing key is replaced
+
     if settings.role in {Role.ALL, Role.API}:
         store = SqlAdminStore(
             running.database,
             running.wakeups,
             running.reads,
             settings.retention,
-            running.timeline.account_of,
+            account_of,
             settings.limits,
         )
         acting = [Administration(store, settings.server_names, (), now, via) for via in ("api", "console")]
         find = SqlExplanationStore(running.database, now).find
         api = AdminApi(acting[0], find, (), now)
         ProcessPages(console, acting[1])
-        MailboxPages(console, acting[1], partial(find, account_of=running.timeline.account_of))
+        MailboxPages(console, acting[1], partial(find, account_of=account_of))
     else:
         ProcessPages(console, None)
     EgressPages(console, None if running.egress is None else partial(_viewer, running))

@@ -71,6 +71,7 @@ async def open_api(running: Running, stack: AsyncExitStack) -> None:
         secrets.token_urlsafe,
         running.timeline,
     )
+    required(running.keys).listen(service.seal_with)
     served = RegistrationApi(
         service,
         Receipts(service.view, now, running.timeline, running.receipts, _open_canary(running, store, verdicts, rules)),

@@ -22,6 +22,7 @@ from relay.ops.health import Health, Part, PartState, worst
 from relay.ops.lag import LoopLag
 from relay.ops.mail_server import mail_server
 from relay.ops.metrics import Metrics
+from relay.ops.sealing_keys import sealing_keys
 from relay.ops.unreadable import look_again, unreadable_rows
 from relay.push.apns.config import ApnsCertificate
 from relay.settings import Settings
@@ -69,6 +70,7 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
         listeners=running.listeners,
         refused=running.refused_requests,
         configuration=running.configuration,
+        turnover=None if running.turnover is None else running.turnover.progress,
     )
     admin, console = await open_administration(running, counts, health, metrics)
     await stack.enter_async_context(
@@ -123,6 +125,7 @@ def _parts(running: Running, settings: Settings, counts: CountsCache, lag: LoopL
         checks.clock(running.clocks),
         configuration(running.configuration),
         unreadable_rows(running.unreadable),
+        *_sealing(running),
     ]
     if settings.role is not Role.ALL:
         parts.append(checks.own_rights(running.excess))
@@ -163,6 +166,13 @@ def _parts(running: Running, settings: Settings, counts: CountsCache, lag: LoopL
     if running.fcm_projects is not None and running.fcm_projects.several:
         parts.append(push_checks.fcm_projects(running.fcm_projects))
     return parts + [checks.certificate(name, file, now) for name, file in _certificates(settings).items()]
+
+
+def _sealing(running: Running) -> list[Part]:
+    """Return the part of the sealing keys, for a process that has some."""
+    if running.keys is None:
+        return []
+    return [sealing_keys(running.keys, None if running.turnover is None else running.turnover.progress)]
 
 
 def _certificates(settings: Settings) -> dict[str, Path]:

@@ -68,7 +68,7 @@ class Reloader:
         """Look at the files from time to time, and reload, until cancelled."""
         while True:
             asked = await self._wait(self._settle if self._files.unsettled else self._period)
-            found = await asyncio.to_thread(stamps, self._files.paths)
+            found = await asyncio.to_thread(self._look)
             # What is missing or wrong may be corrected in a file that was never read.
             if self._files.look(found) or asked:
                 self._begins()
@@ -81,7 +81,7 @@ class Reloader:
 
     async def reload(self) -> None:
         """Go over to the configuration on disk, or say what is wrong with it and stay."""
-        before = await asyncio.to_thread(stamps, self._files.paths)
+        before = await asyncio.to_thread(self._look)
         try:
             settings = await asyncio.to_thread(self._read)
             changes = compare(self._started, self._present, settings.origin)
@@ -104,6 +104,11 @@ class Reloader:
         settings = self._load()
         prepare(settings, running=True)
         return settings
+
+    def _look(self) -> Mapping[Path, Stamp]:
+        """Return the stamps of the files that were read, and of others that would be read now."""
+        patterns = self._running.settings.origin.patterns
+        return stamps({*self._files.paths, *(path for folder, name in patterns for path in folder.glob(name))})
 
     def _paths(self, settings: Settings) -> set[Path]:
         return {self._path, *(path for contents in settings.origin.contents.values() for path in contents)}

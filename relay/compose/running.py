@@ -41,6 +41,7 @@ from relay.push.key_files import KeyFile
 from relay.push.stats import PushStats
 from relay.push.webpush.services import Services
 from relay.registration.receipts import ReceiptStats
+from relay.security.key_presence import KeyPresence
 from relay.security.sealing import derive_account
 from relay.settings import Settings
 from relay.settings.changes import Changes
@@ -52,6 +53,7 @@ from relay.store.sessions import check_sessions
 from relay.store.timeline import TimelineWriter
 from relay.store.wakeups import LocalWakeups, PostgresWakeups
 from relay.watch.mailboxes import Mailboxes
+from relay.watch.turnover import Turnover
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +85,10 @@ class Running:
     """URL of a mail server -> what returns the connections to it."""
     mailboxes: Mailboxes | None = None
     pushes: dict[Platform, PushStats] = field(default_factory=dict)
+    keys: KeyPresence | None = None
+    """The sealing keys, for roles that have some."""
+    turnover: Turnover | None = None
+    """Seals what is stored for another key, where mailboxes are watched."""
     handovers: Handovers = field(default_factory=Handovers)
     """What the dispatchers of this process take over from transactions that set marks."""
     key_files: list[KeyFile[Any]] = field(default_factory=list)
@@ -126,6 +132,12 @@ class Running:
     """Sockets that the service manager opened for this process."""
 
 
+def _account_of(settings: Settings) -> Callable[[str], str]:
+    """Return what hashes a user for the timeline; the role may have no key for that."""
+    key = settings.sealing.public
+    return (lambda _: "") if key is None else partial(derive_account, key)
+
+
 @asynccontextmanager
 async def open_running(settings: Settings, sockets: Sockets = MappingProxyType({})) -> AsyncIterator[Running]:
     """Open the database and the wake-ups between roles; an embedded database is migrated first.
@@ -159,9 +171,7 @@ async def open_running(settings: Settings, sockets: Sockets = MappingProxyType({
             await clock.look()
             running.now = clock.now
             jobs.append(("database clock", clock.run))
-        key = settings.sealing.public
-        account_of = (lambda _: "") if key is None else partial(derive_account, key)
-        running.timeline = Timeline(running.now, on=bool(settings.retention.events), account_of=account_of)
+        running.timeline = Timeline(running.now, on=bool(settings.retention.events), account_of=_account_of(settings))
         writer = TimelineWriter(engine, running.timeline)
         stack.push_async_callback(writer.close)
         jobs.append(("timeline", writer.run))
@@ -169,8 +179,9 @@ async def open_running(settings: Settings, sockets: Sockets = MappingProxyType({
         async def take_timeline(found: Settings, changes: Changes) -> Take | None:
             async def take() -> None:
                 running.timeline.on = bool(found.retention.events)
+                running.timeline.account_of = _account_of(found)
 
-            return take if changes.touch("timeline") else None
+            return take if changes.touch("timeline", "sealing") else None
 
         running.takers.append(take_timeline)
         running.traces = _traces(running, stack)

@@ -2,6 +2,7 @@
 
 import secrets
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
@@ -31,6 +32,7 @@ from relay.watch.leases import Leases
 from relay.watch.mailboxes import HeldMailboxes, Mailboxes
 from relay.watch.oauth_grants import Grants
 from relay.watch.submission import submit
+from relay.watch.turnover import Turnover
 
 SHORT_REQUESTS: Final = 64
 """Requests at once from one process to one mail server, held Pings left out, so that no start is a storm."""
@@ -76,6 +78,8 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     mailboxes = Mailboxes(store, running.wakeups, accounts, held, leases, context, running.timeline)
     grants.listen(mailboxes.resealed)
     _open_canary(running)
+    turnover = Turnover(accounts, grants, store, mailboxes, required(running.keys), random)
+    running.turnover = turnover
     running.looks += [store.look_again, paths.look_again]
     running.admissions = admissions
     running.mailboxes = mailboxes
@@ -86,30 +90,45 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
         ("acceptances", AcceptanceReader(store, admissions.items, now).run),
         ("paths", IdleTimeoutKeeper(paths, admissions.items, lessons, now).run),
         ("mailboxes", mailboxes.run),
+        ("seals for former keys", turnover.run),
     ]
 
-    async def prepare(found: Settings, changes: Changes) -> Take | None:
-        if not changes.touch("servers", "autodiscover", "registrations"):
+    running.takers.append(_Taker(store, servers, grants, mailboxes, turnover).prepare)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taker:
+    """What of the watch role takes other settings."""
+
+    store: SqlWatchStore
+    servers: MailServers
+    grants: Grants
+    mailboxes: Mailboxes
+    turnover: Turnover
+
+    async def prepare(self, found: Settings, changes: Changes) -> Take | None:
+        if not changes.touch("servers", "autodiscover", "registrations", "sealing"):
             return None
+        keys = required(found.sealing.private)
         try:
-            opening = await servers.open(found.servers, found.autodiscover, changes.restarting)
+            opening = await self.servers.open(found.servers, found.autodiscover, changes.restarting)
         except (OSError, ValueError) as error:  # files that have changed once more since they were checked
             wrong = f"cannot be opened: {type(error).__name__}"
             raise SettingsInvalid([("servers", wrong, "Give the files that they name.")]) from error
 
         async def take() -> None:
-            store.limits, store.guards_wipes = found.limits, found.wiped_needs_administrator
-            retire = servers.use(opening)
+            if changes.touch("sealing"):
+                self.turnover.use(keys)
+            self.store.limits, self.store.guards_wipes = found.limits, found.wiped_needs_administrator
+            retire = self.servers.use(opening)
 
             async def done() -> None:
-                await grants.settle()
+                await self.grants.settle()
                 await retire()
 
-            mailboxes.change_servers(changes.restarting, done)
+            self.mailboxes.change_servers(changes.restarting, done)
 
         return take
-
-    running.takers.append(prepare)
 
 
 def _open_canary(running: Running) -> None:

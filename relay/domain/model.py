@@ -310,6 +310,16 @@ class WatchRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedMailbox:
+    """A mailbox with seals for another key than the present one."""
+
+    id: MailboxId
+    server: str
+    user: str
+    seals: tuple[bytes, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class CommitEntry:
     """One watch's progress and the lease under which it may be committed."""
 

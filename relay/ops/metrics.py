@@ -30,6 +30,7 @@ from relay.push.fcm.projects import Projects
 from relay.push.stats import PushStats
 from relay.registration.receipts import ReceiptStats
 from relay.security.certificates import read_expiry
+from relay.watch.turnover import TurnoverProgress
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0)
@@ -72,6 +73,7 @@ class Metrics:
         receipts: ReceiptStats | None = None,
         canary: CanaryLog | None = None,
         goal: Callable[[], Goal | None] = lambda: None,
+        turnover: TurnoverProgress | None = None,
     ) -> None:
         """Set up with what is measured; for a role without watches or pushes these are empty.
 
@@ -81,8 +83,8 @@ class Metrics:
         connections of clients by the name of their listener, `refused` the requests that the API refused because too
         many came, by problem code, `fcm_projects` returns the Firebase projects, `receipts` is what apps have shown,
         None for a role that they do not talk to, `canary` what became of the canary's mails, and `goal` what is wanted
-        of them. Sets the hook `on_accepted` of every PushStats in `push`, and
-        `on_shown` of `receipts`, and `on_stage` of `canary`.
+        of them, `turnover` how far the process is with seals for former keys. Sets the hook `on_accepted` of every
+        PushStats in `push`, and `on_shown` of `receipts`, and `on_stage` of `canary`.
         """
         self._clock = clock
         self._registry = CollectorRegistry()
@@ -117,6 +119,7 @@ class Metrics:
                 configuration,
                 fcm_projects,
                 receipts,
+                turnover,
             )
         )
         if canary is not None:
@@ -215,8 +218,10 @@ class _RelayCollector(Collector):
         configuration: Configuration | None,
         fcm_projects: Callable[[], Projects | None],
         receipts: ReceiptStats | None,
+        turnover: TurnoverProgress | None,
     ) -> None:
         self._receipts = receipts
+        self._turnover = turnover
         self._fcm_projects = fcm_projects
         self._egress = egress
         self._configuration = configuration
@@ -258,6 +263,8 @@ class _RelayCollector(Collector):
         yield parts
         yield from self._listening()
         yield from self._watching()
+        if self._turnover is not None:
+            yield from self._seals(self._turnover)
         yield from self._pushing()
         if self._receipts is not None:
             receipts = CounterMetricFamily("relay_push_receipts", "Pushes that apps have shown.", labels=["provider"])
@@ -318,6 +325,13 @@ class _RelayCollector(Collector):
         yield from self._admissions()
         yield GaugeMetricFamily("relay_shards_leased", "Shards of mailboxes that this process owns.", self._shards())
         yield GaugeMetricFamily("relay_watch_nodes", "Watch processes that share the shards.", self._nodes())
+
+    def _seals(self, turnover: TurnoverProgress) -> Iterable[Metric]:
+        yield CounterMetricFamily(
+            "relay_seals_renewed", "Seals replaced by such for the present key.", turnover.renewed
+        )
+        yield GaugeMetricFamily("relay_seals_left", "Seals that are still for another key.", turnover.left)
+        yield GaugeMetricFamily("relay_seals_closed", "Of these, seals that no key here opens.", turnover.closed)
 
     def _admissions(self) -> Iterable[Metric]:
         states = GaugeMetricFamily(

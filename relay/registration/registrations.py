@@ -147,6 +147,10 @@ class Registrations:
         self._tokens = tokens
         self._guesses = Guesses(clock)
 
+    def seal_with(self, key: SealingPublicKey) -> None:
+        """Seal what comes from now on for another key."""
+        self._key = key
+
     async def register(self, request: RegistrationRequest, idempotency_key: str | None = None) -> Registered:
         """Make a registration and wait for the verdict on its credential; with a key, as `put` does.
 

@@ -8,7 +8,7 @@ HPKE [RFC 9180] in base mode, X25519 with HKDF-SHA256 and ChaCha20-Poly1305. A s
 
 Each seal is bound to its mailbox, the mailbox's server and the mailbox's user, so a sealed credential does not open in
 another row, nor after somebody has written another server or user into its row. Seals of the form 01, of earlier
-versions, were bound to the mailbox alone: `renewed` takes them once, at the upgrade, and `open` never.
+versions, were bound to the mailbox alone: `upgraded` takes them once, at the upgrade, and `open` never.
 """
 
 import base64
@@ -75,6 +75,21 @@ class SealingPublicKey:
         self.id = hashlib.sha256(b"relay sealing key\0" + self.raw).digest()[:8]
         """Names the key in each of its seals."""
 
+    @property
+    def name(self) -> str:
+        """The id of the key as people read it: 16 hex digits."""
+        return self.id.hex()
+
+    @property
+    def pem(self) -> bytes:
+        """The key as a PEM text."""
+        return self._key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    @property
+    def head(self) -> bytes:
+        """The first bytes of every seal for this key."""
+        return FORM + self.id
+
     @classmethod
     def load(cls, path: Path) -> "SealingPublicKey":
         """Load a PEM file; raises ValueError if it holds no X25519 public key."""
@@ -95,7 +110,7 @@ class SealingPublicKey:
         """Return a credential, sealed for the watch role and bound to the mailbox that it is for."""
         plain = credentials.write(credential)
         padded = plain.ljust(-(-len(plain) // BLOCK) * BLOCK)
-        header = FORM + self.id
+        header = self.head
         return header + _SUITE.encrypt(padded, self._key, _info(header, owner))
 
 
@@ -106,6 +121,11 @@ class SealingPrivateKey:
         """Use `load` for files; `former` keys open as well, but nothing is sealed for them any more."""
         self._public = SealingPublicKey(key.public_key())
         self._keys = {SealingPublicKey(each.public_key()).id: each for each in (key, *former)}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The ids of the keys whose seals this opens, as people read them."""
+        return frozenset(id_.hex() for id_ in self._keys)
 
     @classmethod
     def load(cls, path: Path, *former: Path) -> "SealingPrivateKey":
@@ -133,17 +153,30 @@ class SealingPrivateKey:
             raise SealBroken(OTHER_KEY)
         return _opened(key, sealed[_HEADER:], _info(sealed[:_HEADER], owner), owner)
 
-    def renewed(self, owner: Owner, sealed: bytes, *, take_old: bool) -> bytes | None:
-        """Return a credential sealed anew if its seal is for a former key or, with `take_old`, of the old form.
+    def seal_again(self, owner: Owner, credential: StoredCredential, before: bytes) -> bytes:
+        """Return a credential that follows another one, sealed for the same key as that, or for the present one.
 
-        None: the seal is as it should be, or does not open.
+        Every process that watches the mailbox can open that key. Seals get to the present key all at once, when all
+        processes have it.
         """
-        if sealed[:_HEADER] == FORM + self._public.id:
+        key = self._keys.get(before[_ID])
+        return (self._public if key is None else SealingPublicKey(key.public_key())).seal(owner, credential)
+
+    def renewed(self, owner: Owner, sealed: bytes) -> bytes | None:
+        """Return a credential sealed for the present key, if its seal is for another one that opens it, else None."""
+        if sealed[:_HEADER] == self._public.head:
             return None
         try:
-            if take_old and is_old(sealed):
-                return self._public.seal(owner, self._open_old(owner, sealed))
             return self._public.seal(owner, self.open(owner, sealed))
+        except SealBroken:
+            return None
+
+    def upgraded(self, owner: Owner, sealed: bytes) -> bytes | None:
+        """Return a credential sealed anew if its seal is of the old form and opens, else None."""
+        if not is_old(sealed):
+            return None
+        try:
+            return self._public.seal(owner, self._open_old(owner, sealed))
         except SealBroken:
             return None
 

@@ -10,7 +10,6 @@ from relay.settings.values import Origin
 FIXED: Final = (
     "relay.",
     "database.",
-    "sealing.",
     "ops.",
     "webapp.",
     "api.host",
@@ -19,7 +18,7 @@ FIXED: Final = (
     "egress.key_file",
     "tracing.",
 )
-"""Beginnings of the keys that a process takes only when it starts: what it holds open, or has sealed its data with."""
+"""Beginnings of the keys that a process takes only when it starts: what it holds open."""
 TABLES: Final = frozenset({"apns", "fcm", "webpush", "webapp", "canary"})
 """Tables that a process has from its start to its end, or not at all; what is in them may change."""
 SERVERS: Final = "servers."

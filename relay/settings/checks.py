@@ -28,6 +28,7 @@ from relay.settings.files import Files
 from relay.settings.kerberos import read_invitations
 from relay.settings.network import NetworkChecks, read_networks
 from relay.settings.proxies import ProxyChecks
+from relay.settings.sealing import PRIVATE_KEY, SealingChecks
 from relay.settings.sections import (
     ApiSection,
     ApnsSection,
@@ -44,7 +45,7 @@ from relay.settings.sections import (
     TimelineSection,
     TracingSection,
 )
-from relay.settings.servers import KNOWS_PASSWORDS, ServerChecks
+from relay.settings.servers import ServerChecks
 from relay.settings.source import Faults, Sections
 from relay.settings.tracing import read_tracing
 from relay.settings.values import (
@@ -53,7 +54,6 @@ from relay.settings.values import (
     LogSettings,
     OpsSettings,
     PushSettings,
-    SealingSettings,
     ServerSettings,
     Settings,
 )
@@ -66,8 +66,6 @@ EGRESS: Final = "egress"
 """The default folder of the egress log, in relay.state_dir."""
 HOUR: Final = 3600.0  # seconds
 MEGABYTE: Final = 1_000_000  # bytes
-PRIVATE_KEY: Final = "sealing-private.pem"
-PUBLIC_KEY: Final = "sealing-public.pem"
 STATE: Final = (PRIVATE_KEY, DATABASE)
 """Files by which a state folder is known."""
 ETC: Final = Path("/etc")
@@ -97,7 +95,8 @@ class Checks:
         if os.access(state_dir, os.F_OK) and not state_dir.is_dir():
             faults.add("relay.state_dir", f"{state_dir} is no folder", "Name a folder that only the relay may enter.")
         database = database_settings(read("database", DatabaseSection, faults), self._files, self._role, state_dir)
-        sealing = self._sealing(state_dir, read("sealing", SealingSection, faults))
+        keys = SealingChecks(self._files, read("sealing", SealingSection, faults), state_dir)
+        sealing = keys.settings(self._role, first=self._first, values=self._sections.values)
         api, ops = self._listeners(read("api", ApiSection, faults), read("ops", OpsSection, faults))
         admin = admin_settings(self._sections, self._files, self._role, state_dir)
         if (admin.tokens or admin.proxy) and not all(map(is_loopback, ops.hosts)):
@@ -190,29 +189,6 @@ class Checks:
     def _egress_key_file(self, egress: EgressSection, state_dir: Path) -> Path:
         path = self._files.path(egress.key_file) if egress.key_file else state_dir / EGRESS_KEY
         return self._files.egress_keys("egress.key_file", path) if self._role in PUSHES else path
-
-    def _sealing(self, state_dir: Path, section: SealingSection) -> SealingSettings:
-        """Load the keys of the role; an api process has only the public key, and the two must belong together."""
-        private_file, public_file = key_files(self._files, state_dir, section)
-        private = public = None
-        if self._first and missing(private_file) and missing(public_file):
-            return SealingSettings(private_file, public_file)
-        if self._role in KNOWS_PASSWORDS:
-            former = [self._files.path(name) for name in section.former_private_key_files]
-            private = self._files.sealing_private("sealing.private_key_file", private_file, former)
-            if private is not None:
-                public = private.public_key()
-        if self._role is Role.API or (
-            self._role in KNOWS_PASSWORDS and (section.public_key_file is not None or not missing(public_file))
-        ):
-            written = self._files.sealing_public("sealing.public_key_file", public_file)
-            if public is not None and written is not None and written.raw != public.raw:
-                wrong = f"{public_file} does not belong to {private_file}"
-                self._faults.add(
-                    "sealing.public_key_file", wrong, "Give the two keys that `relay keygen` made together."
-                )
-            public = public or written
-        return SealingSettings(private_file, public_file, private, public)
 
     def _listeners(self, api: ApiSection, ops: OpsSection) -> tuple[ApiSettings | None, OpsSettings]:
         """Return the two listeners; the first is None for a role without the registration API."""
@@ -319,15 +295,6 @@ def state_folder(folder: Path, relay: RelaySection, faults: Faults, etc: Path = 
         wrong = f"is missing, and the state is not in {found} but in {beside}"
         faults.add("relay.state_dir", wrong, 'Write state_dir = "state", or move the files.')
     return found
-
-
-def key_files(files: Files, state_dir: Path, sealing: SealingSection) -> tuple[Path, Path]:
-    """Return the paths of the sealing keys, private first."""
-    private, public = sealing.private_key_file, sealing.public_key_file
-    return (
-        state_dir / PRIVATE_KEY if private is None else files.path(private),
-        state_dir / PUBLIC_KEY if public is None else files.path(public),
-    )
 
 
 def _days(number: float) -> timedelta | None:

@@ -4,14 +4,12 @@ import json
 import re
 import ssl
 from codecs import BOM_UTF8
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
-
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from eas_watcher.transport.tls import client_context
 from relay.network.urls import secure_url
@@ -24,7 +22,6 @@ from relay.security.certificates import (
     read_certificate,
     read_rsa_key,
 )
-from relay.security.sealing import SealingPrivateKey, SealingPublicKey, read_private
 from relay.security.secret_files import Process, unreadable
 from relay.settings.contents import (
     but_holds,
@@ -42,7 +39,6 @@ RENEW_CA: Final = "The relay accepts it; have the CA renewed with these extensio
 LONGEST_NAME: Final = 100  # characters of the name of a file that a message shows
 _KEY: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Z])(?=.*[a-z])[A-Za-z0-9+=_-]{24,}")
 EGRESS_KEYS: Final = re.compile(rb"\s*(?:[0-9a-fA-F]{64}\s+)*[0-9a-fA-F]{64}\s*", re.ASCII)
-KEYGEN: Final = "Run `relay keygen`, or restore the key from your backup: credentials sealed to it open with no other."
 CREDENTIAL: Final = "credential:"
 """What begins the name of a credential in a setting that otherwise names a file [systemd.exec(5): LoadCredential=]."""
 CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
@@ -68,6 +64,8 @@ class Files:
     """A digest of each file that was read, by the key that names it and by its path."""
     credentials: Path = NOWHERE
     """The folder of the credentials that systemd passes to this process."""
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The variables of this process."""
 
     def path(self, name: str) -> Path:
         """Return the absolute path of what a setting names: a file, or one of systemd's credentials."""
@@ -231,39 +229,6 @@ class Files:
         if not secure_url(account["token_uri"]):
             self.faults.add(key, f"{path} has a token_uri that is not https", remedy)
         return str(account["project_id"])
-
-    def sealing_private(self, key: str, path: Path, former: Sequence[Path] = ()) -> SealingPrivateKey | None:
-        """Return the key that opens credentials, with those before it; None if its file holds none."""
-        before = self.former_keys(former)
-        present = self._x25519(key, path, KEYGEN)
-        return None if present is None else SealingPrivateKey(present, before)
-
-    def former_keys(self, paths: Sequence[Path]) -> list[X25519PrivateKey]:
-        """Return the keys that were replaced."""
-        remedy = "Give the file that `relay keygen` made then."
-        keys = [self._x25519("sealing.former_private_key_files", path, remedy) for path in paths]
-        return [key for key in keys if key is not None]
-
-    def _x25519(self, key: str, path: Path, remedy: str) -> X25519PrivateKey | None:
-        pem = self.pem(key, path, secret=True, remedy=remedy)
-        if pem is None:
-            return None
-        try:
-            return read_private(pem)
-        except ValueError:
-            self.faults.add(key, f"{path} holds no X25519 private key", remedy)
-            return None
-
-    def sealing_public(self, key: str, path: Path) -> SealingPublicKey | None:
-        """Return the key that seals credentials; None if the file holds none."""
-        pem = self.pem(key, path, secret=False, remedy=KEYGEN)
-        if pem is None:
-            return None
-        try:
-            return SealingPublicKey.read(pem)
-        except ValueError:
-            self.faults.add(key, f"{path} holds no X25519 public key", KEYGEN)
-            return None
 
     def password(self, key: str, path: Path) -> str | None:
         """Return the first line of a file; None if it cannot be read or is empty."""

@@ -11,11 +11,11 @@ from pathlib import Path
 from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Role
 from relay.http.hosts import reached_at
-from relay.security.sealing import SealingPrivateKey
 from relay.settings.admin import audit_key_file
-from relay.settings.checks import Checks, key_files, state_folder
+from relay.settings.checks import Checks, state_folder
 from relay.settings.database import database_settings
 from relay.settings.files import Files, credentials_folder
+from relay.settings.sealing import SealingChecks, beside
 from relay.settings.sections import (
     AdminSection,
     DatabaseSection,
@@ -43,7 +43,9 @@ def load(
     settings = Checks(sections, files, role, first=first).settings()
     if faults.list:
         raise SettingsInvalid(faults.list)
-    origin = Origin(sections.values, files.contents)
+    # A key may come or go beside the present one.
+    folders = (beside(settings.sealing.private_key_file),) if settings.sealing.private is not None else ()
+    origin = Origin(sections.values, files.contents, folders)
     return replace(settings, warnings=tuple(faults.warnings), origin=origin)
 
 
@@ -56,12 +58,12 @@ def key_making(path: Path, environ: Mapping[str, str]) -> KeyMaking:
     state_dir = state_folder(files.folder, relay, faults)
     database = database_settings(sections.read("database", DatabaseSection, faults), files, Role.ALL, state_dir)
     admin = sections.read("admin", AdminSection, faults)
-    former = files.former_keys([files.path(name) for name in sealing.former_private_key_files])
+    keys = SealingChecks(files, sealing, state_dir)
+    former = frozenset(map(bytes.fromhex, keys.opening()))
     if faults.list:
         raise SettingsInvalid(faults.list)
-    private, public = key_files(files, state_dir, sealing)
-    ids = SealingPrivateKey(former[0], former[1:]).ids if former else frozenset[bytes]()
-    return KeyMaking(private, public, ids, database, audit_key_file(files, admin, state_dir))
+    audit_keys = audit_key_file(files, admin, state_dir)
+    return KeyMaking(keys.private_file, keys.public_file, former, database, audit_keys)
 
 
 def database_of(path: Path, environ: Mapping[str, str], role: Role) -> DatabaseSettings:
@@ -101,7 +103,7 @@ def vapid_key_file(path: Path, environ: Mapping[str, str]) -> Path:
 def _files(path: Path, environ: Mapping[str, str], faults: Faults, now: datetime | None = None) -> Files:
     """Return what reads the files that a relay.toml names."""
     moment = now or datetime.now(UTC)  # noqa: TID251 -- the process begins here, without a clock
-    return Files(path.absolute().parent, faults, moment, credentials=credentials_folder(environ))
+    return Files(path.absolute().parent, faults, moment, credentials=credentials_folder(environ), environ=environ)
 
 
 def ops_addresses(path: Path, environ: Mapping[str, str]) -> list[str]:

@@ -115,14 +115,16 @@ class SealingSection(Section):
     """[sealing]: where the sealing keys are."""
 
     private_key_file: Text | None = Field(
-        default=None, description="PEM file that opens credentials; unset: sealing-private.pem in relay.state_dir"
+        default=None,
+        description="PEM file that opens credentials, or environment:NAME; unset: sealing-private.pem in "
+        "relay.state_dir",
     )
     public_key_file: Text | None = Field(
         default=None, description="PEM file that seals credentials; unset: sealing-public.pem in relay.state_dir"
     )
     former_private_key_files: Texts = Field(
         default=(),
-        description="PEM files of replaced keys, whose credentials are sealed for the present key at the start",
+        description="PEM files of replaced keys, whose credentials are sealed for the present key while the relay runs",
     )
 
 

@@ -15,6 +15,7 @@ from relay.admin.tokens import AdminToken
 from relay.domain.canary import CanaryMailbox, Goal, Submission
 from relay.domain.model import AUTODISCOVER, Platform, Role
 from relay.domain.retention import Retention
+from relay.domain.sealing_keys import KeySource
 from relay.domain.shadow import PushMode
 from relay.domain.traces import Tracing
 from relay.domain.tries import DEFAULT, TryLimits, share_directories
@@ -70,6 +71,8 @@ class SealingSettings:
     public_key_file: Path
     private: SealingPrivateKey | None = field(default=None, repr=False)
     public: SealingPublicKey | None = field(default=None, repr=False)
+    sources: tuple[KeySource, ...] = field(default=(), repr=False)
+    """The private keys, the present one first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class KeyMaking:
     private_key_file: Path
     public_key_file: Path
     former: frozenset[bytes]
-    """The ids of the keys in sealing.former_private_key_files."""
+    """The ids of the keys in sealing.former_private_key_files, and of those beside the present one."""
     database: DatabaseSettings
     audit_key_file: Path
 
@@ -289,6 +292,8 @@ class Origin:
     """By key as in TOML, e.g. "api.port", with defaults; the key of a table, e.g. "fcm", says whether it is there."""
     contents: Mapping[str, Mapping[Path, bytes]] = field(default_factory=dict)
     """A digest of each file, by the key that names it and by its path."""
+    patterns: tuple[tuple[Path, str], ...] = ()
+    """Folders, and patterns of names in them: files that a later reading would read, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,22 +71,49 @@ def seal_anew(
         connection.execute(statement, [{"shard": number} for number in sorted(shards)])
 
 
-def reseal(connection: sa.Connection, mailbox_id: MailboxId, seals: Mapping[bytes, bytes]) -> None:
-    """Replace seals, before -> after, where the mailbox has them."""
+def reseal(connection: sa.Connection, mailbox_id: MailboxId, seals: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Replace seals, before -> after, where the mailbox has them; return those that it had."""
+    return _reseal(connection, mailbox_id, seals, look_again=False)
+
+
+def turn_over(
+    connection: sa.Connection, seals: Mapping[MailboxId, Mapping[bytes, bytes]]
+) -> dict[MailboxId, dict[bytes, bytes]]:
+    """Replace seals of many mailboxes; return those that they had. One whose candidate has a new seal is dirty."""
+    found = ((id_, _reseal(connection, id_, seals[id_], look_again=True)) for id_ in sorted(seals) if seals[id_])
+    return {id_: pairs for id_, pairs in found if pairs}
+
+
+def _reseal(
+    connection: sa.Connection, mailbox_id: MailboxId, seals: Mapping[bytes, bytes], *, look_again: bool
+) -> dict[bytes, bytes]:
     if _lock(connection, mailbox_id) is None:
-        return
-    own = sa.select(registration.c.id).where(registration.c.mailbox_id == mailbox_id)
+        return {}
+    this = sa.update(mailbox).where(mailbox.c.id == mailbox_id)
+    found = {}
     for before, after in seals.items():
-        connection.execute(
-            sa.update(mailbox)
-            .where(mailbox.c.id == mailbox_id, mailbox.c.sealed_credential == before)
-            .values(sealed_credential=after)
-        )
-        connection.execute(
+        own = connection.execute(this.where(mailbox.c.sealed_credential == before).values(sealed_credential=after))
+        waiting = connection.execute(
             sa.update(candidate)
-            .where(candidate.c.registration_id.in_(own), candidate.c.sealed == before)
+            .where(candidate.c.registration_id.in_(_registrations_of(mailbox_id)), candidate.c.sealed == before)
             .values(sealed=after)
         )
+        if waiting.rowcount and look_again:
+            connection.execute(this.values(dirty=True))
+        if own.rowcount or waiting.rowcount:
+            found[before] = after
+    return found
+
+
+def seals_of(connection: sa.Connection, mailbox_id: MailboxId) -> list[bytes]:
+    """Return every seal of a mailbox: of its credential, and of its candidates."""
+    own = sa.select(mailbox.c.sealed_credential).where(mailbox.c.id == mailbox_id)
+    waiting = sa.select(candidate.c.sealed).where(candidate.c.registration_id.in_(_registrations_of(mailbox_id)))
+    return [bytes(seal) for query in (own, waiting) for seal in connection.scalars(query) if seal is not None]
+
+
+def _registrations_of(mailbox_id: MailboxId) -> sa.Select[tuple[str]]:
+    return sa.select(registration.c.id).where(registration.c.mailbox_id == mailbox_id)
 
 
 class _Locked(NamedTuple):

@@ -17,6 +17,7 @@ from relay.store.tables import (
     collection,
     event,
     hierarchy,
+    key_holder,
     mailbox,
     maintenance,
     metadata,
@@ -165,6 +166,8 @@ GRANTS: Final = (
     Grant(WATCH, "canary", "INSERT", ("id",)),
     Grant(WATCH, "canary", "UPDATE", ("holder", "sent_at", "mail_refused_at")),
     *_whole(WATCH, canary_shown, "SELECT", "DELETE"),
+    # Each notes which sealing keys it has; guards keep the api role from noting it about a watch process.
+    *(grant for user in (API, WATCH) for grant in _whole(user, key_holder, "SELECT", "INSERT", "UPDATE", "DELETE")),
     # The push role sends; of mailboxes it may count the states, for its metrics, and mark one that lost a registration.
     Grant(PUSH, "mailbox", "SELECT", ("id", "server", "state", "reason", "paused_at")),
     Grant(PUSH, "mailbox", "UPDATE", ("dirty",)),
@@ -230,6 +233,9 @@ GUARDS: Final = (
     Guard("api_clears_no_flag", API, "mailbox", "UPDATE", "NOT NEW.dirty"),
     Guard("push_clears_no_flag", PUSH, "mailbox", "UPDATE", "NOT NEW.dirty"),
     Guard("api_sets_test_marks_only", API, "outbox", "INSERT", "NEW.mark NOT IN ('test', 'challenge')"),
+    Guard("api_notes_its_own_keys", API, "key_holder", "INSERT", "NEW.role <> 'api'"),
+    Guard("api_changes_its_own_keys", API, "key_holder", "UPDATE", "NEW.role <> 'api' OR OLD.role <> 'api'"),
+    Guard("api_removes_its_own_keys", API, "key_holder", "DELETE", "OLD.role <> 'api'"),
     Guard("api_deletes_challenges_only", API, "outbox", "DELETE", "OLD.mark <> 'challenge'"),
 )
 

@@ -28,6 +28,7 @@ from relay.store.tables import (
     Moment,
     act,
     candidate,
+    key_holder,
     mailbox,
     metadata,
     node,
@@ -38,8 +39,8 @@ from relay.store.tables import (
     wipe,
 )
 
-_OF_MIGRATIONS: Final = frozenset({shard.name, sealed_anew.name, node.name})
-"""Tables with rows in a database that nobody has used yet, and that of the processes."""
+_OF_MIGRATIONS: Final = frozenset({shard.name, sealed_anew.name, node.name, key_holder.name})
+"""Tables with rows in a database that nobody has used yet, and those of the processes."""
 _SESSIONS: Final = """\
 SELECT DISTINCT 'sessions of the database user ' || coalesce(usename, '?') FROM pg_catalog.pg_stat_activity
 WHERE datname = pg_catalog.current_database() AND pid <> pg_catalog.pg_backend_pid()
@@ -227,7 +228,8 @@ def _take(connection: sa.Connection, content: Content) -> dict[str, Sum]:
 
 def _let_nobody_own(connection: sa.Connection, epoch: int) -> None:
     """Free all that processes of the past own; a process that had a shard here under an old epoch commits nothing."""
-    connection.execute(sa.delete(node))
+    for processes in (node, key_holder):
+        connection.execute(sa.delete(processes))
     higher = sa.case((shard.c.epoch < epoch, epoch), else_=shard.c.epoch) + 1
     connection.execute(sa.update(shard).values(owner=None, lease_until=None, epoch=higher))
     connection.execute(sa.update(outbox).where(outbox.c.claimed_by.is_not(None)).values(FREE))

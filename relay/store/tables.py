@@ -319,6 +319,18 @@ sealed_anew = sa.Table(
 """The shards whose seals of the old form were sealed anew, so that the watch role takes none of that form any more. The
 watch role's database user may only add rows: who has that user cannot bring the old form back."""
 
+key_holder = sa.Table(
+    "key_holder",
+    metadata,
+    sa.Column("node", sa.Text, primary_key=True),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("opens", sa.Text, nullable=False, server_default=""),
+    sa.Column("seals", sa.Text, nullable=False, server_default=""),
+    sa.Column("seen_at", Moment, nullable=False),
+)
+"""The processes with sealing keys: the ids of those that each opens, parted by blanks, and of the one it seals with.
+They are removed when their process ends, or count no more when it has noted nothing for a while."""
+
 event = sa.Table(
     "event",
     metadata,

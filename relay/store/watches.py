@@ -17,7 +17,7 @@ from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import MailboxId
 from relay.domain.errors import StoreUnavailable
 from relay.domain.handover import NOBODY, Offer
-from relay.domain.model import Candidate, CommitEntry, DuePush, Platform, WatchRecord
+from relay.domain.model import Candidate, CommitEntry, DuePush, Platform, SealedMailbox, WatchRecord
 from relay.domain.ports.outbox import Handover
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.tries import TryLimits, Wait, Withdrawn
@@ -28,6 +28,7 @@ from relay.store.engine import Database, scrub
 from relay.store.marks import outbox_topics
 from relay.store.news import COMMIT_NEWS, are_news, news, read_news
 from relay.store.reading import WRONG
+from relay.store.seals import count_sealed_otherwise, look_again, sealed_otherwise
 from relay.store.tables import mailbox, registration
 from relay.store.wipes import forget_user
 
@@ -246,10 +247,50 @@ class SqlWatchStore:
         """Forget the tries of a mailbox's user: its server has accepted a credential that was shown."""
         await self._database.join(credentials.forget_tries, mailbox_id, self.limits)
 
-    async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> None:
-        """Replace one sealed credential by another where the mailbox has it: as its credential, or as a candidate."""
-        await self._database.run(credentials.reseal, mailbox_id, {before: after})
+    async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> bool:
+        """Replace one sealed credential by another where the mailbox has it: as its credential, or as a candidate.
+
+        Returns False if the mailbox has it no more.
+        """
+        found = await self._database.run(credentials.reseal, mailbox_id, {before: after})
         await scrub(self._database)
+        return bool(found)
+
+    async def seals(self, mailbox_id: MailboxId) -> list[bytes]:
+        """Return every seal of a mailbox: of its credential, and of its candidates."""
+        return await self._database.run(credentials.seals_of, mailbox_id)
+
+    async def sealed_otherwise(
+        self, shards: Several[int], head: bytes, after: MailboxId | None, most: int
+    ) -> list[SealedMailbox]:
+        """Return mailboxes of some shards with seals that do not begin with `head`, in the order of their ids.
+
+        At most so many, and those behind `after`; of each only these seals.
+        """
+        return await self._database.run(sealed_otherwise, sorted(shards), head, after, most)
+
+    async def count_sealed_otherwise(self, shards: Several[int], head: bytes) -> int:
+        """Return how many seals of some shards do not begin with `head`."""
+        return await self._database.run(count_sealed_otherwise, sorted(shards), head)
+
+    async def turn_over(
+        self, seals: Mapping[MailboxId, Mapping[bytes, bytes]]
+    ) -> Mapping[MailboxId, Mapping[bytes, bytes]]:
+        """Replace many seals as `reseal` does, before -> after; return those that were still there.
+
+        A mailbox whose candidate has a new seal is dirty: whoever has read it before looks again.
+        """
+        written = await self._database.run(credentials.turn_over, seals)
+        await scrub(self._database)
+        return written
+
+    async def look_at_seals(self, shards: Several[int], keys: Several[bytes]) -> None:
+        """Mark mailboxes of some shards dirty that are blocked since a seal did not open, or wait with a candidate.
+
+        For keys that were added: of candidates those are meant whose seals name one of them.
+        """
+        await self._database.run(look_again, sorted(shards), sorted(keys))
+        self._wakeups.wake(Topic.MAILBOXES)
 
     async def sealed_anew(self, shards: Several[int]) -> frozenset[int]:
         """Return those of some shards from which no seals of the old form are taken any more."""

@@ -99,7 +99,8 @@ class Accounts:
 
         The servers may change while mailboxes are watched.
         """
-        self._key = key
+        self.key = key
+        """The keys in use; those of a later configuration take their place."""
         self._servers = servers
         self._grants = grants
         self._terms: dict[str, Terms] = {}
@@ -127,7 +128,7 @@ class Accounts:
             detail = f"server {mailbox.server!r} is not configured any more: add [servers.{mailbox.server}] again"
             return Condition(WatchState.BLOCKED, Reason.SERVER_UNKNOWN, detail=detail)
         try:
-            credential = self._key.open(mailbox, sealed)
+            credential = self.key.open(mailbox, sealed)
         except SealBroken as error:
             return Condition(WatchState.BLOCKED, Reason.SEAL_BROKEN, detail=str(error))
         try:
@@ -146,7 +147,7 @@ class Accounts:
         if left is None or right is None:
             return False
         try:
-            return credentials.alike(self._key.open(mailbox, left), self._key.open(mailbox, right))
+            return credentials.alike(self.key.open(mailbox, left), self.key.open(mailbox, right))
         except SealBroken:
             return False
 
@@ -154,14 +155,14 @@ class Accounts:
         """Return True if two sealed credentials of a mailbox are the same OAuth grant; False if one is None."""
         if right is None or not self.alike(mailbox, left, right):
             return False
-        return isinstance(self._key.open(mailbox, right), OAuthCredential)
+        return isinstance(self.key.open(mailbox, right), OAuthCredential)
 
     def is_sealed(self, mailbox: Mailbox, shown: Credential | None, sealed: bytes | None) -> bool:
         """Return True if the credential that a watch shows is a sealed one of its mailbox; False if one is None."""
         if sealed is None or not isinstance(shown, StoredCredential):
             return False
         try:
-            return credentials.alike(shown, self._key.open(mailbox, sealed))
+            return credentials.alike(shown, self.key.open(mailbox, sealed))
         except SealBroken:
             return False
 
@@ -171,7 +172,7 @@ class Accounts:
         `present` is the mailbox's credential, which may be the same grant.
         """
         try:
-            credential = self._key.open(mailbox, sealed)
+            credential = self.key.open(mailbox, sealed)
         except SealBroken:
             return sealed
         if not isinstance(credential, OAuthCredential):
@@ -183,16 +184,13 @@ class Accounts:
 
     def renew(self, mailbox: Mailbox, sealed: bytes) -> None:
         """Have the next request with a credential show that it is valid now: an access token outlives its grant."""
-        credential = self._key.open(mailbox, sealed)
+        credential = self.key.open(mailbox, sealed)
         if isinstance(credential, OAuthCredential) and self._grants is not None:
             self._grants.renew(mailbox.id, credential)
 
-    def renewals(self, record: WatchRecord, *, take_old: bool) -> dict[bytes, bytes]:
-        """Return the seals of a mailbox that are not as they should be, sealed anew: before -> after.
-
-        See `SealingPrivateKey.renewed`.
-        """
-        renewals = ((sealed, self._key.renewed(record.mailbox, sealed, take_old=take_old)) for sealed in record.seals)
+    def upgrades(self, record: WatchRecord) -> dict[bytes, bytes]:
+        """Return the seals of a mailbox that are of the old form and open, sealed anew: before -> after."""
+        renewals = ((sealed, self.key.upgraded(record.mailbox, sealed)) for sealed in record.seals)
         return {before: after for before, after in renewals if after is not None}
 
     def _transport(

@@ -171,7 +171,7 @@ class Mailboxes:
     @property
     def shards(self) -> int:
         """The number of shards whose mailboxes this process may watch now."""
-        return len(self._leases.watched) if self._leases.current else 0
+        return len(self.watched_shards)
 
     async def run(self) -> None:
         """Watch until cancelled; every watch is stopped when this returns."""
@@ -212,6 +212,30 @@ class Mailboxes:
         if inputs is not None and inputs.seal == digest(before):
             self._held.started(mailbox, replace(inputs, seal=digest(after)))
         self._verification.resealed(before, after)
+
+    async def turn_over(
+        self, seals: Mapping[MailboxId, Mapping[bytes, bytes]]
+    ) -> Mapping[MailboxId, Mapping[bytes, bytes]]:
+        """Replace seals by such for another key, before -> after; return those that were still there. No Ping ends.
+
+        Candidates that are checked now keep their seals: the store knows by the seal which candidate was accepted.
+        """
+        async with self._turn:  # no check begins meanwhile
+            checked = self._verification.seals()
+            wanted = {
+                id_: {before: after for before, after in pairs.items() if before not in checked}
+                for id_, pairs in seals.items()
+            }
+            written = await self._store.turn_over(wanted)
+            for id_, pairs in written.items():
+                for before, after in pairs.items():
+                    self.resealed(id_, before, after)
+        return written
+
+    @property
+    def watched_shards(self) -> Collection[int]:
+        """The shards whose mailboxes this process may watch now."""
+        return self._leases.watched if self._leases.current else ()
 
     async def lost(self, shards: Collection[int]) -> None:
         """Stop the watches of shards that another process owns now."""
@@ -289,10 +313,10 @@ class Mailboxes:
             await self._take_dirty(still)
 
     async def _sealed_anew(self, records: Sequence[WatchRecord], gained: Collection[int]) -> list[WatchRecord]:
-        """Seal the credentials of gained shards anew where their seals are for a former key or of the old form.
+        """Seal the credentials of gained shards anew where their seals are of the old form, which is taken once.
 
-        Seals of the old form are taken once. A shard is noted as done if it is read without such seals, and as soon as
-        one opens in any shard: if none does, this process has another key than the one that they were sealed for.
+        A shard is noted as done if it is read without such seals, and as soon as one opens in any shard: if none does,
+        this process has another key than the one that they were sealed for.
         """
         open_shards = frozenset(gained) - await self._store.sealed_anew(gained)
         renewals: dict[MailboxId, dict[bytes, bytes]] = {}
@@ -301,7 +325,7 @@ class Mailboxes:
         for record in records:
             await asyncio.sleep(0)  # each renewal takes a fraction of a millisecond: leases are renewed meanwhile
             take_old = record.mailbox.shard in open_shards
-            mine = self._accounts.renewals(record, take_old=take_old)
+            mine = self._accounts.upgrades(record) if take_old else {}
             if mine:
                 renewals[record.mailbox.id] = mine
             if take_old:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Final
 from weakref import WeakValueDictionary
@@ -10,8 +10,10 @@ from weakref import WeakValueDictionary
 from eas_watcher.auth.bearer import OAuthCredential
 from eas_watcher.names import MailboxId
 from eas_watcher.transport.tokens import TokenEndpoint, Tokens
+from relay.domain.errors import SealBroken
 from relay.domain.model import Mailbox
 from relay.domain.ports.watch import WatchStore
+from relay.security.credentials import alike
 from relay.security.sealing import SealingPrivateKey
 from relay.watch.committer import until_durable
 
@@ -26,15 +28,15 @@ Resealed = Callable[[MailboxId, bytes, bytes], None]
 class _Keep:
     """Stores each rotation of one grant in place of the one before."""
 
-    __slots__ = ("_grants", "_mailbox", "sealed")
+    __slots__ = ("_grants", "mailbox", "sealed")
 
     def __init__(self, grants: "Grants", mailbox: Mailbox, sealed: bytes) -> None:
         self._grants = grants
-        self._mailbox = mailbox
+        self.mailbox = mailbox
         self.sealed = sealed
 
     async def __call__(self, credential: OAuthCredential) -> None:
-        self.sealed = await self._grants.keep(self._mailbox, self.sealed, credential)
+        self.sealed = await self._grants.keep(self.mailbox, self.sealed, credential)
 
 
 class GrantTokens(Tokens):
@@ -53,8 +55,9 @@ class Grants:
     """
 
     def __init__(self, key: SealingPrivateKey, store: WatchStore, random: Random) -> None:
-        """Seal rotated credentials with `key` and keep them in `store`."""
-        self._key = key.public_key()
+        """Seal rotated credentials with the keys `key` and keep them in `store`."""
+        self.key = key
+        """The keys in use; those of a later configuration take their place."""
         self._store = store
         self._random = random
         self._tokens: WeakValueDictionary[tuple[MailboxId, str, str], GrantTokens] = WeakValueDictionary()
@@ -105,15 +108,36 @@ class Grants:
 
     async def keep(self, mailbox: Mailbox, sealed: bytes, credential: OAuthCredential) -> bytes:
         """Seal a rotated credential and store it in place of the old seal; return the new seal once it is durable."""
-        fresh = self._key.seal(mailbox, credential)
+        fresh = self.key.seal_again(mailbox, credential, sealed)
 
         def warn() -> None:
             log.warning("rotated credential not kept: the database is away", extra={"mailbox": mailbox.id})
 
-        await until_durable(lambda: self._store.reseal(mailbox.id, sealed, fresh), self._random, warn)
+        await until_durable(lambda: self._replace(mailbox, sealed, fresh, credential), self._random, warn)
         for listener in self._listeners:
             listener(mailbox.id, sealed, fresh)
         return fresh
+
+    async def _replace(self, mailbox: Mailbox, sealed: bytes, fresh: bytes, credential: OAuthCredential) -> None:
+        """Store a rotated grant in place of its seal, which may have been sealed for another key since it was read."""
+        while not await self._store.reseal(mailbox.id, sealed, fresh):
+            seals = await self._store.seals(mailbox.id)
+            same = [seal for seal in seals if seal != fresh and self._is_grant(mailbox, seal, credential)]
+            if not same:
+                return  # a newer credential took its place
+            sealed = same[0]
+
+    def _is_grant(self, mailbox: Mailbox, sealed: bytes, grant: OAuthCredential) -> bool:
+        try:
+            return alike(self.key.open(mailbox, sealed), grant)
+        except SealBroken:
+            return False
+
+    def resealed(self, seals: Mapping[MailboxId, Mapping[bytes, bytes]]) -> None:
+        """Note that credentials were sealed for another key, before -> after by mailbox."""
+        for tokens in list(self._tokens.values()):
+            kept = tokens.kept
+            kept.sealed = seals.get(kept.mailbox.id, {}).get(kept.sealed, kept.sealed)
 
 
 def _name(mailbox: MailboxId, credential: OAuthCredential) -> tuple[MailboxId, str, str]:

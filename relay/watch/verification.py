@@ -86,6 +86,10 @@ class Verification:
             if sealed == before:
                 self._running[registration] = (after, task)
 
+    def seals(self) -> frozenset[bytes]:
+        """Return the seals of the candidates that are checked now."""
+        return frozenset(sealed for sealed, _ in self._running.values())
+
     async def stop(self) -> None:
         """End all checks; the process that has the mailbox next checks the candidates without a result."""
         await self.stop_of(self._mailboxes.values())

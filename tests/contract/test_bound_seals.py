@@ -346,17 +346,6 @@ async def test_the_migration_of_a_new_database_notes_all_shards(old_site: Site) 
     assert await old_site.settled() == set(SHARDS)
 
 
-async def test_a_replaced_key_opens_until_its_credentials_are_sealed_for_the_new_one(site: Site) -> None:
-    former, present = X25519PrivateKey.generate(), X25519PrivateKey.generate()
-    await site.add("ann", SealingPrivateKey(former).public_key().seal(ANN, PASSWORD))
-
-    async with site.watched(SealingPrivateKey(present, [former])):
-        await until(lambda: bool(site.office.requests))
-    site.office.requests.clear()
-    async with site.watched(SealingPrivateKey(present)):
-        await until(lambda: bool(site.office.requests))
-
-
 async def test_a_new_credential_is_bound_as_the_first_one_is(site: Site) -> None:
     await site.add("ann", KEY.public_key().seal(ANN, PASSWORD))
     fresh = KEY.public_key().seal(ANN, BasicCredential(ANN.user, "new"))

@@ -16,10 +16,11 @@ from eas_watcher.server.idle_timeout import Lesson
 from relay.domain.canary import Shown, Turn
 from relay.domain.errors import DatabaseRefuses
 from relay.domain.explanation import MailboxExplanation
-from relay.domain.model import Ending, Mark, Platform, RegistrationChange, RegistrationId
+from relay.domain.model import Ending, Mark, Platform, RegistrationChange, RegistrationId, Role
 from relay.domain.outcome import Delivered, RetryLater, TokenGone
 from relay.domain.ports.outbox import Settlement
 from relay.domain.retention import Retention
+from relay.domain.sealing_keys import KeyHolder
 from relay.domain.timeline import Event, Happening
 from relay.domain.tries import TryLimits
 from relay.store import migrate
@@ -27,10 +28,12 @@ from relay.store.canary import SqlCanaryStore
 from relay.store.engine import Database, open_database, refusals
 from relay.store.explanation import SqlExplanationStore
 from relay.store.idle_timeouts import SqlIdleTimeoutStore
+from relay.store.key_holders import SqlKeyHolderStore
 from relay.store.ops import SqlOpsStore
 from relay.store.outbox import SqlOutboxStore
 from relay.store.privileges import API, PUSH, WATCH, grants_sql
 from relay.store.registrations import SqlRegistrationStore
+from relay.store.seals import count_seals
 from relay.store.timeline import events_of, shorten, write
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
@@ -255,6 +258,41 @@ async def test_every_method_works_for_its_role(api: Database, watch: Database, p
 @pytest.mark.parametrize("statement", ["DELETE FROM sealed_anew", "UPDATE sealed_anew SET shard = -1"])
 async def test_the_watch_role_cannot_bring_the_old_form_of_seals_back(watch: Database, statement: str) -> None:
     assert await denied(watch, statement)
+
+
+async def test_the_watch_role_seals_anew_and_both_roles_note_their_keys(api: Database, watch: Database) -> None:
+    registrations, watches = SqlRegistrationStore(api, LocalWakeups()), SqlWatchStore(watch, LocalWakeups())
+    await activate(registrations, watches)
+    await register(registrations, "ben")
+
+    found = await watches.sealed_otherwise([SHARD], b"other", None, 10)
+    assert await watches.count_sealed_otherwise([SHARD], b"other") == len(found) == 2
+    await watches.turn_over({each.id: dict.fromkeys(each.seals, b"other") for each in found})
+    assert await watches.seals(found[0].id) == [b"other"]
+    await watches.look_at_seals([SHARD], [b"key"])
+    assert await watch.run(count_seals) == {b"other": (1, 1)}
+    for engine, role in ((api, Role.API), (watch, Role.WATCH)):
+        holders = SqlKeyHolderStore(engine)
+        await holders.note(KeyHolder(role.value, role, frozenset({"key"}), "key"), NOW)
+        assert role.value in [each.node for each in await holders.holders(NOW)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO key_holder VALUES ('watch-2', 'watch', 'key', 'key', now())",
+        "UPDATE key_holder SET opens = 'key' WHERE role = 'watch'",
+        "UPDATE key_holder SET role = 'watch' WHERE role = 'api'",
+        "DELETE FROM key_holder WHERE role = 'watch'",
+    ],
+)
+async def test_the_api_role_notes_nothing_of_the_keys_of_a_watch_process(
+    api: Database, watch: Database, statement: str
+) -> None:
+    for engine, role in ((api, Role.API), (watch, Role.WATCH)):
+        await SqlKeyHolderStore(engine).note(KeyHolder(role.value, role, frozenset(), "key"), NOW)
+
+    assert await denied(api, statement)
 
 
 async def test_removing_what_has_marks_and_a_candidate_needs_no_right_on_them(api: Database, watch: Database) -> None:

@@ -126,6 +126,10 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
         PUSH: {"SELECT": ALL},
     },
     "path": {WATCH: {"SELECT": ALL, "INSERT": ALL, "UPDATE": ALL}},
+    "key_holder": {
+        API: {"SELECT": ALL, "INSERT": ALL, "UPDATE": ALL, "DELETE": ALL},
+        WATCH: {"SELECT": ALL, "INSERT": ALL, "UPDATE": ALL, "DELETE": ALL},
+    },
     "sealed_anew": {WATCH: {"SELECT": ALL, "INSERT": ALL}},
     "maintenance": {
         API: {"SELECT": ALL, "INSERT": ALL, "DELETE": ALL},

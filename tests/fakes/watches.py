@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from eas_watcher.names import MailboxId
-from relay.domain.model import Candidate, CommitEntry, WatchRecord
+from relay.domain.model import Candidate, CommitEntry, SealedMailbox, WatchRecord
 from relay.domain.tries import Wait, Withdrawn
 
 
@@ -54,7 +54,26 @@ class NoWatches:
     async def succeeded(self, mailbox_id: MailboxId) -> None:
         raise NotImplementedError
 
-    async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> None:
+    async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> bool:
+        raise NotImplementedError
+
+    async def seals(self, mailbox_id: MailboxId) -> list[bytes]:
+        raise NotImplementedError
+
+    async def sealed_otherwise(
+        self, shards: Collection[int], head: bytes, after: MailboxId | None, most: int
+    ) -> list[SealedMailbox]:
+        raise NotImplementedError
+
+    async def count_sealed_otherwise(self, shards: Collection[int], head: bytes) -> int:
+        raise NotImplementedError
+
+    async def turn_over(
+        self, seals: Mapping[MailboxId, Mapping[bytes, bytes]]
+    ) -> Mapping[MailboxId, Mapping[bytes, bytes]]:
+        raise NotImplementedError
+
+    async def look_at_seals(self, shards: Collection[int], keys: Collection[bytes]) -> None:
         raise NotImplementedError
 
     async def sealed_anew(self, shards: Collection[int]) -> frozenset[int]:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from eas_watcher.names import MailboxId
 from eas_watcher.server.idle_timeout import Lesson
-from relay.domain.model import Candidate, CommitEntry, WatchRecord
+from relay.domain.model import Candidate, CommitEntry, SealedMailbox, WatchRecord
 from relay.domain.tries import Wait, Withdrawn
 
 
@@ -94,8 +94,10 @@ class WatchStore(Protocol):
     async def succeeded(self, mailbox_id: MailboxId) -> None:
         """Forget the tries of a mailbox's user: the server accepted a credential that was shown, so it forgets them."""
 
-    async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> None:
+    async def reseal(self, mailbox_id: MailboxId, before: bytes, after: bytes) -> bool:
         """Replace one sealed credential by another where the mailbox has it: as its credential, or as a candidate.
+
+        Returns False if the mailbox has it no more.
 
         For a credential that changed without its user, e.g. a rotated refresh token. If `before` is gone, a newer
         credential replaced it, which stays. Marks nothing dirty.
@@ -108,6 +110,34 @@ class WatchStore(Protocol):
         """Replace many seals as `reseal` does, before -> after.
 
         Note for good that no seals of the old form are taken from `shards`.
+        """
+
+    async def seals(self, mailbox_id: MailboxId) -> list[bytes]:
+        """Return every seal of a mailbox: of its credential, and of its candidates."""
+
+    async def sealed_otherwise(
+        self, shards: Collection[int], head: bytes, after: MailboxId | None, most: int
+    ) -> list[SealedMailbox]:
+        """Return mailboxes of some shards with seals that do not begin with `head`, in the order of their ids.
+
+        At most so many, and those behind `after`; of each only these seals.
+        """
+
+    async def count_sealed_otherwise(self, shards: Collection[int], head: bytes) -> int:
+        """Return how many seals of some shards do not begin with `head`."""
+
+    async def turn_over(
+        self, seals: Mapping[MailboxId, Mapping[bytes, bytes]]
+    ) -> Mapping[MailboxId, Mapping[bytes, bytes]]:
+        """Replace many seals as `reseal` does, before -> after; return those that were still there.
+
+        A mailbox whose candidate has a new seal is dirty: whoever has read it before looks again.
+        """
+
+    async def look_at_seals(self, shards: Collection[int], keys: Collection[bytes]) -> None:
+        """Mark mailboxes of some shards dirty that are blocked since a seal did not open, or wait with a candidate.
+
+        For keys that were added: of candidates those are meant whose seals name one of them.
         """
 
     async def forget(self, mailbox_id: MailboxId) -> bool:

@@ -135,10 +135,29 @@ def test_a_former_key_opens_and_its_seals_are_made_anew_for_the_present_key(
     with pytest.raises(SealBroken, match="does not open with this sealing key"):
         alone.open(ANN, sealed)
     assert both.open(ANN, sealed) == CREDENTIAL
-    renewed = both.renewed(ANN, sealed, take_old=False)
+    renewed = both.renewed(ANN, sealed)
     assert renewed is not None
     assert alone.open(ANN, renewed) == CREDENTIAL
-    assert both.renewed(ANN, renewed, take_old=True) is None
+    assert both.renewed(ANN, renewed) is None
+    assert both.upgraded(ANN, renewed) is None
+    assert both.names == {former_public.name, alone.public_key().name}
+
+
+def test_a_credential_that_follows_another_is_sealed_for_the_same_key_while_that_is_here(
+    keys: tuple[SealingPrivateKey, SealingPublicKey], tmp_path: Path
+) -> None:
+    """The other watch processes may not have the present key yet."""
+    _, former_public = keys
+    present = _written(tmp_path)
+    both = SealingPrivateKey.load(present, tmp_path / "private.pem")
+    alone = SealingPrivateKey.load(present)
+    before = former_public.seal(ANN, CREDENTIAL)
+
+    follows, without = both.seal_again(ANN, CREDENTIAL, before), alone.seal_again(ANN, CREDENTIAL, before)
+
+    assert follows.startswith(former_public.head)
+    assert without.startswith(alone.public_key().head)
+    assert alone.open(ANN, without) == CREDENTIAL
 
 
 def test_a_seal_of_the_old_form_is_made_anew_and_never_opened(
@@ -150,8 +169,8 @@ def test_a_seal_of_the_old_form_is_made_anew_and_never_opened(
     assert is_old(sealed)
     with pytest.raises(SealBroken, match="older version"):
         private.open(ANN, sealed)
-    assert private.renewed(ANN, sealed, take_old=False) is None
-    renewed = private.renewed(ANN, sealed, take_old=True)
+    assert private.renewed(ANN, sealed) is None
+    renewed = private.upgraded(ANN, sealed)
     assert renewed is not None
     assert private.open(ANN, renewed) == CREDENTIAL
 
@@ -163,7 +182,7 @@ def test_a_seal_of_the_old_form_is_not_made_anew_for_another_mailbox_or_user(
     sealed = old_seal(public, ANN, CREDENTIAL)
 
     for row in (replace(ANN, id=MailboxId("ffffffffffffffff")), replace(ANN, user="ben")):
-        assert private.renewed(row, sealed, take_old=True) is None
+        assert private.upgraded(row, sealed) is None
 
 
 def test_a_key_of_another_kind_is_refused(tmp_path: Path) -> None:

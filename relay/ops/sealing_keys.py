@@ -1,0 +1,39 @@
+"""The part of health of the sealing keys."""
+
+from typing import Final
+
+from relay.ops.health import OK, Finding, Part, PartState
+from relay.security.key_presence import KeyPresence
+from relay.watch.turnover import TurnoverProgress
+
+PART: Final = "sealing keys"
+GIVE: Final = (
+    "Put the private key beside sealing.private_key_file on the hosts of these processes, readable by the relay alone; "
+    "they take it within seconds. `relay keys list` shows who has which key."
+)
+ROTATE: Final = (
+    "Stored credentials are sealed for a new key once all watch processes have it as the present one: run "
+    "`relay keys rotate` on the hosts where the older one is in use."
+)
+RESTORE: Final = (
+    "`relay keys list` names the key: restore it from your backup beside sealing.private_key_file. If it is lost, "
+    "their users must log in again."
+)
+
+
+def sealing_keys(keys: KeyPresence, progress: TurnoverProgress | None) -> Part:
+    """Return the part of the keys, checked by what other processes have, and by what opens with none of them."""
+
+    def check() -> Finding:
+        if keys.without:
+            text = f"the key {keys.wanted.name} waits: {', '.join(keys.without)} cannot open what is sealed for it"
+            return Finding(PartState.DEGRADED, text, GIVE)
+        if keys.behind:
+            text = f"{', '.join(keys.behind)} seals with another key than the one here, {keys.wanted.name}"
+            return Finding(PartState.DEGRADED, text, ROTATE)
+        if progress is not None and progress.closed:
+            text = f"{progress.closed} stored credentials open with no key of this process"
+            return Finding(PartState.DEGRADED, text, RESTORE)
+        return OK
+
+    return Part(PART, check)

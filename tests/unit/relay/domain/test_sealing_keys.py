@@ -1,0 +1,25 @@
+"""Which processes have which sealing keys."""
+
+from relay.domain.model import Role
+from relay.domain.sealing_keys import KeyHolder, without
+
+
+def holder(node: str, role: Role, *opens: str) -> KeyHolder:
+    return KeyHolder(node, role, frozenset(opens), "a")
+
+
+def test_the_processes_that_watch_must_open_a_key_and_those_that_only_register_need_not() -> None:
+    holders = [
+        holder("watch-2", Role.WATCH, "a"),
+        holder("watch-1", Role.WATCH, "a", "b"),
+        holder("all-1", Role.ALL),
+        holder("api-1", Role.API),
+    ]
+
+    assert without(holders, "b") == ("all-1", "watch-2")
+    assert without(holders[1:2], "b") == ()
+
+
+def test_roles_say_what_a_process_does_with_its_keys() -> None:
+    assert [holder("x", role).watches for role in (Role.ALL, Role.WATCH, Role.API)] == [True, True, False]
+    assert [holder("x", role).registers for role in (Role.ALL, Role.WATCH, Role.API)] == [True, False, True]
