@@ -25,6 +25,7 @@ PUSHES: Final = """
     toJSON: () => ({ ...given, expirationTime: null, later: 'unknown' }),
     unsubscribe: async () => {
       localStorage.removeItem('subscribed');
+      localStorage.setItem('ended', '1');
       return true;
     },
   });
@@ -49,6 +50,21 @@ KEPT: Final = """
 })()
 """
 
+CLICK: Final = """
+(async () => {
+  const notification = (await registration.getNotifications({ tag: %s }))[0];
+  let opened = '';
+  clients.openWindow = async (address) => void (opened = address);
+  const event = new NotificationEvent('notificationclick', { notification });
+  const under = [];
+  event.waitUntil = (work) => under.push(work);
+  self.dispatchEvent(event);
+  await Promise.all(under);
+  return opened;
+})()
+"""
+"""Only a person can open a window; so what is opened is noted in its place."""
+
 
 @dataclass
 class World:
@@ -65,14 +81,22 @@ class World:
     def url(self) -> str:
         return f"{self.origin}/app/"
 
-    async def subscribe(self, page: Page) -> str:
-        """Let the browser subscribe at the sandbox's push service; return the endpoint."""
-        key = public_key((self.sandbox.folder / "vapid.pem").read_bytes())
-        given = self.sandbox.webpush.subscribe(key)
+    async def subscribe(self, page: Page, key: str = "") -> str:
+        """Let the browser subscribe at the sandbox's push service from the next page on; return the endpoint.
+
+        With a `key`, the subscription that the browser has was made for that one instead of the relay's.
+        """
+        given = self.sandbox.webpush.subscribe(self.key)
+        key = key or self.key
         await page.command(
             "Page.addScriptToEvaluateOnNewDocument", source=PUSHES % (json.dumps(given), json.dumps(key))
         )
         return str(given["endpoint"])
+
+    @property
+    def key(self) -> str:
+        """The public key that the relay gives out."""
+        return public_key((self.sandbox.folder / "vapid.pem").read_bytes())
 
     async def pass_on(self, page: Page, number: int) -> dict[str, Any]:
         """Wait until the push service has that many pushes, and let the service worker have the last of them."""
@@ -114,6 +138,21 @@ async def notifications(page: Page) -> list[dict[str, Any]]:
         "all.map(n => ({title: n.title, body: n.body, tag: n.tag, lang: n.lang, silent: n.silent, data: n.data})))"
     )
     return found
+
+
+async def click(page: Page, scope: str, tag: str) -> str:
+    """Click on the notification with a tag, as the service worker hears of it; return the address that it opens."""
+    targets = (await page.browser.command("Target.getTargets"))["targetInfos"]
+    (worker,) = [each for each in targets if each["type"] == "service_worker" and each["url"].startswith(scope)]
+    attached = await page.browser.command("Target.attachToTarget", targetId=worker["targetId"], flatten=True)
+    told = await page.browser.command(
+        "Runtime.evaluate",
+        attached["sessionId"],
+        expression=CLICK % json.dumps(tag),
+        awaitPromise=True,
+        returnByValue=True,
+    )
+    return str(told["result"].get("value"))
 
 
 async def kept(page: Page) -> str:

@@ -16,7 +16,7 @@
         headers: sent,
         body: body === undefined ? undefined : JSON.stringify(body),
         cache: "no-store",
-        credentials: "omit",
+        credentials: "same-origin", // client certificates of devices; there are no cookies
         redirect: "error",
         referrerPolicy: "no-referrer",
         signal: AbortSignal.timeout(PATIENCE),
