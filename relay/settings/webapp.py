@@ -27,23 +27,22 @@ def webapp_settings(sections: Sections, files: Files, role: Role) -> WebAppSetti
         faults.add("webapp.enabled", "needs WebPush, which is not set up", remedy)
     if section.base_path in TAKEN:
         faults.add("webapp.base_path", f"is {section.base_path}, which the API uses", "Choose another path, as /app.")
+    logo = None if section.logo_file is None else _logo(files, section.logo_file)
+    mail = section.open_url
+    if mail is not None and not _is_page(mail):
+        remedy = "Write an https:// address with a host in small letters, a path, and no ?, # or %."
+        faults.add("webapp.open_url", "is no plain https:// address", remedy)
+        mail = None
     remedy = "Write https://HOST or https://HOST:PORT, as browsers reach the API."
     if not faults.require("webapp.origin", section.origin, remedy) or section.origin is None:
         return None
     origin = section.origin.rstrip("/").lower()
     own = f"{origin}{section.base_path}/"
-    mail = own if section.open_url is None else section.open_url
-    logo = None if section.logo_file is None else _logo(files, section.logo_file)
     if not _is_page(own) or origin.count("/") != 2:  # noqa: PLR2004 -- those of https://
         faults.add("webapp.origin", "is no https:// address of host and port alone", remedy)
         return None
-    if not _is_page(mail):
-        remedy = "Write an https:// address with a host in small letters, a path, and no ?, # or %."
-        faults.add("webapp.open_url", "is no plain https:// address", remedy)
-        return None
-    return WebAppSettings(
-        origin, section.base_path, section.title, section.help_text or "", WebAppPages(own, mail), logo
-    )
+    pages = WebAppPages(own, mail or own)
+    return WebAppSettings(origin, section.base_path, section.title, section.help_text or "", pages, logo)
 
 
 def _is_page(address: str) -> bool:

@@ -39,7 +39,7 @@ class WebPushChecks:
         section = self._sections.read(TABLE, WebPushSection, self._faults)
         if TABLE not in self._sections.tables or self._role is Role.WATCH:
             return NO_WEBPUSH
-        if self._webapp is None:
+        if self._webapp is None and not any(key.startswith("webapp.") for key, *_ in self._faults.list):
             self._require("apps", section.apps, "List the names of your apps.")
         self._require("hosts", section.hosts, "List the hosts of the push services that your users' devices use.")
         services = self._services("hosts", section.hosts)

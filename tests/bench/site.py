@@ -76,7 +76,12 @@ def figure(name: str, value: float, unit: str) -> None:
 async def open_sandbox(folder: Path, mailboxes: int) -> AsyncIterator[Sandbox]:
     """Run `relay sandbox` until the block ends."""
     ports = {name: _free_port() for name in ("eas", "apns", "fcm", "webpush", "control", "api", "ops")}
-    arguments = [part for name, port in ports.items() for part in (f"--{name}", str(port))] + ["--apns-sandbox", "0"]
+    arguments = [part for name, port in ports.items() for part in (f"--{name}", str(port))] + [
+        "--apns-sandbox",
+        "0",
+        "--web",
+        "0",
+    ]
     arguments += ["--folder", str(folder), "--mailboxes", str(mailboxes), "--level", "warning"]
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "relay", "sandbox", *arguments, stdout=asyncio.subprocess.DEVNULL

@@ -1,11 +1,12 @@
-"""The SOGo server that the interop tests share; on a machine that cannot run it, the tests are skipped or fail."""
+"""What interop tests share: the SOGo server, and the browser; where they cannot run, the tests are skipped or fail."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 
 import pytest
 
+from tests.interop.chromium import Browser, browser
 from tests.interop.packages import Unavailable, unavailable
 from tests.interop.sogo.configuration import Settings
 from tests.interop.sogo.server import SogoServer, User, running_sogo
@@ -26,6 +27,16 @@ def sogo() -> Iterator[SogoServer]:
         except Unavailable as reason:
             unavailable(reason)
         yield server
+
+
+@pytest.fixture
+async def chromium() -> AsyncIterator[Browser]:
+    """Run a browser for one test; skip, or fail with RELAY_INTEROP=required, where that is impossible."""
+    try:
+        async with browser() as running:
+            yield running
+    except Unavailable as reason:
+        unavailable(reason)
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import pytest
 from aiohttp import web
 
 from relay.http.listeners import open_listener
-from tests.interop.chromium import Browser, browser
-from tests.interop.packages import Unavailable, unavailable
+from tests.interop.chromium import Browser
 
 PAGE = """<!doctype html><title>A page</title><meta name=viewport content=width=device-width>
 <style>body { color: red }</style>
@@ -20,15 +19,6 @@ SCRIPT = """
 console.log(`hello ${matchMedia("(prefers-color-scheme: dark)").matches}`);
 document.title = "Changed";
 """
-
-
-@pytest.fixture
-async def chromium() -> AsyncIterator[Browser]:
-    try:
-        async with browser() as running:
-            yield running
-    except Unavailable as reason:
-        unavailable(reason)
 
 
 @pytest.fixture

@@ -77,7 +77,12 @@ function notice(code = "") {
   const name = SAME[code] ?? code;
   const known = notices.find((each) => each.dataset.notice === name) ?? (code && find('[data-notice="other"]'));
   for (const each of notices) each.hidden = each !== known;
+  if (name === "unreachable") hideConditions(); // nobody knows whether they still hold
   if (known) known.scrollIntoView({ block: "nearest" });
+}
+
+function hideConditions() {
+  for (const each of all("[data-condition]")) each.hidden = true;
 }
 
 function fill(name, text) {
@@ -101,7 +106,9 @@ function describe(registration) {
   find('[data-act="challenge"]').hidden = name !== "proving";
   find('[data-act="test"]').hidden = registration.state !== "active";
   if (name === "refused") find('[data-shows="password"]').open = true;
-  for (const each of all('[name="class"]')) each.checked = registration.classes.includes(each.value);
+  if (!find('[data-form="wishes"]').contains(document.activeElement)) {
+    for (const each of all('[name="class"]')) each.checked = registration.classes.includes(each.value);
+  }
   return name;
 }
 
@@ -130,7 +137,7 @@ async function look() {
   if (answer.code) {
     notice(answer.code);
     if (GONE.includes(answer.code) || answer.code === "wiped") show(due(await facts()));
-    else for (const each of all("[data-condition]")) each.hidden = true;
+    else hideConditions();
     return "";
   }
   return describe(answer.body);

@@ -116,3 +116,10 @@ def test_a_machine_may_show_it_to_itself_without_tls(site: Installation) -> None
 
     assert webapp is not None
     assert webapp.pages.own == "http://localhost:8450/app/"
+
+
+def test_all_faults_are_told_at_once_and_none_that_follows_from_another(site: Installation) -> None:
+    wrong = GOOD.replace("https://", "ftp://") + 'open_url = "mail"\nlogo_file = "missing.png"\n'
+    configure(site, wrong)
+
+    assert {key for key, _ in site.faults()} == {"webapp.origin", "webapp.open_url", "webapp.logo_file"}
