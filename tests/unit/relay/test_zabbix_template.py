@@ -69,6 +69,9 @@ def steps() -> list[tuple[str, list[str]]]:
 def test_every_uuid_is_of_version_4_and_stands_once() -> None:
     uuids = [node["uuid"] for node in nodes(exported()) if "uuid" in node]
 
+    # Zabbix reads digits without quotes as a number, and refuses the whole file.
+    assert re.findall(r"uuid: [0-9]+$", (CONFIG / "zabbix-template.yaml").read_text(), re.MULTILINE) == []
+
     assert len(uuids) > 80
     assert [text for text in uuids if UUID(text).hex != text or UUID(text).version != 4] == []
     assert [text for text in uuids if UUID(text).variant != RFC_4122] == []
