@@ -16,6 +16,7 @@ from relay.cli.keygen import write_sealing_keys
 from relay.sandbox.certificates import make_apns_key
 from relay.sandbox.process import RelayProcess, open_relay
 from relay.store.privileges import ROLES, grants_sql
+from tests.acceptance.test_canary import CANARY, LONG, add_canary, metric_is
 from tests.acceptance.test_cli import relay
 from tests.acceptance.test_reload import reloaded, replace
 from tests.acceptance.test_shadow import dark, held_back, kinds, shadowed
@@ -264,3 +265,24 @@ async def test_the_push_role_goes_live_for_one_mail_server_after_the_other(
         site.deliver()
         await until(lambda: kinds(site) == ["new-items"])
         assert await shadowed(roles["push"]) == 1
+
+
+@pytest.mark.slow
+async def test_the_canary_goes_through_three_processes_of_which_each_does_its_part(
+    site: Site, database: str, ops_ports: dict[str, int]
+) -> None:
+    assert await migrate(site, database) == 0
+    make_sealing_keys(site)
+    site.sandbox.eas.add_mailbox(CANARY, PASSWORD)
+    add_canary(site)
+    async with AsyncExitStack() as stack:
+        roles = {role: await open_role(stack, site, role, database, port) for role, port in ops_ports.items()}
+        await until(lambda: metric_is(roles["watch"], 'relay_canary_mails_total{result="shown"}', 1), LONG)
+        found = {role: await troubles(process) for role, process in roles.items()}
+        metrics = {role: await process.metrics() for role, process in roles.items()}
+
+    assert found == {role: [] for role in ops_ports}
+    assert [role for role, text in metrics.items() if "relay_canary_mails_total" in text] == ["watch"]
+    assert 'relay_pushes_total{outcome="delivered",provider="webpush"} 1.0' in metrics["push"]
+    assert 'relay_canary_seconds_count{provider="webpush",stage="accepted"} 1.0' in metrics["watch"]
+    assert len(site.sandbox.smtp.mails) == 1
