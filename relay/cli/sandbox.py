@@ -53,6 +53,7 @@ def serve(
     api: Annotated[int, typer.Option(help="Port that the written relay.toml gives the relay's API.")] = 8447,
     ops: Annotated[int, typer.Option(help="Port that the written relay.toml gives the relay's ops listener.")] = 9090,
     web: Annotated[int, typer.Option(help="Port at which browsers on this machine reach the relay's web app.")] = 8450,
+    smtp: Annotated[int, typer.Option(help="Port at which the mail server takes mails by SMTP.")] = 8451,
     browsers: Annotated[
         bool, typer.Option("--browsers", help="Let the relay push to real browsers, through their makers' services.")
     ] = False,
@@ -85,7 +86,7 @@ def serve(
     from relay.sandbox.sandbox import run_sandbox
 
     log.configure("info", "text", sys.stderr)
-    ports = Ports(eas, apns, fcm, webpush, control, api, ops, apns_sandbox, web)
+    ports = Ports(eas, apns, fcm, webpush, control, api, ops, apns_sandbox, web, smtp)
     try:
         place = Place(host, tuple(name or ()))
     except ValueError as error:

@@ -26,6 +26,10 @@ RETRY: Final = timedelta(minutes=10)
 """After a refused password the relay waits so long before it shows one that was written since."""
 
 
+NOT_REGISTERED: Final = "not-registered"
+"""Why the mailbox is not watched if nobody knows better."""
+
+
 class Stage(StrEnum):
     """How far a mail has come; the seconds of each count from its sending."""
 

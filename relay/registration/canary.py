@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from eas_watcher.machine.memory import WatchState
-from relay.domain.canary import APP, CanaryMailbox, Shown, may_show
+from relay.domain.canary import APP, NOT_REGISTERED, CanaryMailbox, Shown, may_show
 from relay.domain.clock import Clock
 from relay.domain.errors import RelayError, StoreUnavailable
 from relay.domain.model import Platform, RegistrationState, RegistrationView
@@ -91,7 +91,7 @@ class CanaryRegistrar:
             raise
         except RelayError as error:
             log.warning("canary not registered", extra={"reason": type(error).__name__})
-            await self._canaries.refused("not-registered", None)
+            await self._canaries.refused(NOT_REGISTERED, None)
         else:
             await self._canaries.registered(made.view.registration.id, key)
             log.info("canary registered", extra={"registration": made.view.registration.id})

@@ -28,6 +28,8 @@ from relay.sandbox.front import open_front
 from relay.sandbox.installation import APP, DOMAIN, PROJECT, TEAM, Ports, PushAccounts, write_installation
 from relay.sandbox.place import Place, in_url
 from relay.sandbox.push_control import push_control_app
+from relay.sandbox.smtp import PASSWORD as SMTP_PASSWORD
+from relay.sandbox.smtp import USER as SMTP_USER
 from relay.sandbox.smtp import SmtpSimulator, open_smtp_simulator
 from relay.sandbox.verbs import add_verbs
 from relay.sandbox.webpush import WebPushSimulator, open_webpush_simulator
@@ -211,6 +213,7 @@ async def run_sandbox(
         at = in_url(sandbox.place.address)
         lines = (
             f"mail server  {sandbox.eas.url}  (like {like}; ann@{DOMAIN}, ben@{DOMAIN}; password: {PASSWORD})",
+            f"             {at}:{sandbox.ports.smtp}  (SMTP; user: {SMTP_USER}; password: {SMTP_PASSWORD})",
             f"APNs         {at}:{sandbox.ports.apns}  (production)",
             f"             {at}:{sandbox.ports.apns_sandbox}  (sandbox, for builds from Xcode)",
             f"FCM          {sandbox.fcm.url}",

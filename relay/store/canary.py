@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from eas_watcher.machine.memory import WatchState
-from relay.domain.canary import Reading, Shown, Turn
+from relay.domain.canary import NOT_REGISTERED, Reading, Shown, Turn
 from relay.domain.model import Platform, RegistrationId, RegistrationState
 from relay.domain.ports.canary import CanaryRegistration
 from relay.store.bulk import Among
@@ -131,7 +131,7 @@ def _reading(connection: sa.Connection, server: str, user: str, keys: Collection
     own = connection.execute(query, {"keys": sorted(keys)}).all()
     if not own:
         refusal = connection.scalar(sa.select(canary.c.refusal).where(canary.c.id == ROW))
-        return Reading(watched=False, why=refusal or "not-registered")
+        return Reading(watched=False, why=refusal or NOT_REGISTERED)
     row = own[-1]
     active = (registration.c.mailbox_id == row.id) & (registration.c.state == RegistrationState.ACTIVE.value)
     pushed = sa.select(registration.c.platform, sa.func.max(registration.c.last_push_at)).where(active)

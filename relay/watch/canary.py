@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+from eas_watcher.machine.memory import WatchState
 from relay.domain.canary import (
+    NOT_REGISTERED,
     CanaryLog,
     CanaryMailbox,
     Goal,
@@ -38,6 +40,9 @@ SLOW: Final = 5.0
 
 REFUSED: Final = "login-refused"
 """Why no mail is sent until the password for it is written anew."""
+
+STARTING: Final = frozenset({NOT_REGISTERED, WatchState.VERIFYING.value, WatchState.STARTING.value})
+"""Why the mailbox is not watched while all processes start."""
 
 Submit = Callable[[Submission, str, datetime], Awaitable[None]]
 
@@ -97,7 +102,8 @@ class Canary:
             self._began_at = now
         beginning = now < self._began_at + timedelta(seconds=rules.goal.interval)
         if beginning and not reading.watched:
-            self._log.hold(Result.NOT_WATCHED, reading.why)  # perhaps only until the process has started
+            if reading.why not in STARTING:
+                self._log.hold(Result.NOT_WATCHED, reading.why)
             return
         turn = await self._store.claim(self._node, now, timedelta(seconds=rules.goal.interval))
         self._log.sends = turn is not Turn.ANOTHERS

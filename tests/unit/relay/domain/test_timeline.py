@@ -9,6 +9,7 @@ from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.reasons import Reason
 from relay.domain.model import Mark, Mode, RegistrationChange, RegistrationId, RegistrationView
 from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, Shadowed, TokenGone
+from relay.domain.receipts import PushId, Receipt
 from relay.domain.timeline import CHANNEL, HELD, LONGEST, PER_HOUR, STRANGERS, Denial, Event, EventKind, Timeline, clean
 from tests.fakes import records
 from tests.unit.relay.push.pushes import due_push
@@ -108,6 +109,16 @@ def test_a_push_that_shadow_mode_held_back_is_an_event(timeline: Timeline) -> No
 
     [held] = timeline.take()
     assert (held.event.kind, held.event.result, held.event.code) == (EventKind.PUSHED, "shadowed", "")
+
+
+def test_a_push_that_an_app_showed_has_its_own_moment(timeline: Timeline, clock: Clock) -> None:
+    own, push = VIEW.registration, PushId.of(Mark.EMAIL, clock(), 1)
+    at = clock() - timedelta(seconds=7)
+    timeline.shown(own, Receipt(push, at))
+
+    [shown] = timeline.take()
+    assert shown.at == at
+    assert shown.event == Event("shown", own.mailbox_id, own.id, what="email", through="apns", code=push.text)
 
 
 def test_a_code_of_a_provider_is_cut_and_has_no_strange_characters() -> None:

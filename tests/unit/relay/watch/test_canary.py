@@ -144,6 +144,17 @@ async def test_a_mailbox_that_is_not_watched_gets_no_mail_and_counts_after_the_s
     assert world.log.results[Result.NOT_WATCHED] >= 1
 
 
+async def test_a_watch_that_starts_is_no_trouble_yet() -> None:
+    world = World()
+    world.watched, world.why = False, "starting"
+
+    await world.run(90)
+    assert world.log.last is None
+
+    await world.run(150)
+    assert world.log.last is Result.NOT_WATCHED
+
+
 async def test_a_database_that_is_away_ends_nothing() -> None:
     world = World()
     world.away = True
