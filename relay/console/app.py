@@ -291,7 +291,7 @@ class Console:
             return self._refusal(refused)
         to = form.get("to", "")
         if token is None:
-            log.warning("console login refused", extra={"address": request.remote})
+            log.warning("admin token refused", extra={"address": request.remote})
             return self._login_form(to, "This is no token of [admin.tokens].", HTTPStatus.FORBIDDEN)
         cookie, session = self._sessions.begin(token.name, token.digest)
         log.info("console login", extra={"who": session.name, "address": request.remote})

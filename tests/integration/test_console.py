@@ -1,5 +1,6 @@
 """The console over a real store: who gets in, what they may do, and what the pages are made of."""
 
+import logging
 import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from datetime import timedelta
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from aiohttp import ClientResponse, CookieJar
@@ -62,6 +64,7 @@ class Site:
     console: Console
     store: FragileStore
     phones: SqlRegistrationStore
+    watches: SqlWatchStore
     admin: Administration
     ops: Ops
 
@@ -127,7 +130,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         console.take(TOKENS, None)
         app = create_ops_app(ops.health, ops.metrics, console=console)
         async with TestClient(TestServer(app), cookie_jar=CookieJar(unsafe=True)) as client:
-            yield Site(client, console, store, registrations, admin, ops)
+            yield Site(client, console, store, registrations, watches, admin, ops)
 
 
 async def test_whoever_is_not_logged_in_is_led_to_the_login_and_back(site: Site) -> None:
@@ -164,7 +167,10 @@ async def test_without_people_there_is_no_console(site: Site) -> None:
     await site.get("/", 303)
 
 
-async def test_a_wrong_token_is_refused_and_guesses_are_slowed_down(site: Site) -> None:
+async def test_a_wrong_token_is_refused_and_guesses_are_slowed_down(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     for wrong in ("", "x" * 40, ACTOR[:-1], ACTOR + "a"):
         answer = await site.post("/console/login", token=wrong)
         assert (answer.status, "Set-Cookie" in answer.headers) == (403, False)
@@ -173,6 +179,10 @@ async def test_a_wrong_token_is_refused_and_guesses_are_slowed_down(site: Site) 
 
     assert statuses[-1] == 429
     await site.login()
+    told = [(record.message, getattr(record, "who", "")) for record in caplog.records if "console" in record.name]
+    assert told[0] == ("admin token refused", "")
+    assert told[-1] == ("console login", "helpdesk")
+    assert ACTOR not in caplog.text
 
 
 async def test_the_cookie_is_for_the_console_alone(site: Site) -> None:
@@ -389,13 +399,18 @@ async def test_a_search_leaves_no_user_in_an_address(site: Site) -> None:
 async def test_hostile_texts_are_only_texts(site: Site) -> None:
     await site.login()
     hostile = "\"><script>alert(1)</script><b x='"
+    await activate(site.phones, site.watches, hostile)
+    listed = await site.get("/mailboxes")
+    shown = await site.get(f"/mailboxes/{quote(f'mb-{hostile}', safe='')}")
+    assert "&lt;script&gt;alert(1)" in listed
+    assert "&lt;script&gt;alert(1)" in shown
 
     page = await site.act("/console/mailboxes", user=hostile, server=hostile, state=hostile)
     moment = await site.get("/mailboxes/mb-ann?at=%3Cscript%3E")
     unknown = await site.get("/mailboxes/%3Cscript%3E", 404)
     forged = await site.get("/mailboxes/%00", 404)
 
-    for text in (page, moment, unknown, forged):
+    for text in (listed, shown, page, moment, unknown, forged):
         assert "<script>" not in text
         assert "<b x" not in text
     assert "is no date with a time" in moment

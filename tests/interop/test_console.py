@@ -190,6 +190,9 @@ async def test_every_act_is_done_and_told(world: World) -> None:
         await page.click("section.card .danger-zone summary")
         assert "Done: it is gone" in await forget(page, "section.card .danger-zone", "forget")
         assert await page.evaluate("document.querySelectorAll('section.card').length") == 2
+    logged = world.relay.log.read_text()
+    assert "console login" in logged
+    assert not [secret for secret in (CANARY, PASSWORD, TOKEN, BEN) if secret in logged]
 
 
 async def after(page: Page, button: str, shown: str = ".notice") -> str:
