@@ -165,6 +165,7 @@ class Console:
                 "duration": words.duration,
                 "number": words.number,
                 "size": words.size,
+                "code": words.code,
                 "segment": partial(quote, safe=""),
             }
         now = self.clock()

@@ -3,11 +3,22 @@
 from datetime import UTC, datetime
 from typing import Final
 
+from markupsafe import Markup, escape
+
 _UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 _SIZES: Final = ((1_000_000_000, "GB"), (1_000_000, "MB"), (1000, "kB"))
 NOTHING: Final = "\N{EN DASH}"
 """Stands for a value that was not measured."""
 FEW: Final = 10  # below it a number has a digit behind the point
+
+
+def code(text: str) -> Markup:
+    """Return a text as HTML, what stands between back-ticks in it as code."""
+    plain = text.split("`")
+    if not len(plain) % 2:
+        return escape(text)
+    marked = [Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(plain)]
+    return Markup("").join(marked)
 
 
 def read(moment: datetime | str | None) -> datetime | None:

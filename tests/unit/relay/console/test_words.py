@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from relay.console.words import ago, duration, number, read, size, stamp
+from relay.console.words import ago, code, duration, number, read, size, stamp
 from tests.fakes.ops import NOON
 
 
@@ -55,3 +55,16 @@ def test_a_number_is_short(value: float, text: str) -> None:
 )
 def test_a_size_is_short(octets: int, text: str) -> None:
     assert size(octets) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("run `relay explain <ann>` now", "run <code>relay explain &lt;ann&gt;</code> now"),
+        ("<script>", "&lt;script&gt;"),
+        ("`half", "`half"),
+        ("", ""),
+    ],
+)
+def test_a_command_is_shown_as_code_and_nothing_else_is_markup(text: str, html: str) -> None:
+    assert code(text) == html
