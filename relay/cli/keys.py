@@ -81,7 +81,7 @@ def new(config: Config = DEFAULT, role: RoleOption = Role.ALL, folder: Folder = 
     elif settings.database.file is None:
         say(f"1. Copy {private.name} beside sealing.private_key_file on all other hosts of the watch role.")
         say(f"2. Run `relay keys rotate {name}` on each host of the watch role.")
-        say(f"3. Then put {public.name} in the place of sealing.public_key_file on each host of the api role.")
+        say("3. Then put the public key, which `rotate` names, in the place of that on each host of the api role.")
     else:
         say(f"Make it the present one with `relay keys rotate {name}`.")
 
