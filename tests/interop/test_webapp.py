@@ -112,6 +112,20 @@ async def test_a_changed_vapid_key_is_subscribed_for_at_the_next_visit(chromium:
         await page.wait('[data-condition="well"]')
 
 
+async def test_a_subscription_that_the_browser_replaces_is_sent_without_a_visit(
+    chromium: Browser, relay: World
+) -> None:
+    async with chromium.page() as page:
+        await relay.register(page)
+        endpoint = await relay.replace_subscription(page)
+        assert await _endpoint(page) == endpoint
+        challenge = await relay.pass_on(page, 3)
+        assert challenge["notification"]["data"]["kind"] == "challenge"
+        deliver(relay)
+        await relay.pass_on(page, 4)
+        assert relay.sandbox.webpush.received[-1].device_token == endpoint
+
+
 async def test_denied_notifications_lead_to_the_settings_and_back(chromium: Browser, relay: World) -> None:
     async with chromium.page() as page:
         await relay.subscribe(page)

@@ -65,6 +65,21 @@ CLICK: Final = """
 """
 """Only a person can open a window; so what is opened is noted in its place."""
 
+REPLACED: Final = """
+(async () => {
+  const given = %s;
+  const subscription = { endpoint: given.endpoint, toJSON: () => given };
+  PushManager.prototype.getSubscription = async () => null;
+  PushManager.prototype.subscribe = async () => subscription;
+  const event = new ExtendableEvent('pushsubscriptionchange');
+  const under = [];
+  event.waitUntil = (work) => under.push(work);
+  self.dispatchEvent(event);
+  await Promise.all(under);
+})()
+"""
+"""The browser says that it has replaced the subscription."""
+
 
 @dataclass
 class World:
@@ -91,6 +106,12 @@ class World:
         await page.command(
             "Page.addScriptToEvaluateOnNewDocument", source=PUSHES % (json.dumps(given), json.dumps(key))
         )
+        return str(given["endpoint"])
+
+    async def replace_subscription(self, page: Page) -> str:
+        """Let the browser replace the subscription while no page hears of it; return the new endpoint."""
+        given = self.sandbox.webpush.subscribe(self.key)
+        await in_worker(page, self.url, REPLACED % json.dumps(given))
         return str(given["endpoint"])
 
     @property
@@ -140,19 +161,24 @@ async def notifications(page: Page) -> list[dict[str, Any]]:
     return found
 
 
-async def click(page: Page, scope: str, tag: str) -> str:
-    """Click on the notification with a tag, as the service worker hears of it; return the address that it opens."""
+async def in_worker(page: Page, scope: str, expression: str) -> Any:
+    """Return the value of an expression in the service worker of a scope, once its promise is kept."""
     targets = (await page.browser.command("Target.getTargets"))["targetInfos"]
     (worker,) = [each for each in targets if each["type"] == "service_worker" and each["url"].startswith(scope)]
     attached = await page.browser.command("Target.attachToTarget", targetId=worker["targetId"], flatten=True)
     told = await page.browser.command(
         "Runtime.evaluate",
         attached["sessionId"],
-        expression=CLICK % json.dumps(tag),
+        expression=expression,
         awaitPromise=True,
         returnByValue=True,
     )
-    return str(told["result"].get("value"))
+    return told["result"].get("value")
+
+
+async def click(page: Page, scope: str, tag: str) -> str:
+    """Click on the notification with a tag, as the service worker hears of it; return the address that it opens."""
+    return str(await in_worker(page, scope, CLICK % json.dumps(tag)))
 
 
 async def kept(page: Page) -> str:
