@@ -376,12 +376,15 @@ def embedded_in_use(path: Path) -> bool:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Raise DatabaseRefuses when the database does not take a statement, e.g. without the right to it."""
+    """Raise DatabaseRefuses when the database does not take a statement, e.g. without the right to it.
+
+    Its text is the first line of the answer: PostgreSQL shows the values of a row in the lines behind it.
+    """
     try:
         yield
     except DBAPIError as error:
         cause = error.orig and (error.orig.__cause__ or error.orig)
-        raise DatabaseRefuses(str(cause)) from error
+        raise DatabaseRefuses(str(cause).partition("\n")[0]) from error
 
 
 def _with_driver(url: sa.URL) -> sa.URL:

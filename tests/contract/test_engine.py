@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 
-from relay.domain.errors import DatabaseInUse, StoreUnavailable
+from relay.domain.errors import DatabaseInUse, DatabaseRefuses, StoreUnavailable
 from relay.domain.model import RegistrationId
-from relay.store.engine import Database, away, connect_arguments, embedded_lock, open_database
+from relay.store.engine import Database, away, connect_arguments, embedded_lock, open_database, refusals
 from relay.store.prepared import Prepared
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import path as lessons
@@ -456,3 +456,17 @@ async def test_a_lone_statement_on_a_connection_that_the_server_cut_is_executed_
 
     assert [row.seven for row in rows] == [7]
     assert cut == ["first"]
+
+
+async def test_what_a_database_refuses_is_told_without_the_values_of_the_row(engine: Database) -> None:
+    row = {"name": "canary-of-a-row", "number": None}
+
+    def insert(connection: sa.Connection) -> None:
+        connection.execute(sa.text("CREATE TABLE t (name text, number integer NOT NULL)"))
+        connection.execute(sa.text("INSERT INTO t VALUES (:name, :number)"), row)
+
+    with pytest.raises(DatabaseRefuses) as raised, refusals():
+        await engine.run(insert)
+
+    assert "number" in str(raised.value)
+    assert "canary" not in str(raised.value)
