@@ -196,8 +196,6 @@ class CanaryLog:
         """Why the last mail was not sent, or none is."""
         self.lost = 0
         """Mails in a row that were not shown."""
-        self.sends = False
-        """Whether this process sends the mails, and no other one does."""
         self.on_stage: Callable[[Stage, Platform | None, float], None] = _ignore
         """Called with the seconds until each stage that a mail came to."""
         self._in_time: deque[tuple[datetime, bool]] = deque()
@@ -216,6 +214,11 @@ class CanaryLog:
     def hold(self, result: Result, why: str) -> None:
         """Note that no mail is sent, and why."""
         self.last, self.why = result, why
+
+    def pass_on(self) -> None:
+        """Forget what says how the canary is now: another process sends its mails."""
+        self.last, self.why, self.lost = None, "", 0
+        self._in_time.clear()
 
     def share(self, now: datetime) -> float | None:
         """Return the part of the mails of the last day that were shown in time; None: too few to say."""

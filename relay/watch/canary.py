@@ -94,7 +94,8 @@ class Canary:
     async def _turn(self) -> None:
         """Send a mail if it is this process's turn, and follow it to its end."""
         rules, now = self.rules, self._clock()
-        if not may_show(rules.written_at, await self._store.mail_refused_at(), now):
+        refused_at = await self._store.mail_refused_at()
+        if rules.submission.user and not may_show(rules.written_at, refused_at, now):
             self._log.hold(Result.NOT_SENT, REFUSED)
             return
         reading = await self._read(now)
@@ -106,22 +107,27 @@ class Canary:
                 self._log.hold(Result.NOT_WATCHED, reading.why)
             return
         turn = await self._store.claim(self._node, now, timedelta(seconds=rules.goal.interval))
-        self._log.sends = turn is not Turn.ANOTHERS
+        if turn is Turn.ANOTHERS:
+            self._log.pass_on()
         if turn is not Turn.NOW:
             return
         if not reading.watched:
             self._note(Judgement(Result.NOT_WATCHED, {}), reading.why)
-            return
+        elif await self._send(rules.submission, now):
+            if refused_at is not None:
+                await self._store.mail_refused(None)
+            await self._follow(now, rules.goal)
+
+    async def _send(self, submission: Submission, now: datetime) -> bool:
+        """Hand over a mail; return whether the mail server took it."""
         try:
-            await self._submit(rules.submission, self._identities(12), now)
+            await self._submit(submission, self._identities(12), now)
         except NotTaken as error:
             if error.credential:
                 await self._store.mail_refused(now)
             self._note(Judgement(Result.NOT_SENT, {}), str(error))
-            return
-        if await self._store.mail_refused_at() is not None:
-            await self._store.mail_refused(None)
-        await self._follow(now, rules.goal)
+            return False
+        return True
 
     async def _follow(self, sent_at: datetime, goal: Goal) -> None:
         while True:

@@ -127,6 +127,17 @@ def test_a_canary_that_is_held_is_no_further_mail() -> None:
     assert not log.results
 
 
+def test_a_process_forgets_how_the_canary_is_when_another_one_sends() -> None:
+    log = CanaryLog()
+    for _ in range(FEWEST):
+        note(log, Result.NOT_SENT, why="smtp-450")
+
+    log.pass_on()
+
+    assert (log.last, log.why, log.lost, log.share(SENT)) == (None, "", 0, None)
+    assert log.results[Result.NOT_SENT] == FEWEST, "counters only rise"
+
+
 def test_the_share_is_that_of_the_last_day_and_needs_some_mails() -> None:
     log = CanaryLog()
     for _ in range(FEWEST - 1):

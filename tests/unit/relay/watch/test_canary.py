@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
 
-from relay.domain.canary import CanaryLog, CanaryMailbox, Goal, Reading, Result, Shown, Submission, Turn
+from relay.domain.canary import CanaryLog, CanaryMailbox, Goal, Judgement, Reading, Result, Shown, Submission, Turn
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Platform
 from relay.domain.users import Accounts
@@ -16,7 +17,9 @@ from relay.watch.submission import NotTaken
 
 BEGAN = datetime(2026, 11, 29, 12, tzinfo=UTC)
 GOAL = Goal(frozenset({Platform.WEBPUSH}), seconds=20.0, interval=100.0)
-SUBMISSION = Submission("mail.example.com", 587, "starttls", "canary@example.com", "canary@example.com")
+SUBMISSION = Submission(
+    "mail.example.com", 587, "starttls", "canary@example.com", "canary@example.com", user="sender", password="secret"
+)
 
 pytestmark = pytest.mark.looptime(start=0.0, idle_step=None)
 
@@ -84,7 +87,6 @@ async def test_a_mail_is_sent_in_each_interval_and_followed() -> None:
     assert world.log.results == {Result.SHOWN: 3}
     assert len(world.sent_at) == 3
     assert all(100 <= later - earlier < 100 + IDLE + 1 for earlier, later in pairwise(world.sent_at))
-    assert world.log.sends
 
 
 async def test_a_mail_that_is_late_or_lost_is_noted_as_such() -> None:
@@ -113,6 +115,19 @@ async def test_a_refused_login_is_shown_once_until_it_is_written_anew() -> None:
     assert world.log.last is Result.SHOWN
 
 
+async def test_a_refusal_of_before_holds_no_mail_back_that_needs_no_login() -> None:
+    world = World()
+    world.refused_at = BEGAN
+    rules = world.canary.rules
+    submission = replace(rules.submission, user="", password="")
+    world.canary.rules = CanaryRules(rules.mailbox, rules.goal, submission, BEGAN - timedelta(days=1))
+
+    await world.run(20)
+
+    assert len(world.sent_at) == 1
+    assert not await world.mail_refused_at()
+
+
 async def test_another_refusal_costs_one_mail() -> None:
     world = World(refusals=[NotTaken("recipient-refused-450")])
 
@@ -123,12 +138,13 @@ async def test_another_refusal_costs_one_mail() -> None:
 
 async def test_no_mail_is_sent_while_another_process_does() -> None:
     world = World()
+    world.log.note(Judgement(Result.NOT_SHOWN, {}), BEGAN)
     world.turn = Turn.ANOTHERS
 
     await world.run(500)
 
     assert world.sent_at == []
-    assert not world.log.sends
+    assert world.log.last is None
 
 
 async def test_a_mailbox_that_is_not_watched_gets_no_mail_and_counts_after_the_start() -> None:
