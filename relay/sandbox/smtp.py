@@ -35,6 +35,8 @@ class SmtpSimulator:
         """How often a password was shown."""
         self.refusing = ""
         """The answer to every recipient, e.g. "450 try later"; empty: they are taken."""
+        self.mechanisms = "PLAIN"
+        """The kinds of login that are offered: PLAIN and LOGIN are spoken."""
         self.losing = False
         """Whether mails are taken and lost."""
         self.user, self.password = USER, PASSWORD
@@ -53,12 +55,15 @@ class SmtpSimulator:
 
     def admits(self, response: str) -> bool:
         """Return True if a client's initial response to AUTH PLAIN is that of the user [RFC 4616]."""
+        return self._knows(response, f"\0{self.user}\0{self.password}")
+
+    def admits_login(self, user: str, password: str) -> bool:
+        """Return True if a client's two responses to AUTH LOGIN are those of the user [MS-XLOGIN 2.2.1]."""
+        return self._knows(password, self.password) and _read(user) == self.user.encode()
+
+    def _knows(self, response: str, expected: str) -> bool:
         self.logins += 1
-        try:
-            given = base64.b64decode(response, validate=True)
-        except binascii.Error:
-            return False
-        return hmac.compare_digest(given, f"\0{self.user}\0{self.password}".encode())
+        return hmac.compare_digest(_read(response) or b"", expected.encode())
 
     def take(self, recipient: str, mail: bytes) -> bool:
         """Deliver a mail; return False if there is no such mailbox."""
@@ -87,13 +92,15 @@ class _Session:
             verb, _, rest = (await self._line()).partition(" ")
             match verb.upper():
                 case "EHLO":
-                    await self._say("250-sandbox", "250 AUTH PLAIN" if self._encrypted else "250 STARTTLS")
+                    await self._say(
+                        "250-sandbox", f"250 AUTH {self._server.mechanisms}" if self._encrypted else "250 STARTTLS"
+                    )
                 case "STARTTLS" if not self._encrypted:
                     await self._say("220 go ahead")
                     await self._server.start_tls(self._writer)
                     self._encrypted = True
                 case "AUTH" if self._encrypted:
-                    self._known = self._server.admits(rest.removeprefix("PLAIN "))
+                    self._known = await self._login(*rest.split(" ", 1))
                     await self._say("235 welcome" if self._known else "535 wrong user or password")
                 case "MAIL" if self._known:
                     await self._say("250 ok")
@@ -113,6 +120,12 @@ class _Session:
                 case _:
                     await self._say("530 authentication required" if not self._known else "503 bad sequence")
 
+    async def _login(self, mechanism: str, response: str = "") -> bool:
+        if mechanism == "PLAIN":
+            return self._server.admits(response)
+        await self._say("334 UGFzc3dvcmQ6")  # "Password:" in base64
+        return self._server.admits_login(response, await self._line())
+
     async def _line(self) -> str:
         return (await self._until(b"\r\n")).decode("ascii", "replace").strip()
 
@@ -123,6 +136,14 @@ class _Session:
     async def _say(self, *lines: str) -> None:
         self._writer.write("".join(f"{line}\r\n" for line in lines).encode("ascii"))
         await self._writer.drain()
+
+
+def _read(response: str) -> bytes | None:
+    """Return what a client said in base64; None: that it is none."""
+    try:
+        return base64.b64decode(response, validate=True)
+    except binascii.Error:
+        return None
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from relay.security.credentials import CredentialKind
 from relay.settings.files import Files
 from relay.settings.sections import CanarySection
 from relay.settings.source import Sections
+from relay.settings.spellings import MAIL_ADDRESS
 from relay.settings.values import CanarySettings, ServerSettings
 
 TABLE: Final = "canary"
@@ -97,7 +98,7 @@ class _Checks:
         section = self._section
         self._require("smtp_host", section.smtp_host, "Name the host that takes mails by SMTP.")
         to = section.smtp_to or section.user or ""
-        if section.user and "@" not in to:
+        if section.user and not MAIL_ADDRESS.fullmatch(to):
             self._faults.require("canary.smtp_to", None, "Write the address of the mailbox, since canary.user is none.")
         if section.smtp_tls == "none" and section.smtp_host and not is_loopback(section.smtp_host):
             wrong = "is none, and canary.smtp_host is another host"

@@ -16,6 +16,7 @@ from relay.settings.spellings import (
     header_name,
     listening_host,
     login_domain,
+    mail_address,
     mail_domain,
     package_name,
     printable,
@@ -39,6 +40,7 @@ AppleId = Annotated[Text, AfterValidator(apple_id)]
 Hosts = Annotated[tuple[Host, ...], BeforeValidator(split)]
 LoginDomains = Annotated[tuple[Annotated[Text, AfterValidator(login_domain)], ...], BeforeValidator(split)]
 Domains = Annotated[tuple[Annotated[Text, AfterValidator(mail_domain)], ...], BeforeValidator(split)]
+MailAddress = Annotated[Text, AfterValidator(mail_address)]
 Platforms = Annotated[tuple[Literal["apns", "fcm", "webpush"], ...], BeforeValidator(split)]
 InFlight = Annotated[int, Field(ge=1, le=1000)]
 ProviderProxy = Annotated[
@@ -576,9 +578,6 @@ class TimelineSection(Section):
     per_mailbox: int = Field(
         default=300, ge=10, le=100_000, description="events of one mailbox that are kept, the newest, 10 to 100000"
     )
-
-
-MailAddress = Annotated[str, Field(pattern=r"^[!-?A-~]{1,64}@[A-Za-z0-9.-]{1,253}$")]
 
 
 class CanarySection(Section):

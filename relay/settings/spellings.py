@@ -13,6 +13,8 @@ from relay.http.hosts import EVERYWHERE, overlap
 
 _HOST: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?", re.ASCII)
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}", re.ASCII)
+MAIL_ADDRESS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9.-]{1,253}", re.ASCII)
+"""A dot-atom and a domain [RFC 5322 3.4.1]."""
 APPLE_ID: Final = re.compile(r"[A-Z0-9]{10}", re.ASCII)
 """Ids of keys and teams at Apple."""
 BUNDLE_ID: Final = re.compile(r"[A-Za-z0-9.-]+", re.ASCII)
@@ -114,6 +116,13 @@ def login_domain(value: str) -> str:
     if not domain or any(character in "@\\/:" or character.isspace() for character in domain):
         raise ValueError("holds what is no domain of logins: write example.com, or the Windows domain alone")
     return domain
+
+
+def mail_address(value: str) -> str:
+    """Return a plain mail address, which no header of a mail reads as several; raises ValueError."""
+    if not MAIL_ADDRESS.fullmatch(value):
+        raise ValueError("is no plain mail address, as in canary@example.com")
+    return value
 
 
 def apple_id(value: str) -> str:

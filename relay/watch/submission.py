@@ -2,6 +2,7 @@
 
 import smtplib
 import ssl
+from base64 import b64encode
 from datetime import datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
@@ -17,6 +18,8 @@ SECONDS: Final = 20.0
 SUBJECT: Final = "Push relay canary"
 TEXT: Final = "The push relay sends this mail to itself, to see that new mail is pushed. It may be deleted.\n"
 
+ACCEPTED: Final = 235  # the login is good [RFC 4954 6]
+CONTINUE: Final = 334  # the server waits for the next response [RFC 4954 4]
 PERMANENT: Final = 500
 """From here on a reply code says that a repetition is of no use [RFC 5321 4.2.1]."""
 
@@ -50,15 +53,11 @@ def _submit(to: Submission, mail: EmailMessage) -> None:
     try:
         with _connect(to) as server:
             if to.user:
-                server.login(to.user, to.password)
+                _login(server, to)
             server.send_message(mail, to.sender, [to.recipient])
-    except smtplib.SMTPAuthenticationError as error:
-        raise NotTaken(f"login-refused-{error.smtp_code}", credential=error.smtp_code >= PERMANENT) from error
     except smtplib.SMTPRecipientsRefused as error:
         codes = {code for code, _ in error.recipients.values()}
         raise NotTaken(f"recipient-refused-{max(codes)}") from error
-    except smtplib.SMTPNotSupportedError as error:
-        raise NotTaken("offers-no-login") from error
     except smtplib.SMTPResponseException as error:
         raise NotTaken(f"smtp-{error.smtp_code}") from error
     except ssl.SSLCertVerificationError as error:
@@ -85,6 +84,31 @@ def _connect(to: Submission) -> smtplib.SMTP:
         server.close()
         raise
     return server
+
+
+def _login(server: smtplib.SMTP, to: Submission) -> None:
+    """Show the password once, in UTF-8; raise NotTaken unless the server takes it.
+
+    The login of smtplib shows a refused password again by each other mechanism, which locks accounts out, and takes
+    ASCII only.
+    """
+    server.ehlo_or_helo_if_needed()
+    offered = server.esmtp_features.get("auth", "").upper().split()
+    if "PLAIN" in offered:  # [RFC 4616 2]
+        response = f"\0{to.user}\0{to.password}"
+        code, _ = server.docmd("AUTH", f"PLAIN {_base64(response)}")
+    elif "LOGIN" in offered:  # [MS-XLOGIN 2.2.1]
+        code, _ = server.docmd("AUTH", f"LOGIN {_base64(to.user)}")
+        if code == CONTINUE:
+            code, _ = server.docmd(_base64(to.password))
+    else:
+        raise NotTaken("offers-no-login")
+    if code != ACCEPTED:
+        raise NotTaken(f"login-refused-{code}", credential=code >= PERMANENT)
+
+
+def _base64(text: str) -> str:
+    return b64encode(text.encode()).decode("ascii")
 
 
 def _domain(address: str) -> str:

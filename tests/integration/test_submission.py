@@ -71,6 +71,31 @@ async def test_why_a_mail_is_not_taken_is_told_without_what_the_server_says(tmp_
     assert str(await refusal(to)) == "unreachable: ConnectionRefusedError"
 
 
+async def test_a_refused_password_is_shown_once_whatever_logins_are_offered(tmp_path: Path) -> None:
+    async with serving(tmp_path, Boxes()) as (server, to):
+        server.mechanisms = "GSSAPI NTLM LOGIN PLAIN CRAM-MD5"
+        assert str(await refusal(replace(to, password="wrong"))) == "login-refused-535"
+        assert server.logins == 1
+
+        server.mechanisms = "NTLM LOGIN"
+        assert str(await refusal(replace(to, password="wrong"))) == "login-refused-535"
+        assert server.logins == 2
+
+        server.mechanisms = "GSSAPI NTLM"
+        assert str(await refusal(to)) == "offers-no-login"
+        assert server.logins == 2
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+async def test_user_and_password_may_have_any_characters(tmp_path: Path, mechanism: str) -> None:
+    boxes = Boxes()
+    async with serving(tmp_path, boxes) as (server, to):
+        server.mechanisms, server.user, server.password = mechanism, "Jürgen", "pässwört €"
+        await submit(replace(to, user=server.user, password=server.password), "an-identity", AT)
+
+    assert len(boxes.delivered) == 1
+
+
 async def refusal(to: Submission) -> NotTaken:
     with pytest.raises(NotTaken) as refused:
         await submit(to, "an-identity", AT)

@@ -135,6 +135,8 @@ def test_phones_alone_need_neither_webpush_nor_the_password(site: Installation) 
         ({"user": "canary:x@example.com", "smtp_to": "canary@example.com"}, "canary.user"),
         ({"smtp_to": "canary"}, "canary.smtp_to"),
         ({"smtp_from": "a b@example.com"}, "canary.smtp_from"),
+        ({"smtp_from": "a,b@example.com"}, "canary.smtp_from"),
+        ({"user": "jürgen@example.com", "smtp_to": None}, "canary.smtp_to"),
         ({"interval_seconds": 5}, "canary.interval_seconds"),
         ({"password_file": "missing"}, "canary.password_file"),
         ({"smtp_host": None}, "canary.smtp_host"),
