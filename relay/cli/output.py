@@ -3,6 +3,7 @@
 Exit statuses: 0 all is well, 1 it failed, 2 the configuration or the arguments are faulty.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, NoReturn
@@ -31,6 +32,8 @@ from relay.domain.errors import (
 
 FAILED: Final = 1
 FAULTY: Final = 2
+FULL: Final = re.compile(r"is full|No space left")
+"""What SQLite and PostgreSQL say when their disk has no room."""
 
 ENDS: Final = (
     *(BackupInvalid, DatabaseBusy, DatabaseFilled, DatabaseInUse, DatabaseMoved, DatabaseRefuses),
@@ -80,9 +83,15 @@ def failing(cannot: str) -> Iterator[None]:
     except ENDS as error:
         fail(str(error), FAILED)
     except StoreUnavailable as error:
-        fail(f"the database does not answer: {error}. Check database.url, and that the database runs.", FAILED)
+        fail(f"the database does not answer: {error}. {_remedy(error)}", FAILED)
     except OSError as error:
         fail(f"{cannot}: {describe(error)}", FAILED)
+
+
+def _remedy(error: StoreUnavailable) -> str:
+    if FULL.search(str(error)):
+        return "Make room on the disk of the database."
+    return "Check database.url, and that the database runs."
 
 
 def describe(error: OSError) -> str:
