@@ -172,9 +172,10 @@ class ApnsSender:
 def message_id(push: DuePush) -> str:
     """Return the apns-id of a push; it is made of the push's marks, so a repetition has the same id even after a crash.
 
-    The id reveals nothing: it is a hash of the opaque registration id and of what distinguishes its marks.
+    The id reveals nothing, not even to whoever tries all moments: in the hash is the id of the mailbox, too, which is
+    random and never leaves the company.
     """
-    name = "/".join((push.registration_id, push.mark, push.first_at.isoformat(), str(push.generation)))
+    name = "/".join((push.mailbox_id, push.registration_id, push.mark, push.first_at.isoformat(), str(push.generation)))
     digest = sha1(MESSAGES.bytes + name.encode(), usedforsecurity=False).hexdigest()
     # The same as uuid.uuid5 returns, without its objects: 5 is the version, 8 to b the variant.
     variant = "89ab"[int(digest[16], 16) & 3]

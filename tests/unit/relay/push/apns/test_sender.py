@@ -4,6 +4,7 @@ from uuid import uuid5
 
 import pytest
 
+from eas_watcher.names import MailboxId
 from relay.domain.model import Mark
 from relay.push.apns.sender import MESSAGES, message_id
 from tests.unit.relay.push.pushes import BEGAN, due_push
@@ -13,7 +14,7 @@ def test_a_repetition_has_the_same_id_whatever_changed_in_the_row() -> None:
     push = due_push()
 
     assert message_id(push) == message_id(replace(push, attempts=7, device_token="ff"))
-    name = f"registration-1/email/{BEGAN.isoformat()}/1"
+    name = f"a-mailbox/registration-1/email/{BEGAN.isoformat()}/1"
     assert message_id(push) == str(uuid5(MESSAGES, name))
 
 
@@ -24,6 +25,7 @@ def test_a_repetition_has_the_same_id_whatever_changed_in_the_row() -> None:
         due_push(mark=Mark.TASKS),
         due_push(generation=2),
         due_push(first_at=BEGAN + timedelta(microseconds=1)),
+        due_push(mailbox_id=MailboxId("another")),  # which Apple does not know, so that it cannot try moments
     ],
 )
 def test_a_push_of_another_change_has_another_id(other: object) -> None:
