@@ -22,6 +22,8 @@ POLICY: Final[Mapping[str, str]] = {
     "trusted-types": "relay-web",
 }
 """What the pages need besides the policy of all pages."""
+PICTURE: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
+"""The policy of the logo: an SVG has styles of its own, and may have scripts, also for whoever opens it by itself."""
 GOOD: Final = frozenset(
     {"well", "proving", "verifying", "saved", "stopped", "password-taken", "password-waits", "challenge-sent"}
     | {"test-queued", "test-delivered", "token-gone"}
@@ -97,8 +99,8 @@ class WebAppRoutes:
         return page
 
     async def _offline(self, _: web.Request) -> web.StreamResponse:
-        offline = [(code, words["offline"]) for code, words in languages().items()]
-        return self._pages.page("offline.html", title=self._settings.title, offline=offline)
+        offline = [(code, {**words["offline"], "again": words["again"]}) for code, words in languages().items()]
+        return self._pages.page("offline.html", base=self._base, title=self._settings.title, offline=offline)
 
     async def _manifest(self, _: web.Request) -> web.StreamResponse:
         icons = [
@@ -132,4 +134,5 @@ class WebAppRoutes:
             raise web.HTTPNotFound
         response = web.Response(body=settings.logo, content_type=settings.logo_type)
         self._pages.protect(response)
+        response.headers["Content-Security-Policy"] = PICTURE
         return response

@@ -80,6 +80,48 @@ async def test_a_wrong_password_is_told_from_an_account_that_must_wait(chromium:
         assert json.loads(await kept(page))["values"].get("registration") is None
 
 
+async def test_a_sign_in_without_an_answer_is_sent_again_as_the_same_one(chromium: Browser, relay: World) -> None:
+    async with chromium.page(*PHONE) as page:
+        await relay.subscribe(page)
+        await relay.begin(page)
+        await page.evaluate(LOSES_ANSWERS)
+        await relay.sign_in(page)
+        await page.wait('[data-notice="unreachable"]')
+        values = json.loads(await kept(page))["values"]
+        assert (values.get("registration"), PASSWORD in json.dumps(values)) == (None, False)
+
+        await relay.pass_on(page, 1)
+        await page.evaluate("self.fetch = self.answered")
+        await relay.sign_in(page)
+        await page.wait('[data-condition="well"]')
+        kept_now = json.loads(await kept(page))["values"]
+        assert kept_now["registration"]["id"] == values["unanswered"]["id"]
+        assert kept_now.get("unanswered") is None
+
+
+async def test_a_browser_that_does_not_start_the_service_worker_is_told_so(chromium: Browser, relay: World) -> None:
+    async with chromium.page(*PHONE) as page:
+        await relay.subscribe(page)
+        await relay.begin(page)
+        await page.evaluate(
+            "navigator.serviceWorker.register = async () => { throw new DOMException('', 'SecurityError') }"
+        )
+        await relay.sign_in(page)
+        await page.wait('[data-notice="no-worker"]')
+        assert relay.sandbox.webpush.received == []
+
+
+async def test_caches_of_other_applications_of_the_origin_stay(chromium: Browser, relay: World) -> None:
+    async with chromium.page(*PHONE) as page:
+        await page.navigate(relay.url)
+        await page.evaluate("Promise.all(['another-app', 'relay-web-old'].map((name) => caches.open(name)))")
+        await relay.register(page)
+        names = await page.evaluate("caches.keys()")
+        assert "another-app" in names
+        assert "relay-web-old" not in names
+        assert len(names) == 2
+
+
 async def test_a_relay_that_is_away_is_told_from_anything_else(chromium: Browser, relay: World) -> None:
     async with chromium.page(*PHONE) as page:
         await relay.register(page)
@@ -233,6 +275,7 @@ async def test_without_the_relay_the_page_says_so(chromium: Browser, relay: Worl
         await relay.relay.stop()
         await page.navigate(relay.url)
         assert "The relay cannot be reached" in await page.text()
+        assert await page.evaluate("document.querySelector('a.button').href") == relay.url
 
 
 async def test_steps_are_decided_from_facts(chromium: Browser, relay: World) -> None:
@@ -274,6 +317,15 @@ async def test_every_step_fits_into_every_screen_and_everybody_can_use_it(chromi
         assert await _serious(page) != [], "the look for faults finds none at all"
 
 
+LOSES_ANSWERS = """
+self.answered = self.fetch;
+self.fetch = async (path, options) => {
+  if (!path.startsWith('/v1/registrations/')) return self.answered(path, options);
+  if (options.method === 'PUT') await self.answered(path, options);
+  throw new TypeError('no network');
+};
+"""
+"""The relay takes what is sent to registrations, and the network loses its answers."""
 SHOW = """
 for (const each of document.querySelectorAll('main > section')) each.hidden = each.id !== %s;
 for (const each of document.querySelectorAll('details')) each.open = true;

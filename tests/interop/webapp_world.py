@@ -42,7 +42,7 @@ PUSHES: Final = """
 KEPT: Final = """
 (async () => {
   const values = {}, cached = [];
-  for (const name of ['registration', 'endpoint', 'quiet', 'welcomed', 'skipped', 'receipts'])
+  for (const name of ['registration', 'endpoint', 'quiet', 'welcomed', 'skipped', 'receipts', 'unanswered'])
     values[name] = await self.relayStore.get(name);
   for (const name of await caches.keys())
     for (const request of await (await caches.open(name)).keys()) cached.push(request.url);

@@ -6,6 +6,7 @@ const { base, app, language } = document.body.dataset;
 const WORKER = `${base}/sw.js`;
 const LOOK = 3000; // milliseconds between two looks while something is under way
 const LOOKS = 20; // of them at most
+const STARTS = 30000; // milliseconds until the service worker runs
 const GONE = ["gone", "not-authorized"];
 const SAME = {
   "not-authorized": "gone",
@@ -56,9 +57,13 @@ async function facts() {
   return { ...system(), welcomed, skipped, registered: Boolean(registration) };
 }
 
+// Returns the registration of the running service worker; undefined if the browser does not start it, e.g. because of the
+// certificate. One whose installation fails never gets ready.
 async function worker() {
-  await navigator.serviceWorker.register(policy ? policy.createScriptURL(WORKER) : WORKER, { scope: `${base}/` });
-  return navigator.serviceWorker.ready;
+  const script = policy ? policy.createScriptURL(WORKER) : WORKER;
+  const running = navigator.serviceWorker.register(script, { scope: `${base}/` }).then(() => navigator.serviceWorker.ready);
+  const late = new Promise((resolve) => setTimeout(resolve, STARTS));
+  return Promise.race([running, late]).catch(() => undefined);
 }
 
 // --- showing
@@ -172,9 +177,10 @@ async function status() {
   find("#to").value = quiet ? clock(quiet.to) : "";
   const name = await look();
   if (!name) return;
+  const running = await worker();
+  if (!running) return notice("no-worker");
   try {
-    const { pushManager } = await worker();
-    const code = await calls.refresh(pushManager, { force: name === "token-gone" });
+    const code = await calls.refresh(running.pushManager, { force: name === "token-gone" });
     if (code) notice(code);
   } catch {
     notice("no-subscription");
@@ -216,16 +222,20 @@ async function signIn(form) {
   const mailbox = given.mailbox.trim();
   const unable = await offer(mailbox);
   if (unable) return unable;
+  const running = await worker();
+  if (!running) return "no-worker";
   let found;
   try {
-    const { pushManager } = await worker();
-    found = await calls.subscribe(pushManager);
+    found = await calls.subscribe(running.pushManager);
   } catch {
     return "no-subscription";
   }
   if (found.code) return found.code === "no-such-resource" ? "unknown-app" : found.code;
-  // Id and secret are kept before they are sent: an answer that is lost costs nothing.
-  const registration = { id: random(18), secret: random(32) };
+  // Id and secret are kept before they are sent, as the confirmation may come before the answer. Without an answer they are
+  // sent again: the relay then knows the request, and tries no password twice that was accepted or waits.
+  const before = await store.get("unanswered");
+  const { id, secret } = before?.mailbox === mailbox ? before : { id: random(18), secret: random(32) };
+  const registration = { id, secret };
   await store.set("registration", registration);
   const credential = { kind: "basic", password: given.password };
   if (given.user.trim()) credential.user = given.user.trim();
@@ -233,16 +243,16 @@ async function signIn(form) {
   if (given.invitation.trim()) body.invitation = given.invitation.trim();
   const headers = given.key ? { "Enrolment-Key": given.key } : {};
   const answer = await calls.call("PUT", calls.of(registration), { secret: registration.secret, body, headers });
-  if (answer.code && answer.code !== "unreachable") await store.remove("registration");
-  if (answer.code === "unreachable") {
-    // The relay may have it nevertheless.
-    const there = await calls.call("GET", calls.of(registration), { secret: registration.secret });
-    if (there.code) {
-      await store.remove("registration");
-      return answer.code;
-    }
+  const lost = answer.status === 0 || answer.status >= 500;
+  // The relay may have it nevertheless.
+  const there = lost ? await calls.call("GET", calls.of(registration), { secret }) : answer;
+  if (there.code) {
+    await store.remove("registration");
+    if (lost) await store.set("unanswered", { mailbox, ...registration });
+    else await store.remove("unanswered");
+    return answer.code;
   }
-  if (answer.code && answer.code !== "unreachable") return answer.code;
+  await store.remove("unanswered");
   await store.set("endpoint", found.subscription.endpoint);
   form.reset();
   show("status");

@@ -1,7 +1,8 @@
 "use strict";
 // Requests to the registration API, for pages and service worker; the same that any other app sends.
 (() => {
-  const PATIENCE = 30000; // milliseconds; a registration waits for the mail server's answer
+  const PATIENCE = 30000; // milliseconds for the answer to a question
+  const VERDICT = 70000; // to a change: one with a credential waits up to 60 s for the mail server (api.verdict_wait)
 
   // Returns {status, code, body, after}: `code` is that of the problem, "unreachable" without an answer, "" if all is well;
   // `after` the seconds after which to ask again.
@@ -19,7 +20,7 @@
         credentials: "same-origin", // client certificates of devices; there are no cookies
         redirect: "error",
         referrerPolicy: "no-referrer",
-        signal: AbortSignal.timeout(PATIENCE),
+        signal: AbortSignal.timeout(method === "GET" ? PATIENCE : VERDICT),
       });
     } catch {
       return { status: 0, code: "unreachable", body: {}, after: 0 };

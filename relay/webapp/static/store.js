@@ -2,8 +2,9 @@
 // What the web app keeps in this browser, in IndexedDB of its origin. Pages and service worker share this script; it is
 // no module because not every browser runs a module as a service worker.
 //
-// Keys: registration {id, secret}, endpoint (of the subscription that the relay has), key (it was made for), classes,
-// quiet {from, to} in minutes of the day, welcomed, skipped. A password is never kept.
+// Keys: registration {id, secret}, unanswered {id, secret, mailbox} (of a sign-in without an answer), endpoint (of the
+// subscription that the relay has), quiet {from, to} in minutes of the day, receipts [{id, at}] that wait, welcomed,
+// skipped. A password is never kept.
 (() => {
   const NAME = "relay-web";
   const STORE = "values";

@@ -1,7 +1,8 @@
 "use strict";
 // The service worker of the web app: shows pushes, answers challenges, renews the subscription, keeps files with hashes.
 const BASE = "{{ base }}/";
-const CACHE = "relay-web-{{ version }}";
+const OWN = "relay-web-"; // how the names of its caches begin; other applications of the origin may have some, too
+const CACHE = `${OWN}{{ version }}`;
 const OFFLINE = `${BASE}offline`; // of this version of the files, since each has a cache of its own
 const FILES = [
 {% for name in files %}
@@ -33,7 +34,8 @@ self.addEventListener("activate", (event) => {
   event.waitUntil(
     caches
       .keys()
-      .then((names) => Promise.all(names.filter((name) => name !== CACHE).map((name) => caches.delete(name))))
+      .then((names) => names.filter((name) => name.startsWith(OWN) && name !== CACHE))
+      .then((old) => Promise.all(old.map((name) => caches.delete(name))))
       .then(() => self.clients.claim()),
   );
 });
@@ -88,7 +90,7 @@ function read(event) {
 }
 
 async function take({ title, options, data }) {
-  const registration = await self.relayStore.get("registration").catch(() => undefined);
+  const registration = await known().catch(() => undefined);
   if (await isQuiet()) options.silent = true;
   if (options.silent !== true) options.renotify = true;
   await self.registration.showNotification(title, options);
@@ -98,6 +100,11 @@ async function take({ title, options, data }) {
   if (data.id) work.push(acknowledge(registration, data.id));
   await Promise.all(work);
   for (const page of await self.clients.matchAll({ type: "window" })) page.postMessage({ kind: data.kind ?? "" });
+}
+
+// Returns {id, secret}; also of a sign-in whose answer was lost: the relay may have it.
+async function known() {
+  return (await self.relayStore.get("registration")) ?? self.relayStore.get("unanswered");
 }
 
 async function isQuiet() {
