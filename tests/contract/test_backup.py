@@ -192,6 +192,18 @@ ROWS: Final[dict[str, dict[str, Any]]] = {
         "count": 2,
     },
     "maintenance": {"server": "office", "since": NOW},
+    "canary": {
+        "id": 1,
+        "registration_id": "reg-ann",
+        "device": bytes(range(32)),
+        "tried_at": NOW,
+        "refused_at": LATER,
+        "refusal": "credential-refused",
+        "holder": "one",
+        "sent_at": NOW,
+        "mail_refused_at": LATER,
+    },
+    "canary_shown": {"platform": "webpush", "noticed_at": NOW, "shown_at": LATER},
 }
 """A row of each table; the acts are made as acts are."""
 

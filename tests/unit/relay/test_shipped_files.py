@@ -291,6 +291,7 @@ def test_every_library_that_the_code_imports_is_declared() -> None:
     declared = {re.split(r"[^A-Za-z0-9-]", need)[0].lower() for need in [*project["dependencies"], *extras]}
     names = {"google": "google-auth", "jwt": "pyjwt", "prometheus_client": "prometheus-client"}
     names["pydantic_core"] = "pydantic"  # which demands one exact version of it
+    names["markupsafe"] = "jinja2"  # whose templates take and make its texts
     names["opentelemetry"] = "opentelemetry-sdk"  # and its encoder, which the extra names too
 
     imported = set()
