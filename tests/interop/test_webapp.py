@@ -10,6 +10,7 @@ import pytest
 from relay.domain.model import Mark
 from relay.push.payload import TEXTS
 from relay.push.webpush.vapid import make_key, public_key
+from relay.sandbox.process import open_relay
 from relay.webapp.words import languages
 from tests.interop.axe import serious
 from tests.interop.chromium import Browser, Page
@@ -130,6 +131,11 @@ async def test_a_relay_that_is_away_is_told_from_anything_else(chromium: Browser
         await page.wait('[data-notice="unreachable"]')
         assert await page.evaluate("document.querySelectorAll('[data-condition]:not([hidden])').length") == 0
 
+        async with open_relay(relay.sandbox.toml, relay.sandbox.ports.ops):
+            await page.evaluate(LOOKS_AGAIN)
+            await page.wait('[data-condition="well"]')
+            assert await page.evaluate("document.querySelectorAll('[data-notice]:not([hidden])').length") == 0
+
 
 async def test_while_the_mail_server_is_away_a_person_need_do_nothing(chromium: Browser, relay: World) -> None:
     relay.sandbox.eas.break_backend()
@@ -227,6 +233,33 @@ async def test_a_changed_password_is_asked_for_and_taken(chromium: Browser, rela
         await page.wait('[data-condition="well"]')
 
 
+async def test_a_refusal_that_is_not_sure_yet_is_no_silence_of_the_mail_server(chromium: Browser, relay: World) -> None:
+    async with chromium.page(*PHONE) as page:
+        await relay.register(page)
+        relay.sandbox.eas.add_mailbox(USER, "canary-new-password")
+        deliver(relay)
+        await until(
+            lambda: _is(
+                page, f"Promise.resolve({LOOKS_AGAIN}).then(() => !document.querySelector({DOUBTFUL!r}).hidden)"
+            )
+        )
+
+
+async def test_a_wiped_device_forgets_all_and_is_told_who_did_it(chromium: Browser, relay: World) -> None:
+    async with chromium.page(*PHONE) as page:
+        await relay.register(page)
+        relay.sandbox.eas.wipe(USER)
+        deliver(relay)
+        said = await relay.pass_on(page, 3)
+        assert said["notification"]["data"]["reason"] == "wiped"
+        await page.wait('[data-notice="wiped"]')
+        await page.wait("#sign-in")
+        values = json.loads(await kept(page))["values"]
+        assert {name for name, value in values.items() if value is not None} == {"welcomed"}
+        await until(lambda: _shows(page, "Attention needed"))
+        assert await click(page, relay.url, "attention") == f"{relay.url}#attention"
+
+
 async def test_wishes_are_kept_and_quiet_hours_silence(chromium: Browser, relay: World) -> None:
     async with chromium.page() as page:
         await relay.register(page)
@@ -317,6 +350,8 @@ async def test_every_step_fits_into_every_screen_and_everybody_can_use_it(chromi
         assert await _serious(page) != [], "the look for faults finds none at all"
 
 
+LOOKS_AGAIN = "document.dispatchEvent(new Event('visibilitychange'))"
+DOUBTFUL = '[data-condition="doubtful"]'
 LOSES_ANSWERS = """
 self.answered = self.fetch;
 self.fetch = async (path, options) => {

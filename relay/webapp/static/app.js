@@ -6,6 +6,7 @@ const { base, app, language } = document.body.dataset;
 const WORKER = `${base}/sw.js`;
 const LOOK = 3000; // milliseconds between two looks while something is under way
 const LOOKS = 20; // of them at most
+const AGAIN = 60000; // milliseconds between two looks while nothing is
 const STARTS = 30000; // milliseconds until the service worker runs
 const GONE = ["gone", "not-authorized"];
 const SAME = {
@@ -145,6 +146,7 @@ async function look() {
     else hideConditions();
     return "";
   }
+  if (!find('[data-notice="unreachable"]').hidden) notice();
   return describe(answer.body);
 }
 
@@ -377,6 +379,9 @@ navigator.serviceWorker?.addEventListener("message", (event) => {
 document.addEventListener("visibilitychange", () => {
   if (document.visibilityState === "visible" && ["install", "denied", "status"].includes(shown)) next();
 });
+setInterval(() => {
+  if (document.visibilityState === "visible" && shown === "status") follow();
+}, AGAIN);
 
 try {
   await next();

@@ -25,7 +25,7 @@ export function condition(registration) {
   if (state === "proving") return "proving";
   if (state === "token-gone") return "token-gone";
   if (mailbox?.state === "credential-refused" || credential?.refused) return "refused";
-  if (mailbox?.state === "waiting" && mailbox.reason === "http-401-doubtful") return "doubtful";
+  if (mailbox?.state === "waiting" && mailbox.reason?.startsWith("http-401")) return "doubtful"; // not sure yet
   switch (mailbox?.state) {
     case "watching":
     case "starting":

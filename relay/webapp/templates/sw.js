@@ -145,12 +145,11 @@ self.addEventListener("notificationclick", (event) => {
 async function openPage(address) {
   const url = new URL(address, self.location.href);
   if (url.origin === self.location.origin && url.pathname.startsWith(BASE)) {
-    for (const page of await self.clients.matchAll({ type: "window" })) {
-      if (new URL(page.url).pathname.startsWith(BASE)) {
-        page.postMessage({ kind: "opened" });
-        return page.focus();
-      }
-    }
+    const pages = await self.clients.matchAll({ type: "window" });
+    const open = pages.find((page) => new URL(page.url).pathname.startsWith(BASE));
+    open?.postMessage({ kind: "opened" });
+    const focused = await open?.focus().catch(() => undefined); // not every browser lets a page come to the front
+    if (focused) return focused;
   }
   return self.clients.openWindow(url.href);
 }
