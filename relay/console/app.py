@@ -41,6 +41,8 @@ LIVE: Final = "X-Relay-Live"
 """The header of requests that a page sends by itself: they prolong no session."""
 FORM: Final = "application/x-www-form-urlencoded"
 LONGEST_FORM: Final = 8192  # bytes
+FORM_SECONDS: Final = 10.0
+"""Seconds within which a form must be here: a connection that waits for its rest is one that health checks lack."""
 PER_SECOND: Final = 10.0  # requests of all people
 BURST: Final = 100.0
 GUESSES_PER_SECOND: Final = 0.2  # wrong tokens that are told so; more are told to wait
@@ -355,4 +357,10 @@ async def _form(request: web.Request) -> Mapping[str, str]:
         raise Refused(HTTPStatus.FORBIDDEN, "Not done", text)
     if request.content_type != FORM or (request.content_length or 0) > LONGEST_FORM:
         raise Refused(HTTPStatus.BAD_REQUEST, "Not done", "This is no form of the console.")
-    return {name: value for name, value in (await request.post()).items() if isinstance(value, str)}
+    try:
+        async with asyncio.timeout(FORM_SECONDS):
+            fields = await request.post()
+    except TimeoutError as error:
+        text = "The rest of the form did not come, or it is too long. Load the page again, and repeat the act."
+        raise Refused(HTTPStatus.REQUEST_TIMEOUT, "Not done", text) from error
+    return {name: value for name, value in fields.items() if isinstance(value, str)}

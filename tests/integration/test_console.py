@@ -1,5 +1,6 @@
 """The console over a real store: who gets in, what they may do, and what the pages are made of."""
 
+import asyncio
 import logging
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -20,6 +21,7 @@ from relay.admin.administration import Administration
 from relay.admin.audit import AuditKey
 from relay.admin.people import TrustedProxy
 from relay.admin.tokens import AdminToken, Scope, digest_of
+from relay.console import app
 from relay.console.app import BURST, COOKIE, GUESSES, HOST_COOKIE, LIVE, Console
 from relay.console.egress import EgressViewer
 from relay.console.process import ProcessView
@@ -128,9 +130,21 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         (tmp_path / "egress").mkdir()
         EgressPages(console, partial(EgressViewer, tmp_path / "egress", tmp_path, tmp_path / "egress.key"))
         console.take(TOKENS, None)
-        app = create_ops_app(ops.health, ops.metrics, console=console)
-        async with TestClient(TestServer(app), cookie_jar=CookieJar(unsafe=True)) as client:
+        served = create_ops_app(ops.health, ops.metrics, console=console)
+        async with TestClient(TestServer(served), cookie_jar=CookieJar(unsafe=True)) as client:
             yield Site(client, console, store, registrations, watches, admin, ops)
+
+
+async def test_a_form_that_does_not_end_is_not_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "FORM_SECONDS", 0.05)
+    reader, writer = await asyncio.open_connection(site.client.host, site.client.port)
+    writer.write(
+        b"POST /console/login HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: same-origin\r\nContent-Length: 100\r\n"
+        b"Content-Type: application/x-www-form-urlencoded\r\n\r\ntoken="
+    )
+    async with asyncio.timeout(5):
+        assert await reader.readline() == b"HTTP/1.1 408 Request Timeout\r\n"
+    writer.close()
 
 
 async def test_whoever_is_not_logged_in_is_led_to_the_login_and_back(site: Site) -> None:
