@@ -211,13 +211,14 @@ class Console:
         """Return the answer to somebody who is logged in; raises Refused."""
         request, person = visit.request, visit.person
         _spend(self._pace)
-        if "\0" in request.path + request.query_string:  # PostgreSQL takes it in no text
-            raise Refused(HTTPStatus.NOT_FOUND, "Not found", "No name has the character NUL.")
         if request.method == hdrs.METH_POST:
             visit.form = await _form(request)
             if not visit.session.shows(visit.field("form_token")):
                 text = "The form belongs to a session that has ended. Go back, load the page again, and repeat the act."
                 raise Refused(HTTPStatus.FORBIDDEN, "Not done", text)
+        if "\0" in "".join((request.path, request.query_string, *(visit.form or {}).values())):
+            # PostgreSQL takes it in no text.
+            raise Refused(HTTPStatus.NOT_FOUND, "Not found", "No name has the character NUL.")
         for needed in () if scope is None else dict.fromkeys((Scope.READ, scope)):
             if not visit.may(needed):
                 text = f"{person.name} lacks the scope {needed}; an administrator of the relay's host can give it."

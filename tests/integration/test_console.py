@@ -423,6 +423,8 @@ async def test_hostile_texts_are_only_texts(site: Site) -> None:
     moment = await site.get("/mailboxes/mb-ann?at=%3Cscript%3E")
     unknown = await site.get("/mailboxes/%3Cscript%3E", 404)
     forged = await site.get("/mailboxes/%00", 404)
+    nul = await site.post("/console/mailboxes", {"form_token": await site.form_token(), "user": "a\0n"})
+    assert nul.status == 404
 
     for text in (listed, shown, page, moment, unknown, forged):
         assert "<script>" not in text
