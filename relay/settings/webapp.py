@@ -1,5 +1,6 @@
 """Checks of [webapp]: the addresses of the relay's own web app, and the logo that it shows."""
 
+from codecs import BOM_UTF8
 from typing import Final
 
 from relay.domain.model import Role
@@ -13,8 +14,8 @@ TABLE: Final = "webapp"
 TAKEN: Final = frozenset({"/v1", "/problems"})
 """Paths that the registration API has beside it."""
 LARGEST: Final = 200_000  # bytes; a phone outside loads it over its network
-TYPES: Final = ((b"\x89PNG\r\n\x1a\n", "image/png"), (b"<svg", "image/svg+xml"), (b"<?xml", "image/svg+xml"))
-"""How files of images begin."""
+PNG: Final = b"\x89PNG\r\n\x1a\n"
+BEGINNING: Final = 4_096  # bytes of an SVG in which it begins: declaration, comments and document type come before
 
 
 def webapp_settings(sections: Sections, files: Files, role: Role) -> WebAppSettings | None:
@@ -58,7 +59,9 @@ def _logo(files: Files, name: str) -> Logo | None:
     content = files.read("webapp.logo_file", path, secret=False)
     if content is None:
         return None
-    media_type = next((kind for start, kind in TYPES if content.lstrip().startswith(start)), None)
+    beginning = content[:BEGINNING].removeprefix(BOM_UTF8).lstrip()
+    is_svg = beginning.startswith(b"<") and b"<svg" in beginning
+    media_type = "image/png" if content.startswith(PNG) else "image/svg+xml" if is_svg else None
     if media_type is None or len(content) > LARGEST:
         files.faults.add("webapp.logo_file", f"{path} is no PNG or SVG of at most 200 kB", "Give a smaller PNG or SVG.")
         return None

@@ -66,6 +66,16 @@ async def test_a_mail_rings_and_nothing_of_it_reaches_browser_push_service_or_lo
     assert relay.sandbox.webpush.complaints == []
 
 
+async def test_the_browser_finds_an_app_that_it_can_install(chromium: Browser, relay: World) -> None:
+    async with chromium.page(*PHONE) as page:
+        await page.navigate(relay.url)
+        manifest = await page.command("Page.getAppManifest")
+        found = await page.command("Page.getInstallabilityErrors")
+        assert (manifest["url"], manifest["errors"]) == (f"{relay.url}manifest.webmanifest", [])
+        # Pages of the tests are in a window of their own, as private ones are.
+        assert [each["errorId"] for each in found["installabilityErrors"]] == ["in-incognito"]
+
+
 async def test_a_wrong_password_is_told_from_an_account_that_must_wait(chromium: Browser, relay: World) -> None:
     async with chromium.page(*PHONE) as page:
         await relay.subscribe(page)

@@ -58,6 +58,19 @@ def test_a_good_table_adds_the_app_and_tells_the_sender_what_notifications_open(
     assert settings.webpush.sender.pages == webapp.pages
 
 
+@pytest.mark.parametrize(
+    "before", ["", "\ufeff", "<?xml version='1.0'?>\n<!-- > -->\n<!DOCTYPE svg [<!ENTITY a 'b'>]>\n"]
+)
+def test_a_logo_is_an_svg_whatever_a_program_wrote_before_it(site: Installation, before: str) -> None:
+    logo = f"{before}<svg xmlns='http://www.w3.org/2000/svg'/>".encode()
+    site.write("logo.svg", logo, 0o644)
+    configure(site, f'{GOOD}logo_file = "logo.svg"\n')
+    webapp = site.load().webapp
+
+    assert webapp is not None
+    assert webapp.logo == Logo(logo, "image/svg+xml")
+
+
 def test_notifications_open_the_web_app_unless_an_address_is_set(site: Installation) -> None:
     configure(site, GOOD)
     webapp = site.load().webapp
