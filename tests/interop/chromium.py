@@ -86,6 +86,10 @@ class Browser:
         result: dict[str, Any] = told["result"]
         return result
 
+    def count(self, session: str, page: "Page") -> None:
+        """Let a page note what the browser says of a session, until the browser ends."""
+        self._pages[session] = page
+
     @asynccontextmanager
     async def page(self, width: int = 1280, height: int = 800, *, scripts: bool = True) -> AsyncIterator["Page"]:
         """Open a page with cookies and caches of its own, until the block ends; `scripts` are JavaScript."""
@@ -178,6 +182,17 @@ class Page:
         await self.command(
             "ServiceWorker.deliverPushMessage", origin=origin, registrationId=self.workers[scope], data=text
         )
+
+    async def worker(self, scope: str) -> str:
+        """Return the session of the service worker of a scope; from now on its requests count as the page's."""
+        targets = (await self.browser.command("Target.getTargets"))["targetInfos"]
+        (target,) = [each for each in targets if each["type"] == "service_worker" and each["url"].startswith(scope)]
+        attached = await self.browser.command("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        session = str(attached["sessionId"])
+        self.browser.count(session, self)
+        for domain in ("Network", "Runtime", "Log"):
+            await self.browser.command(f"{domain}.enable", session)
+        return session
 
     async def evaluate(self, expression: str) -> Any:
         """Return the value of an expression of JavaScript, once its promise is kept; raises Refused with its error."""

@@ -38,6 +38,7 @@ async def test_a_mail_rings_and_nothing_of_it_reaches_browser_push_service_or_lo
 ) -> None:
     async with chromium.page(*PHONE) as page:
         await relay.register(page)
+        await page.worker(relay.url)
         deliver(relay)
         said = await relay.pass_on(page, 3)
 
@@ -59,6 +60,7 @@ async def test_a_mail_rings_and_nothing_of_it_reaches_browser_push_service_or_lo
         assert json.loads(browser_keeps)["cookies"] == ""
         assert all("/app/static/" in url or url.endswith("/app/offline") for url in json.loads(browser_keeps)["cached"])
 
+        assert any(url.endswith("/receipts") for url in page.requests), "those of the service worker are noted, too"
         own = (relay.origin, "data:image/svg+xml")  # the browser's own picture in fields for a time
         assert [url for url in page.requests if not url.startswith(own)] == []
         assert page.violations == []

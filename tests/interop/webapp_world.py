@@ -163,12 +163,9 @@ async def notifications(page: Page) -> list[dict[str, Any]]:
 
 async def in_worker(page: Page, scope: str, expression: str) -> Any:
     """Return the value of an expression in the service worker of a scope, once its promise is kept."""
-    targets = (await page.browser.command("Target.getTargets"))["targetInfos"]
-    (worker,) = [each for each in targets if each["type"] == "service_worker" and each["url"].startswith(scope)]
-    attached = await page.browser.command("Target.attachToTarget", targetId=worker["targetId"], flatten=True)
     told = await page.browser.command(
         "Runtime.evaluate",
-        attached["sessionId"],
+        await page.worker(scope),
         expression=expression,
         awaitPromise=True,
         returnByValue=True,
