@@ -1,6 +1,7 @@
 """Checks of [admin]: the keys of the audit log, the tokens of the admin API, and who uses the console."""
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -61,6 +62,11 @@ def audit_key_file(files: Files, section: AdminSection, state_dir: Path) -> Path
     return state_dir / AUDIT_KEY if section.audit_key_file is None else files.path(section.audit_key_file)
 
 
+A_GROUP: Final = re.compile(f"{GROUP}.")
+OF_CLIENTS: Final = frozenset({"authorization", "cookie", "host", "origin", "referer", "user-agent"})
+"""Headers that no proxy says by who somebody is."""
+
+
 def _proxy(section: AdminProxySection, faults: Faults) -> TrustedProxy | None:
     """Return the proxy that says who uses the console; None: the table is empty or has faults."""
     if section == AdminProxySection():
@@ -77,11 +83,31 @@ def _proxy(section: AdminProxySection, faults: Faults) -> TrustedProxy | None:
     if section.header.lower() == (section.groups_header or "").lower():
         faults.add("admin.proxy.groups_header", "is the header of the person", "Name another one, or leave it out.")
     scopes = {Scope.READ: section.read, Scope.ACT: section.act, Scope.FORGET: section.forget}
+    _check_headers(section, faults)
+    _check_people(scopes, faults)
     listed = {scope: frozenset(names) for scope, names in scopes.items()}
     if section.groups_header is None and any(name.startswith(GROUP) for names in scopes.values() for name in names):
         wrong = "is missing, and groups are listed"
         faults.add("admin.proxy.groups_header", wrong, "Name the header in which the proxy lists a person's groups.")
     return TrustedProxy(section.header, section.groups_header, Proxies(networks), MappingProxyType(listed))
+
+
+def _check_headers(section: AdminProxySection, faults: Faults) -> None:
+    for key, header in (("header", section.header), ("groups_header", section.groups_header)):
+        if (header or "").lower() in OF_CLIENTS:
+            wrong = "is a header that every client sends, so it says nothing of the proxy"
+            faults.add(f"admin.proxy.{key}", wrong, "Name one that the proxy sets and removes, as X-Forwarded-User.")
+
+
+def _check_people(scopes: Mapping[Scope, Sequence[str]], faults: Faults) -> None:
+    """Name what lets nobody in, though somebody was meant."""
+    readers = scopes[Scope.READ]
+    for scope, names in scopes.items():
+        if any(name.lower().startswith(GROUP) and not A_GROUP.match(name) for name in names):
+            faults.add(f"admin.proxy.{scope}", "has a group that is none", "Write group:NAME, group in small letters.")
+        if readers and not any(each.lower().startswith(GROUP) for each in readers) and not set(names) <= set(readers):
+            wrong = "names somebody who may not read, and sees no page to act on"
+            faults.add(f"admin.proxy.{scope}", wrong, "Add the name to admin.proxy.read, too.")
 
 
 def _token(name: str, section: AdminTokenSection, files: Files) -> AdminToken | None:
