@@ -194,12 +194,17 @@ def show_page(
     if not rows:
         note(f"there are no {name}, or none that the options let through")
         return
+    show_table(rows, columns)
+    if page.cursor is not None:
+        note(f"more with --cursor {page.cursor}")
+
+
+def show_table(rows: Sequence[dict[str, object]], columns: Sequence[str]) -> None:
+    """Print some fields of rows as columns with their names."""
     table = [columns, *([plain(row[column]) for column in columns] for row in rows)]
     widths = [max(len(line[place]) for line in table) for place in range(len(columns))]
     for line in table:
         say("  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip())
-    if page.cursor is not None:
-        note(f"more with --cursor {page.cursor}")
 
 
 def plain(value: object) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from relay.cli.acting import Json, RoleOption, settings_of, who
+from relay.cli.acting import Json, RoleOption, settings_of, show_table, who
 from relay.cli.configuration import DEFAULT, Config
 from relay.cli.output import FAILED, FAULTY, describe, fail, failing, note, say
 from relay.cli.running import run
@@ -35,7 +35,7 @@ Folder = Annotated[
 
 @keys.command("list")
 def list_keys(config: Config = DEFAULT, role: RoleOption = Role.ALL, *, as_json: Json = False) -> None:
-    """List all keys, by tabs; what is left to do follows on standard error.
+    """List all keys; what is left to do follows on standard error.
 
     Id, state, origin, where, when made, credentials and candidates that are sealed for it, who opens, who seals.
     """
@@ -47,9 +47,10 @@ def list_keys(config: Config = DEFAULT, role: RoleOption = Role.ALL, *, as_json:
     if as_json:
         say(json.dumps({"keys": documents, "left_to_do": left_to_do(found, holders)}, indent=2))
         return
-    for each in documents:
-        cells = (" ".join(cell) if isinstance(cell, list) else cell for cell in each.values())
-        typer.echo("\t".join("-" if cell in {None, ""} else str(cell) for cell in cells))
+    rows = [
+        {name: " ".join(cell) if isinstance(cell, list) else cell for name, cell in each.items()} for each in documents
+    ]
+    show_table(rows, tuple(rows[0]))
     for text in left_to_do(found, holders):
         note(text)
 
