@@ -103,7 +103,7 @@ async def open_ops(running: Running, stack: AsyncExitStack) -> None:
 
 def status(running: Running) -> str:
     """Return in plain words how a process is, for the service manager."""
-    reports = [] if running.health is None else running.health.review()
+    reports = [] if running.health is None else running.health.latest
     state = worst(reports)
     ill = [f"{each.part} {each.finding.reason}" for each in reports if each.finding.state is not PartState.OK]
     held = f", {len(running.fleet.held)} Pings held" if running.mailboxes is not None else ""

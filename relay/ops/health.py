@@ -80,6 +80,11 @@ class Health:
         return list(self._reports.values())
 
     @property
+    def latest(self) -> list[Report]:
+        """The reports of the last review; none before the first one, when other jobs may not have started yet."""
+        return list(self._reports.values())
+
+    @property
     def ready(self) -> bool:
         """True if the process can do its job: no essential part has failed."""
         return not any(report.essential and report.finding.state is PartState.FAILED for report in self.review())

@@ -105,14 +105,17 @@ async def test_it_reviews_by_itself_so_that_since_is_right() -> None:
 async def test_jobs_that_have_just_started_are_not_logged_as_failures(caplog: pytest.LogCaptureFixture) -> None:
     fake = FakePart()
     fake.finding = FAILED
+    health = Health([fake.part], HandClock())
     async with asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(Health([fake.part], HandClock()).run())
+        task = tasks.create_task(health.run())
         await asyncio.sleep(PERIOD / 2)
+        assert health.latest == []
         fake.finding = OK
         await asyncio.sleep(PERIOD)
         task.cancel()
 
     assert not caplog.records
+    assert [report.finding for report in health.latest] == [OK]
 
 
 def test_other_parts_take_the_place_of_the_first_and_keep_what_is_known_of_them() -> None:
