@@ -16,6 +16,8 @@ EXAMPLES := --exclude-lines '(_file = "|_FILE: |^ *summary: )' --exclude-secrets
 NO_GUESSES := $(addprefix --disable-plugin ,Base64HighEntropyString HexHighEntropyString KeywordDetector BasicAuthDetector)
 # Twice as many as two cores: half of the time of the tests is waiting.
 SPREAD := --numprocesses 4 --dist worksteal
+# pytest compiles test modules with their asserts rewritten. Each of the four processes would do that for all of them.
+REWRITE := $(BIN)/python -m pytest --collect-only -qq
 
 # Compiled modules are kept, whatever the environment says: tests start hundreds of processes.
 export PYTHONDONTWRITEBYTECODE :=
@@ -30,6 +32,8 @@ demo: $(VENV)/.run ## show the whole way of a mail on embedded defaults; ARGS=--
 	$(BIN)/relay demo $(ARGS)
 
 test: $(VENV)/.dev ## run the tests but for the slow ones, with fewer random examples; ARGS go to pytest
+	@[ -e tests/unit/__pycache__ ] || { $(REWRITE) tests/unit > /dev/null & \
+	  $(REWRITE) tests/contract tests/integration tests/acceptance tests/defences > /dev/null; wait; }
 	HYPOTHESIS_PROFILE=$${HYPOTHESIS_PROFILE:-quick} $(BIN)/python -m pytest $(SPREAD) -m "not slow" $(ARGS)
 
 slow: $(VENV)/.dev ## run the slow tests that `make test` leaves out

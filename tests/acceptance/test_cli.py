@@ -80,6 +80,7 @@ async def test_every_fault_of_the_configuration_is_named_at_once(installation: I
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.slow
 async def test_a_missing_configuration_says_what_to_do(tmp_path: Path) -> None:
     ended = await relay("serve", "--config", str(tmp_path / "none.toml"))
 
@@ -106,6 +107,7 @@ async def test_settings_are_found_without_an_option(installation: Installation, 
     assert "config/relay.toml: good" in beside.out, beside.err
 
 
+@pytest.mark.slow
 async def test_the_probe_is_a_command_in_every_folder(tmp_path: Path) -> None:
     helped = await relay("probe", "--help", cwd=tmp_path)
     faulty = await relay("probe", "--url", "http://mail.example.com", "--user", "ann", cwd=tmp_path)
@@ -146,6 +148,7 @@ async def test_a_second_process_on_the_same_embedded_database_is_refused(site: S
     assert "Traceback" not in second.err
 
 
+@pytest.mark.slow
 async def test_a_port_in_use_is_said_so(site: Site, tmp_path: Path) -> None:
     environ = {"RELAY__RELAY__STATE_DIR": str(tmp_path / "other"), "RELAY__OPS__PORT": str(site.sandbox.ports.control)}
     (tmp_path / "other").mkdir()
@@ -174,6 +177,7 @@ async def test_sigterm_ends_a_relay_that_holds_pings_at_once_and_well(site: Site
     assert "never awaited" not in log
 
 
+@pytest.mark.slow
 async def test_a_mail_is_delivered_to_a_sandbox_from_the_command_line(site: Site) -> None:
     control = ("--control", site.sandbox.control_url)
 

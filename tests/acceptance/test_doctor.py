@@ -54,6 +54,7 @@ async def test_a_relay_that_runs_is_known_by_its_ports(site: Site) -> None:
     assert texts["sealing.private_key_file"] == "opens the 1 stored credentials"
 
 
+@pytest.mark.slow
 async def test_faults_of_the_configuration_are_findings_too(tmp_path: Path) -> None:
     installation = Installation(tmp_path)
     installation.replace('key_id = "ABCDE12345"', 'key_id = "short"')

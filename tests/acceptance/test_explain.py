@@ -28,6 +28,7 @@ async def installation(tmp_path: Path) -> Installation:
     return site
 
 
+@pytest.mark.slow
 async def test_explains_a_registration_to_people_and_programs(installation: Installation) -> None:
     people = await relay("explain", "reg-ann-phone", "--config", str(installation.toml))
     programs = await relay("explain", "ann@example.com", "--json", "--config", str(installation.toml))
@@ -123,6 +124,7 @@ async def test_lists_users_of_which_a_part_is_given(installation: Installation) 
     assert [each["mailbox"]["user"] for each in json.loads(programs.out)] == ["ann@example.com", "joanna@example.com"]
 
 
+@pytest.mark.slow
 async def test_refuses_a_moment_that_is_none(installation: Installation) -> None:
     ended = await relay("explain", "ann@example.com", "--at", "noon", "--config", str(installation.toml))
 

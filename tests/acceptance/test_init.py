@@ -67,6 +67,7 @@ async def test_init_passes_check_when_everything_is_given(given: Installation, t
     assert "webpush: com.example.mail" in checked.out
 
 
+@pytest.mark.slow
 async def test_a_mail_server_may_be_named_by_its_host_alone(tmp_path: Path) -> None:
     made = await relay("init", str(tmp_path / "new"), "--server", "mail.example.com", "--non-interactive")
 
@@ -74,6 +75,7 @@ async def test_a_mail_server_may_be_named_by_its_host_alone(tmp_path: Path) -> N
     assert 'url = "https://mail.example.com"' in (tmp_path / "new/relay.toml").read_text()
 
 
+@pytest.mark.slow
 async def test_check_names_the_blanks_of_init_and_no_other_setting(given: Installation, tmp_path: Path) -> None:
     made = await relay("init", str(tmp_path / "new"), "--non-interactive")
     checked = await relay("check", "--config", str(tmp_path / "new/relay.toml"), environ=listening())
@@ -100,6 +102,7 @@ async def test_init_never_writes_over_a_file(given: Installation, tmp_path: Path
     assert {path: path.read_bytes() for path in (tmp_path / "new").rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -119,6 +122,7 @@ async def test_init_says_what_is_wrong_with_its_arguments(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 async def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     ended = await relay("init", str(tmp_path / "file/new"), "--non-interactive")
@@ -186,6 +190,7 @@ async def stored_as_postgresql_does(folder: Path, postgres: PostgresServer) -> b
     return True
 
 
+@pytest.mark.slow
 async def test_grants_are_for_postgresql(given: Installation) -> None:
     ended = await relay("migrate", "--grants", "--config", str(given.toml))
 

@@ -122,6 +122,7 @@ async def test_faults_on_disk_are_named_at_once_and_nothing_is_taken(site: Site)
         assert (await reloads(relay))["relay_config_reload_success"] == 1
 
 
+@pytest.mark.slow
 async def test_what_needs_a_restart_is_named_and_the_rest_is_taken(site: Site) -> None:
     async with site.relay() as relay:
         replace(site.sandbox.toml, "[ops]", '[ops]\nhosts = ["relay.example.com"]')
@@ -135,6 +136,7 @@ async def test_what_needs_a_restart_is_named_and_the_rest_is_taken(site: Site) -
             assert (await answer.json())["limits"]["requests_per_minute"] == 77
 
 
+@pytest.mark.slow
 async def test_enrolment_keys_turn_over_while_the_relay_runs(site: Site) -> None:
     keys = site.sandbox.folder / "enrolment.keys"
     keys.write_text("first-key-of-the-mdm-1234567890\n")
@@ -183,6 +185,7 @@ async def test_a_device_of_a_former_ca_loses_its_connection(site: Site) -> None:
         assert not await asks()
 
 
+@pytest.mark.slow
 async def test_another_app_is_registered_and_pushed_to_without_a_restart(site: Site) -> None:
     async with site.relay() as relay:
         device = {"platform": "apns", "token": IPHONE, "app": "com.example.other"}
@@ -207,6 +210,7 @@ def other_server(site: Site, *lines: str) -> str:
     return "\n".join(["", "[servers.other]", url, 'ca_file = "ca.pem"', "return_rate = 1000", *lines, ""])
 
 
+@pytest.mark.slow
 async def test_servers_come_change_and_go_while_others_hold_their_pings(site: Site) -> None:
     records = site.sandbox.eas.records
     site.sandbox.eas.add_mailbox(BEN, PASSWORD)
@@ -276,6 +280,7 @@ async def test_no_ping_of_five_thousand_is_broken_by_a_reload(tmp_path: Path) ->
             await until(lambda: any(push.device_token == token(1) for push in site.sandbox.apns.received))
 
 
+@pytest.mark.slow
 async def test_an_audit_key_that_cannot_be_made_is_named_and_the_relay_goes_on(site: Site) -> None:
     (site.sandbox.folder / "admin.token").write_text("0123456789abcdef" * 2)
     (site.sandbox.folder / "admin.token").chmod(0o600)

@@ -26,6 +26,7 @@ async def ready(site: Site) -> None:
     await site.sandbox.apns.wait(1)
 
 
+@pytest.mark.slow
 async def test_people_and_programs_see_what_the_relay_does(site: Site) -> None:
     config = ("--config", str(site.sandbox.toml))
     async with site.relay():
@@ -115,6 +116,7 @@ async def test_both_follow_the_listener_of_the_configuration(site: Site, host: s
     assert len(json.loads(seen.out)["processes"]) == 1, seen.err
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_checked_is_unknown(tmp_path: Path) -> None:
     missing = await relay("check-health", "--config", str(tmp_path / "relay.toml"))
     strange = await relay("check-health", "--node", "ftp://relay")

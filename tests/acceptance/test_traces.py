@@ -112,6 +112,7 @@ async def test_a_mail_is_one_trace_through_three_processes(
     await postgres.drop(name)
 
 
+@pytest.mark.slow
 async def test_a_collector_that_is_away_delays_no_push(site: Site, collector: FakeCollector) -> None:
     site.environ = {**site.environ, **tracing(collector), "RELAY__TRACING__ENDPOINT": "http://127.0.0.1:9"}
     async with site.relay():

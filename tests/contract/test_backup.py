@@ -365,6 +365,7 @@ async def test_a_backup_made_while_the_relay_runs_lets_no_registration_ring_at_o
         await restore(f"sqlite:///{tmp_path / 'new.db'}", made.path, keep=True)
 
 
+@pytest.mark.slow
 async def test_a_database_with_content_is_replaced_only_when_asked(filled: str, tmp_path: Path) -> None:
     made = await back_up(filled, tmp_path / "one.gz")
     async with open_database(filled) as engine, transaction(engine) as connection:
@@ -429,6 +430,7 @@ def damage(whole: bytes, kind: str) -> bytes:  # noqa: PLR0911 -- one for each k
             return b"PGDMP" + text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
@@ -534,6 +536,7 @@ async def test_a_backup_replaces_no_file_and_leaves_none_behind_if_it_fails(sqli
     assert not files_of(tmp_path, ".*")
 
 
+@pytest.mark.slow
 async def test_a_backup_sees_one_state_while_the_relay_writes(filled: str, elsewhere: str, tmp_path: Path) -> None:
     """Each commit writes the same number into two tables: in the backup they agree."""
     began, stop = asyncio.Event(), asyncio.Event()
@@ -589,6 +592,7 @@ async def test_a_restore_that_is_stopped_leaves_nothing(sqlite_url: str, elsewhe
 # --- moves
 
 
+@pytest.mark.slow
 async def test_a_move_takes_all_along_and_the_database_before_is_used_no_more(
     filled: str, elsewhere: str, tmp_path: Path
 ) -> None:
@@ -612,6 +616,7 @@ async def test_a_move_takes_all_along_and_the_database_before_is_used_no_more(
         await move(filled, f"sqlite:///{tmp_path / 'third.db'}")
 
 
+@pytest.mark.slow
 async def test_a_move_goes_back_and_takes_along_what_came_meanwhile(filled: str, elsewhere: str) -> None:
     await move(filled, elsewhere)
     async with open_database(elsewhere) as engine, transaction(engine) as connection:
@@ -627,6 +632,7 @@ async def test_a_move_goes_back_and_takes_along_what_came_meanwhile(filled: str,
     assert (await revision(elsewhere))[1]
 
 
+@pytest.mark.slow
 async def test_a_move_that_was_killed_runs_again_or_is_undone(filled: str, elsewhere: str) -> None:
     async with open_database(filled) as engine:
         await engine.run(restoring.leave)  # kill -9 came behind this

@@ -18,6 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from relay.domain.errors import DatabaseInUse, DatabaseRefuses, StoreUnavailable
 from relay.domain.model import RegistrationId
+from relay.store import workers
 from relay.store.engine import Database, away, connect_arguments, embedded_lock, open_database, refusals
 from relay.store.prepared import Prepared
 from relay.store.registrations import SqlRegistrationStore
@@ -126,7 +127,8 @@ async def test_transactions_run_whole_and_in_the_order_in_which_they_were_asked_
 
 
 @pytest.fixture
-async def one_writer(sqlite_url: str) -> AsyncIterator[Database]:
+async def one_writer(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+    monkeypatch.setattr(workers, "TOGETHER", 10.0)  # a thread that stood still for a while lets others join, too
     async with open_database(sqlite_url) as opened:
         yield opened
 
