@@ -17,6 +17,8 @@ SENDABLE: Final = pattern(r"[\x21-\x7e]{1,16384}")
 """Tokens and client ids are visible ASCII [RFC 6749 A]; more than 16 KiB do not fit into a header."""
 PIECE: Final = pattern(r"""([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))|([^\s,=]+)""")
 """Name and value, quoted or not, or a single word, which is a scheme [RFC 9110 11.6.1]."""
+VERIFIER: Final = pattern(r"[A-Za-z0-9._~-]{43,128}")
+"""What a client proves with that it asked for a code itself [RFC 7636 4.1]."""
 HOST: Final = pattern(r"[A-Za-z0-9.-]{1,253}")
 WORD: Final = pattern(r"[a-z_]{1,40}")
 DIAGNOSTICS: Final = pattern(r'\s*([0-9]{1,10})\s*;\s*reason="([\x20-\x21\x23-\x7e]{1,300})"')
@@ -25,31 +27,55 @@ SCHEMES: Final = {"basic": "Basic", "bearer": "Bearer", "negotiate": "Negotiate"
 
 
 @dataclass(frozen=True, slots=True)
+class AuthorizationCode:
+    """What stands for a grant until its first exchange, which is possible once and for minutes [RFC 6749 4.1.2]."""
+
+    code: str = field(repr=False)
+    verifier: str = field(repr=False)
+    redirect_uri: str
+    """Where the authorization endpoint sent the user with the code."""
+
+    def __post_init__(self) -> None:
+        """Raise UnusableCredential for values that no authorization endpoint gives or takes."""
+        if not SENDABLE.fullmatch(self.code) or not SENDABLE.fullmatch(self.redirect_uri):
+            raise UnusableCredential("a code and its redirect URI are visible ASCII, at most 16384 characters")
+        if not VERIFIER.fullmatch(self.verifier):
+            raise UnusableCredential("a code verifier is 43 to 128 letters, digits and -._~ [RFC 7636 4.1]")
+
+
+@dataclass(frozen=True, slots=True)
 class OAuthCredential:
-    """A user's grant: the refresh token, with which access tokens are obtained [RFC 6749 1.5]."""
+    """A user's grant: the refresh token, with which access tokens are obtained [RFC 6749 1.5], or the code for it."""
 
     user: str
     refresh_token: str = field(repr=False)
+    """Empty as long as there is a code."""
     client_id: str = ""
     """The client to which the grant was made; empty: the one in the settings."""
     origin: str = field(default="", repr=False)
     """Identifies the grant through all rotations of its refresh token; empty before the first."""
+    code: AuthorizationCode | None = None
+    """None: the grant has its refresh token."""
 
     def __post_init__(self) -> None:
         """Raise UnusableCredential for values that no token endpoint gives."""
-        if not SENDABLE.fullmatch(self.refresh_token):
+        if self.code is not None:
+            if self.refresh_token:
+                raise UnusableCredential("a grant has a code or a refresh token, not both")
+        elif not SENDABLE.fullmatch(self.refresh_token):
             raise UnusableCredential("a refresh token is visible ASCII, at most 16384 characters")
         if self.client_id and not SENDABLE.fullmatch(self.client_id):
             raise UnusableCredential("a client id is visible ASCII")
 
     @property
     def grant(self) -> str:
-        """The name of the grant: the SHA-256 of its first refresh token, as hexadecimal digits."""
-        return self.origin or hashlib.sha256(self.refresh_token.encode()).hexdigest()
+        """The name of the grant: the SHA-256 of its first refresh token, or of its code, as hexadecimal digits."""
+        first = self.refresh_token if self.code is None else self.code.code
+        return self.origin or hashlib.sha256(first.encode()).hexdigest()
 
     def rotated(self, refresh_token: str) -> "OAuthCredential":
-        """Return the same grant with the refresh token that replaces this one [RFC 6749 6]."""
-        return replace(self, refresh_token=refresh_token, origin=self.grant)
+        """Return the same grant with the refresh token that replaces this one, or its code [RFC 6749 6]."""
+        return replace(self, refresh_token=refresh_token, origin=self.grant, code=None)
 
     def authorization(self) -> None:
         """Return None: the header differs with each access token."""

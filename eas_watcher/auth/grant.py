@@ -1,4 +1,4 @@
-"""The refresh of an access token [RFC 6749 6]: the request to the token endpoint, and what its answer means."""
+"""A new access token [RFC 6749 4.1.3, 6]: the request to the token endpoint, and what its answer means."""
 
 import json
 from base64 import urlsafe_b64decode
@@ -57,7 +57,7 @@ class Issued:
 def refresh_request(client: OAuthClient, credential: OAuthCredential) -> HttpRequest:
     """Return the request for a new access token; it has the client secret only if the grant is that client's."""
     client_id = credential.client_id or client.client_id
-    fields = {"grant_type": "refresh_token", "refresh_token": credential.refresh_token, "client_id": client_id}
+    fields = {"client_id": client_id, **_shown(credential)}
     if client.client_secret and client_id == client.client_id:
         fields["client_secret"] = client.client_secret
     if client.scope:
@@ -70,8 +70,21 @@ def refresh_request(client: OAuthClient, credential: OAuthCredential) -> HttpReq
     return HttpRequest("POST", client.token_endpoint, headers, urlencode(fields).encode(), DEADLINE)
 
 
-def read_issued(reply: HttpReply, client: OAuthClient, now: datetime) -> Issued:
-    """Read the token endpoint's answer [RFC 6749 5.1, 5.2].
+def _shown(credential: OAuthCredential) -> dict[str, str]:
+    """Return what of a request shows the grant; the verifier proves who asked for the code [RFC 7636 4.5]."""
+    code = credential.code
+    if code is None:
+        return {"grant_type": "refresh_token", "refresh_token": credential.refresh_token}
+    return {
+        "grant_type": "authorization_code",
+        "code": code.code,
+        "redirect_uri": code.redirect_uri,
+        "code_verifier": code.verifier,
+    }
+
+
+def read_issued(reply: HttpReply, client: OAuthClient, now: datetime, *, first: bool = False) -> Issued:
+    """Read the token endpoint's answer [RFC 6749 5.1, 5.2]; the `first` one of a grant must have a refresh token.
 
     Raises CredentialVoid when the user must log in again, AccessDenied when the operator must change something,
     ServerBusy and ProtocolViolation when a retry may succeed.
@@ -92,7 +105,11 @@ def read_issued(reply: HttpReply, client: OAuthClient, now: datetime) -> Issued:
     if str(answer.get("token_type", "")).lower() != "bearer":
         raise ProtocolViolation("the token endpoint gave a token of another type than Bearer")
     _check_audience(token, client.audience)
-    return Issued(token, _lifetime(answer.get("expires_in")), _refresh_token(answer.get("refresh_token")))
+    refresh_token = _refresh_token(answer.get("refresh_token"))
+    if first and not refresh_token:
+        text = "the token endpoint gave no refresh token for the code: oauth_scope may lack offline_access"
+        raise AccessDenied(text, Reason.OAUTH_CLIENT)
+    return Issued(token, _lifetime(answer.get("expires_in")), refresh_token)
 
 
 def audience_of(token: str) -> frozenset[str] | None:

@@ -66,7 +66,7 @@ class TokenEndpoint:
                 reply = await self._transport.send(refresh_request(self.client, credential))
             except Unreachable as error:
                 raise Unreachable(f"the token endpoint: {error}", reached=False, reason=error.reason) from error
-        return read_issued(reply, self.client, self._now())
+        return read_issued(reply, self.client, self._now(), first=credential.code is not None)
 
 
 class Tokens:

@@ -162,6 +162,7 @@ class EnrolmentAnswer(Answer):
 class OAuthAnswer(Answer):
     """What an app needs to get a grant for the relay."""
 
+    authorization_endpoint: str | None = Field(description="null: the relay takes refresh tokens, and no codes")
     token_endpoint: str
     client_id: str
     scope: str
@@ -260,6 +261,7 @@ def _server(name: str, facts: ServerFacts) -> ServerAnswer:
         oauth=None
         if oauth is None
         else OAuthAnswer(
+            authorization_endpoint=oauth.authorization_endpoint or None,
             token_endpoint=oauth.token_endpoint,
             client_id=oauth.client_id,
             scope=oauth.scope,

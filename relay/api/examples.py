@@ -87,6 +87,7 @@ CAPABILITIES: Final[Json] = {
         "name": "head-office",
         "credentials": ["basic", "oauth"],
         "oauth": {
+            "authorization_endpoint": "https://login.example.com/oauth2/authorize",
             "token_endpoint": "https://login.example.com/oauth2/token",
             "client_id": "push-relay",
             "scope": "openid offline_access",

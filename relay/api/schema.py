@@ -39,6 +39,7 @@ from relay.registration.requests import (
     Device,
     KerberosLogin,
     Login,
+    OAuthCodeLogin,
     OAuthLogin,
     RegistrationRequest,
 )
@@ -257,16 +258,33 @@ class BasicBody(Strict):
 
 
 class OAuthBody(Strict):
-    """A grant that the user gave to the app or to the relay."""
+    """A grant that the user gave to the app or to the relay: its refresh token, or the code for it; one of the two."""
 
     kind: Literal["oauth"]
-    refresh_token: Annotated[SecretStr, Field(min_length=1, max_length=8192)]
+    refresh_token: Annotated[SecretStr, Field(min_length=1, max_length=8192)] | None = None
+    code: Annotated[SecretStr, Field(min_length=1, max_length=8192)] | None = None
+    code_verifier: Annotated[SecretStr, Field(min_length=43, max_length=128)] | None = None
+    redirect_uri: Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=VISIBLE)] | None = None
     client_id: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=VISIBLE)] | None = None
     user: User | None = None
 
-    def login(self) -> OAuthLogin:
+    @model_validator(mode="after")
+    def _is_one(self) -> "OAuthBody":
+        given = [part is not None for part in (self.code, self.code_verifier, self.redirect_uri)]
+        if any(given) != all(given) or all(given) == (self.refresh_token is not None):
+            raise PydanticCustomError(
+                "one_of", "needs refresh_token, or code with code_verifier and redirect_uri, and not both"
+            )
+        return self
+
+    def login(self) -> OAuthLogin | OAuthCodeLogin:
         """Return the login as a value."""
-        return OAuthLogin(self.refresh_token.get_secret_value(), self.client_id or "", self.user)
+        client_id = self.client_id or ""
+        if self.refresh_token is not None:
+            return OAuthLogin(self.refresh_token.get_secret_value(), client_id, self.user)
+        code = "" if self.code is None else self.code.get_secret_value()
+        verifier = "" if self.code_verifier is None else self.code_verifier.get_secret_value()
+        return OAuthCodeLogin(code, verifier, self.redirect_uri or "", client_id, self.user)
 
 
 class CertificateBody(Strict):

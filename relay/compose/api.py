@@ -200,13 +200,30 @@ def _rules(settings: Settings, *, certificates: CertificateReader, now: Clock) -
     return Rules(
         _directory(settings),
         settings.apps,
-        Logins({name: server.credentials for name, server in servers.items()}, certificates, now, guests),
+        Logins(
+            {name: server.credentials for name, server in servers.items()},
+            certificates,
+            now,
+            guests,
+            _redirects(settings),
+        ),
         settings.webpush.services,
         settings.limits,
         invitations=api.invitations,
         proving=api.proving,
         accounts={name: server.accounts for name, server in servers.items()},
     )
+
+
+def _redirects(settings: Settings) -> dict[str, frozenset[str]]:
+    """Return for what redirect URIs each server's codes are taken: none, where users cannot sign in for one."""
+    web = settings.webapp
+    own = frozenset[str]() if web is None else frozenset({f"{web.origin}{web.return_path}"})
+    return {
+        name: server.redirects | own
+        for name, server in settings.servers.items()
+        if server.oauth_facts is not None and server.oauth_facts.authorization_endpoint
+    }
 
 
 def _directory(settings: Settings) -> ServerDirectory:
@@ -245,6 +262,7 @@ def _web_app(settings: WebAppSettings) -> Callable[[web.Application], None]:
         WebApp(
             settings.base_path,
             settings.title,
+            settings.return_path,
             settings.help_text,
             "" if pages.mail == pages.own else pages.mail,
             None if logo is None else logo.content,

@@ -19,6 +19,8 @@ class OAuthFacts:
     client_id: str
     scope: str = ""
     audience: frozenset[str] = frozenset()
+    authorization_endpoint: str = ""
+    """Where a user signs in, who then comes back with a code; empty: the relay takes no codes."""
 
 
 @dataclass(frozen=True, slots=True)

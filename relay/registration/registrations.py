@@ -57,7 +57,7 @@ from relay.registration.errors import (
 )
 from relay.registration.guesses import Guesses
 from relay.registration.identity import ServerDirectory, normalise
-from relay.registration.requests import KerberosLogin, Login, RegistrationRequest, check_device
+from relay.registration.requests import KerberosLogin, Login, OAuthCodeLogin, RegistrationRequest, check_device
 from relay.registration.secret import Access, check_identity, derive, grants, hash_secret, proof
 from relay.registration.verdicts import Verdict, VerdictWaiter
 from relay.security.credentials import StoredCredential
@@ -208,9 +208,7 @@ class Registrations:
         if verdict is Verdict.REFUSED:
             self._denied(account, Denial.CREDENTIAL, view)
             await self._withdraw(access.registration_id)
-            raise CredentialRefused(
-                "the server of the mailbox refused user or password; no registration was made", "credential"
-            )
+            raise _refused(request.login, "no registration was made")
         if verdict is Verdict.WIPED:
             self._denied(account, Denial.WIPED, view)
             await self._withdraw(access.registration_id)
@@ -236,7 +234,7 @@ class Registrations:
             return view
         verdict, view = await self._verdicts.wait(own.id)
         if verdict is Verdict.REFUSED:
-            raise CredentialRefused("the server of the mailbox refused user or password", "credential")
+            raise _refused(login, "the registration is as it was")
         if verdict is Verdict.WIPED:
             raise Wiped(WIPED)
         return view
@@ -320,9 +318,7 @@ class Registrations:
         verdict, view = await self._verdicts.wait(id_)
         if verdict is Verdict.REFUSED:
             self._denied(account, Denial.CREDENTIAL, view, RENEWAL)
-            raise CredentialRefused(
-                "the server of the mailbox refused user or password; nothing was changed", "credential"
-            )
+            raise _refused(login, "nothing was changed")
         if verdict is Verdict.WIPED:
             raise Wiped(WIPED)
         if change == RegistrationChange():
@@ -521,6 +517,16 @@ def _settled(view: RegistrationView, shown: bytes) -> bool:
     states = {RegistrationState.PROVING, RegistrationState.ACTIVE, RegistrationState.TOKEN_GONE}
     accepted = view.registration.state in states
     return view.candidate_pending or (accepted and not view.candidate_refused)
+
+
+def _refused(login: Login, left: str) -> CredentialRefused:
+    """Return the error for a refused login; `left` says what became of the request."""
+    if isinstance(login, OAuthCodeLogin):
+        return CredentialRefused(
+            f"the token endpoint refused the code, or the mail server its token; {left}: let the user sign in again",
+            "credential.code",
+        )
+    return CredentialRefused(f"the server of the mailbox refused user or password; {left}", "credential")
 
 
 def _user(field_name: str, user: str) -> str:

@@ -35,6 +35,17 @@ class OAuthLogin:
 
 
 @dataclass(frozen=True, slots=True)
+class OAuthCodeLogin:
+    """The code that stands for a grant for minutes, with what proves that the app itself asked for it."""
+
+    code: str = field(repr=False)
+    code_verifier: str = field(repr=False)
+    redirect_uri: str
+    client_id: str = ""
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CertificateLogin:
     """A certificate with its key, as PKCS #12 or as PEM; the other one is empty."""
 
@@ -52,7 +63,7 @@ class KerberosLogin:
     user: str | None = None
 
 
-Login: TypeAlias = BasicLogin | OAuthLogin | CertificateLogin | KerberosLogin
+Login: TypeAlias = BasicLogin | OAuthLogin | OAuthCodeLogin | CertificateLogin | KerberosLogin
 
 
 @dataclass(frozen=True, slots=True)

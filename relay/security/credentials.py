@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from eas_watcher.auth.basic import BasicCredential
-from eas_watcher.auth.bearer import OAuthCredential
+from eas_watcher.auth.bearer import AuthorizationCode, OAuthCredential
 from eas_watcher.auth.certificate import CertificateCredential
 from eas_watcher.auth.negotiate import KerberosCredential
 
@@ -40,6 +40,9 @@ def write(credential: StoredCredential) -> bytes:
     match credential:
         case BasicCredential(user, password):
             fields = {"user": user, "password": password}
+        case OAuthCredential(user, _, client_id, _, AuthorizationCode(code, verifier, redirect_uri)):
+            fields = {"user": user, "client_id": client_id, "code": code}
+            fields |= {"code_verifier": verifier, "redirect_uri": redirect_uri}
         case OAuthCredential(user, refresh_token, client_id, origin):
             fields = {"user": user, "refresh_token": refresh_token, "client_id": client_id, "origin": origin}
         case CertificateCredential(user, chain, key):
@@ -55,6 +58,9 @@ def read(text: bytes) -> StoredCredential:
     match CredentialKind(fields["kind"]):
         case CredentialKind.BASIC:
             return BasicCredential(fields["user"], fields["password"])
+        case CredentialKind.OAUTH if "code" in fields:
+            code = AuthorizationCode(fields["code"], fields["code_verifier"], fields["redirect_uri"])
+            return OAuthCredential(fields["user"], "", fields["client_id"], code=code)
         case CredentialKind.OAUTH:
             return OAuthCredential(fields["user"], fields["refresh_token"], fields["client_id"], fields["origin"])
         case CredentialKind.CERTIFICATE:

@@ -280,6 +280,13 @@ class ServerSection(ProxySection):
     oauth_token_endpoint: Text | None = Field(
         default=None, description="https:// URL where refresh tokens are exchanged; nowhere else are they ever sent"
     )
+    oauth_authorization_endpoint: Text | None = Field(
+        default=None,
+        description="https:// URL where users of the web app sign in, who come back with a code; unset: no codes",
+    )
+    oauth_redirect_uris: Texts = Field(
+        default=(), description="where apps of yours get their codes, besides the web app's own page"
+    )
     oauth_client_id: Text | None = Field(default=None, description="the relay's client id there")
     oauth_client_secret_file: Text | None = Field(
         default=None, description="file whose first line is the client's secret; unset: a public client"

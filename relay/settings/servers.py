@@ -1,10 +1,12 @@
 """Checks of [servers.NAME] and [autodiscover]: mail servers, their policies, and where others may be discovered."""
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from eas_watcher.auth.bearer import SENDABLE
 from eas_watcher.auth.grant import OAuthClient
 from eas_watcher.autodiscover.urls import host_and_port
 from eas_watcher.commands.provision import Acknowledgement
@@ -29,6 +31,8 @@ from relay.settings.values import AutodiscoverSettings, OAuthSettings, ServerSet
 OAUTH: Final = (
     "oauth_token_endpoint",
     "oauth_client_id",
+    "oauth_authorization_endpoint",
+    "oauth_redirect_uris",
     "oauth_client_secret_file",
     "oauth_scope",
     "oauth_audience",
@@ -37,6 +41,8 @@ OAUTH: Final = (
 """The keys that only the credential kind oauth uses; it requires the first two."""
 ONLINE: Final = ("outlook.office365.com", "outlook.office.com")
 """Where Exchange Online answers ActiveSync."""
+PRIVATE_SCHEME: Final = re.compile(r"[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)+:/", re.ASCII)
+"""A scheme that an app has by a domain of its maker, in reverse [RFC 8252 7.1]."""
 KNOWS_PASSWORDS: Final = frozenset({Role.ALL, Role.WATCH})
 """The roles that open credentials."""
 
@@ -112,6 +118,7 @@ class ServerChecks:
                 http2=section.http2 == "auto",
                 accounts=Accounts(section.user_case == "kept", frozenset(map(str.lower, section.user_domains))),
                 oauth_facts=_oauth_facts(section),
+                redirects=frozenset(section.oauth_redirect_uris),
                 proxy=self._proxies.check(table, section, opens=self._role in KNOWS_PASSWORDS),
             )
         return servers
@@ -133,6 +140,7 @@ class ServerChecks:
         if scheme_of(endpoint) != "https" or not secure_url(endpoint):
             key = f"{table}.oauth_token_endpoint"
             self._faults.add(key, "is no https:// URL", "Write it as your identity provider's metadata has it.")
+        self._check_codes(table, section)
         if self._role not in KNOWS_PASSWORDS:
             return None
         secret, file = None, section.oauth_client_secret_file
@@ -141,6 +149,21 @@ class ServerChecks:
         audience = frozenset(section.oauth_audience)
         client = OAuthClient(endpoint, client_id, secret or "", section.oauth_scope or "", audience)
         return OAuthSettings(client, self._ca(f"{table}.oauth_ca_file", section.oauth_ca_file))
+
+    def _check_codes(self, table: str, section: ServerSection) -> None:
+        """Report what is wrong where users sign in, and where they come back with a code."""
+        endpoint, uris = section.oauth_authorization_endpoint, section.oauth_redirect_uris
+        key = f"{table}.oauth_authorization_endpoint"
+        if endpoint is not None and not _takes_queries(endpoint):
+            remedy = "Write it as your identity provider's metadata has it, without a fragment."
+            self._faults.add(key, "is no https:// URL", remedy)
+        if uris and endpoint is None:
+            wrong = "is set, but oauth_authorization_endpoint is not, so the relay takes no codes"
+            self._faults.add(f"{table}.oauth_redirect_uris", wrong, "Set both, or neither.")
+        for uri in uris:
+            if not _is_redirect(uri):
+                remedy = "Write https://HOST/PATH, http://127.0.0.1:PORT/PATH, or com.example.mail:/PATH."
+                self._faults.add(f"{table}.oauth_redirect_uris", f"holds {uri}, which no app of yours owns", remedy)
 
     def _eas_url(self, key: str, url: str | None) -> str:
         if not self._faults.require(key, url, "Set it to the server's https:// URL.") or url is None:
@@ -188,7 +211,20 @@ def _oauth_facts(section: ServerSection) -> OAuthFacts | None:
         section.oauth_client_id or "",
         section.oauth_scope or "",
         frozenset(section.oauth_audience),
+        section.oauth_authorization_endpoint or "",
     )
+
+
+def _takes_queries(endpoint: str) -> bool:
+    """Return True if an authorization endpoint is reached over TLS and has no fragment [RFC 6749 3.1]."""
+    return scheme_of(endpoint) == "https" and secure_url(endpoint) and "#" not in endpoint
+
+
+def _is_redirect(uri: str) -> bool:
+    """Return True if an app can own a URI [RFC 8252 7]: by its host, on its device, or by its scheme."""
+    if not SENDABLE.fullmatch(uri) or "#" in uri:
+        return False
+    return secure_url(uri) if "://" in uri else PRIVATE_SCHEME.match(uri) is not None
 
 
 def _tries(section: ServerSection | AutodiscoverSection) -> TryLimits:

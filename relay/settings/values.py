@@ -179,6 +179,8 @@ class ServerSettings:
     """Whether the relay speaks HTTP/2 to the server where that offers it."""
     oauth_facts: OAuthFacts | None = None
     """What apps may know of its OAuth; None unless the server takes it."""
+    redirects: frozenset[str] = frozenset()
+    """Where apps get codes for its OAuth, the web app aside."""
     proxy: Proxy | None = None
     """The proxy on the way to the server and its token endpoint; None: no proxy, or the role does not reach them."""
 
@@ -274,6 +276,11 @@ class WebAppSettings:
     pages: WebAppPages
     """What notifications open."""
     logo: Logo | None = None
+
+    @property
+    def return_path(self) -> str:
+        """Where users come back with a code after they signed in at an authorization endpoint."""
+        return f"{self.base_path}/signed-in"
 
 
 @dataclass(frozen=True, slots=True)

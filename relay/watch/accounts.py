@@ -188,6 +188,17 @@ class Accounts:
         if isinstance(credential, OAuthCredential) and self._grants is not None:
             self._grants.renew(mailbox.id, credential)
 
+    async def redeem(self, mailbox: Mailbox, sealed: bytes, opened: Connection) -> None:
+        """Exchange the code of a candidate for its grant, which is stored when this returns; nothing if it has none.
+
+        The transport of `opened` goes on with the grant. Raises the errors of TokenEndpoint.refresh.
+        """
+        credential, endpoint = opened.account.credential, opened.server.tokens
+        if not isinstance(credential, OAuthCredential) or credential.code is None:
+            return
+        if self._grants is not None and endpoint is not None:
+            await self._grants.tokens(mailbox, sealed, credential, endpoint).get(0.0)
+
     def upgrades(self, record: WatchRecord) -> dict[bytes, bytes]:
         """Return the seals of a mailbox that are of the old form and open, sealed anew: before -> after."""
         renewals = ((sealed, self.key.upgraded(record.mailbox, sealed)) for sealed in record.seals)

@@ -11,7 +11,7 @@ from random import Random
 from eas_watcher import backoff
 from eas_watcher.auth.bearer import OAuthCredential
 from eas_watcher.auth.credential import Credential
-from eas_watcher.errors import EasError, Unauthorized, in_doubt
+from eas_watcher.errors import CredentialVoid, EasError, ServerBusy, Unauthorized, in_doubt
 from eas_watcher.machine.memory import Condition, WatchState
 from eas_watcher.names import MailboxId
 from eas_watcher.reasons import Reason
@@ -244,6 +244,8 @@ class Verification:
             url = None
         elif self._is_grant_in_use(candidate, record):
             return Finding(CheckResult.ACCEPTED)
+        if (void := await self._redeem(candidate, record, opened)) is not None:
+            return void
         if url is None and searches is not None:
             seeker = None  # this search is the one that it would make
             try:
@@ -268,6 +270,23 @@ class Verification:
             why = client.admission.reason if client.admission.state == "away" else Reason.HTTP_401_MANY
             await self._show_waiting(record, why, obstacle, client.admission.expected_wait())
         return await check_credential(opened, client, self._guards, seeker)
+
+    async def _redeem(self, candidate: Candidate, record: WatchRecord, opened: Connection) -> Finding | None:
+        """Exchange the code of a candidate for its grant; return a finding if there is none.
+
+        It is done before the candidate waits for its mail server, for a code is good for minutes. It takes no try of
+        the account: the directory counts passwords, and whoever has a code has signed in already.
+        """
+        try:
+            await self._accounts.redeem(record.mailbox, self._present(candidate).sealed, opened)
+        except CredentialVoid as error:
+            log.info("authorization code refused", extra={"mailbox": candidate.mailbox_id, "reason": error.reason})
+            return Finding(CheckResult.REFUSED)
+        except EasError as error:
+            log.info("authorization code not exchanged", extra={"mailbox": candidate.mailbox_id, "detail": str(error)})
+            retry_in = error.retry_after if isinstance(error, ServerBusy) else None
+            return Finding(CheckResult.UNKNOWN, str(error), reason_of(error), retry_in=retry_in)
+        return None
 
     def _may_replace(self, accepted: Candidate, record: WatchRecord) -> bool:
         """Return True if an accepted candidate takes the place of another credential, which others may have shown."""

@@ -26,13 +26,13 @@ PICTURE: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors
 """The policy of the logo: an SVG has styles of its own, and may have scripts, also for whoever opens it by itself."""
 GOOD: Final = frozenset(
     {"well", "proving", "verifying", "saved", "stopped", "password-taken", "password-waits", "challenge-sent"}
-    | {"test-queued", "test-delivered", "token-gone"}
+    | {"sign-in-taken", "sign-in-waits", "test-queued", "test-delivered", "token-gone"}
 )
 """The words that are no bad news."""
 ICONS: Final = (("icon-192.png", "192x192", "any"), ("icon-512.png", "512x512", "any"))
 MASKABLE: Final = ("icon-512.png", "512x512", "maskable")
 CACHED: Final = (
-    *("app.css", "app.js", "steps.js", "store.js", "calls.js"),
+    *("app.css", "app.js", "authorization.js", "steps.js", "store.js", "calls.js"),
     *("icon.svg", "icon-192.png", "badge-96.png", "ios.svg", "android.svg"),
 )
 """The files that a service worker keeps."""
@@ -45,6 +45,8 @@ class WebApp:
     base_path: str
     """Where the pages are, without a slash at the end."""
     title: str
+    return_path: str
+    """Where users come back who signed in at an authorization endpoint."""
     help_text: str = ""
     """Whom users ask; empty: nobody is named."""
     open_url: str = ""
@@ -74,6 +76,7 @@ class WebAppRoutes:
             ("/logo", self._logo),
         ):
             app.router.add_get(f"{self._base}{path}", handler)
+        app.router.add_get(self._settings.return_path, self._return)
 
     async def _enter(self, _: web.Request) -> web.StreamResponse:
         return web.Response(status=HTTPStatus.PERMANENT_REDIRECT, headers={hdrs.LOCATION: f"{self._base}/"})
@@ -92,10 +95,17 @@ class WebAppRoutes:
             title=settings.title,
             help_text=settings.help_text,
             open_url=settings.open_url,
+            back=settings.return_path,
             logo=f"{self._base}/logo" if settings.logo else "",
             classes=[each.value for each in CollectionClass],
         )
         page.headers[hdrs.VARY] = hdrs.ACCEPT_LANGUAGE
+        return page
+
+    async def _return(self, request: web.Request) -> web.StreamResponse:
+        page = await self._page(request)
+        # Some authorization endpoints put the code into the query, which is no other request's business.
+        page.headers[hdrs.REFERRER_POLICY] = "no-referrer"
         return page
 
     async def _offline(self, _: web.Request) -> web.StreamResponse:

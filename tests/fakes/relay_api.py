@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from eas_watcher.auth.basic import BasicCredential
+from eas_watcher.auth.bearer import OAuthCredential
 from eas_watcher.auth.negotiate import KerberosCredential, Naming
 from relay.domain.model import Platform, RegistrationId
 from relay.domain.ports.wakeups import Topic
@@ -40,6 +41,8 @@ SERVICE = "push.example.com:8443"
 APNS_TOKEN = "c0ffee" * 11
 FCM_TOKEN = "canary:APA91b-token_of-ann"
 KINDS = {"branch": frozenset(CredentialKind)}
+REDIRECT = "com.example.mail:/signed-in"
+REDIRECTS = {"branch": frozenset({REDIRECT})}
 SERVERS = {"head-office": ["example.com"], "branch": ["branch.example.com"]}
 
 
@@ -104,7 +107,8 @@ class ApiWorld:
             Platform.FCM: frozenset({FCM_APP}),
             Platform.WEBPUSH: frozenset({WEB_APP}),
         }
-        oauth = OAuthFacts("https://login.example.com/token", "push-relay", "openid", frozenset({"mail"}))
+        login = "https://login.example.com"
+        oauth = OAuthFacts(f"{login}/token", "push-relay", "openid", frozenset({"mail"}), f"{login}/authorize")
         facts = {name: ServerFacts(kinds, oauth) for name, kinds in KINDS.items()}
         self.capabilities = Capabilities(
             directory, "1.2.3", apps, frozenset({SERVICE}), facts, enrolment or Enrolment(), invites=invites
@@ -116,7 +120,7 @@ class ApiWorld:
             Rules(
                 directory,
                 apps,
-                Logins(KINDS, certificates or CertificateProcess(), self.time, guests),
+                Logins(KINDS, certificates or CertificateProcess(), self.time, guests, REDIRECTS),
                 frozenset({SERVICE}),
                 invitations=Invitations([self.inviting.public_key()]) if invites else None,
                 proving=proving,
@@ -135,6 +139,8 @@ class ApiWorld:
         credential = self.key.open(mailbox, sealed)
         if isinstance(credential, KerberosCredential):
             return credential.user, GOOD
+        if isinstance(credential, OAuthCredential) and credential.code is not None:
+            return credential.user, credential.code.code
         assert isinstance(credential, BasicCredential)
         return credential.user, credential.password
 

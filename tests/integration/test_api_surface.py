@@ -169,6 +169,7 @@ async def test_the_capabilities_are_those_of_the_settings() -> None:
     assert answer["enrolment"] == {"alternatives": [["open"]], "invitation": False}
     assert set(answer["server"]["credentials"]) == {"basic", "certificate", "kerberos", "oauth"}
     assert answer["server"]["oauth"] == {
+        "authorization_endpoint": "https://login.example.com/authorize",
         "token_endpoint": "https://login.example.com/token",
         "client_id": "push-relay",
         "scope": "openid",

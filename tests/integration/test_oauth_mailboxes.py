@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from eas_watcher.auth.bearer import OAuthCredential
+import pytest
+
+from eas_watcher.auth.bearer import AuthorizationCode, OAuthCredential
 from eas_watcher.auth.grant import OAuthClient
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.machine.state import Policy
@@ -19,6 +21,9 @@ from tests.fakes.openid import CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_o
 from tests.fakes.tls import Authority
 from tests.integration.watch_role import ANN, MAILBOX, WatchRole, open_watch_role
 from tests.waiting import until
+
+VERIFIER = "canary-verifier-" * 3
+REDIRECT = "https://relay.example.com/app/signed-in"
 
 Servers = Callable[[Transport, EasSimulator], Mapping[str, EasServer]]
 
@@ -38,6 +43,12 @@ async def provider() -> AsyncIterator[tuple[OpenIdSimulator, Servers]]:
             return {"main": EasServer(eas.url, transport, Policy(), tokens=endpoint, basic=False)}
 
         yield openid, servers
+
+
+def signed_in(openid: OpenIdSimulator, verifier: str = VERIFIER, redirect: str = REDIRECT) -> OAuthCredential:
+    """Return what an app sends after ann signed in; its `verifier` and `redirect` may not be those of the code."""
+    code = openid.code(ANN, VERIFIER, REDIRECT)
+    return OAuthCredential(ANN, "", code=AuthorizationCode(code, verifier, redirect))
 
 
 async def recorded(role: WatchRole) -> WatchRecord:
@@ -130,3 +141,95 @@ async def test_a_grant_that_was_withdrawn_is_void_though_its_access_token_still_
 
         assert (await role.judged(tablet)).registration.state is RegistrationState.ACTIVE
         assert (await role.view(phone)).registration.state is RegistrationState.VERIFYING
+
+
+async def test_a_code_is_exchanged_once_and_the_grant_stored_in_its_place(tmp_path: Path) -> None:
+    async with provider() as (openid, servers), open_watch_role(tmp_path, servers) as role:
+        shown = signed_in(openid)
+        phone = await role.register("phone", credential=shown)
+
+        assert (await role.judged(phone)).registration.state is RegistrationState.ACTIVE
+        await watching(role)
+        kept = await stored(role)
+        assert (kept.code, kept.grant, openid.exchanges) == (None, shown.grant, 1)
+        assert kept.refresh_token
+
+        again = await role.register("again", credential=shown)
+        assert (await role.judged(again)).registration.state is RegistrationState.ACTIVE
+        assert openid.exchanges == 1
+        assert not openid.revoked(ANN)
+    assert b"canary-" not in (tmp_path / "relay.sqlite3").read_bytes()
+
+
+async def test_a_code_does_not_wait_for_a_mail_server_that_is_away(tmp_path: Path) -> None:
+    async with provider() as (openid, servers):
+        async with open_watch_role(tmp_path, servers) as role:
+            role.eas.break_backend()
+            phone = await role.register("phone", credential=signed_in(openid))
+            await until(lambda: openid.exchanges == 1)
+
+            async def exchanged() -> bool:
+                (candidate,) = (await recorded(role)).candidates
+                found = role.key.open((await recorded(role)).mailbox, candidate.sealed)
+                return isinstance(found, OAuthCredential) and found.code is None
+
+            await until(exchanged)
+            key = (tmp_path / "sealing.pem").read_bytes()
+
+        async with open_watch_role(tmp_path, servers, key=key) as role:
+            assert (await role.judged(phone)).registration.state is RegistrationState.ACTIVE
+            assert openid.exchanges == 1
+
+
+@pytest.mark.parametrize(("verifier", "redirect"), [("another-verifier" * 3, REDIRECT), (VERIFIER, f"{REDIRECT}/")])
+async def test_who_did_not_ask_for_a_code_gets_nothing_for_it_and_takes_no_try(
+    tmp_path: Path, verifier: str, redirect: str
+) -> None:
+    async with provider() as (openid, servers), open_watch_role(tmp_path, servers) as role:
+        for number in range(4):
+            phone = await role.register(f"phone-{number}", credential=signed_in(openid, verifier, redirect))
+            assert (await role.judged(phone)).registration.state is RegistrationState.REFUSED
+        assert (openid.exchanges, role.requests("OPTIONS")) == (4, 0)
+
+        good = await role.register("good", credential=signed_in(openid))
+        assert (await role.judged(good)).registration.state is RegistrationState.ACTIVE
+
+
+async def test_a_token_endpoint_that_is_busy_is_asked_again_with_the_code(tmp_path: Path) -> None:
+    async with provider() as (openid, servers), open_watch_role(tmp_path, servers) as role:
+        openid.fails_with = 503
+        phone = await role.register("phone", credential=signed_in(openid))
+
+        async def shown() -> bool:
+            return (await recorded(role)).mailbox.reason is not None
+
+        await until(shown)
+        assert (await role.view(phone)).candidate_pending
+        openid.fails_with = None
+        assert (await role.judged(phone)).registration.state is RegistrationState.ACTIVE
+
+
+async def test_a_grant_without_a_refresh_token_is_not_taken(tmp_path: Path) -> None:
+    async with provider() as (openid, servers), open_watch_role(tmp_path, servers) as role:
+        openid.offline = False
+        phone = await role.register("phone", credential=signed_in(openid))
+
+        assert (await role.judged(phone)).registration.state is RegistrationState.REFUSED
+        assert role.requests("OPTIONS") == 0
+
+
+async def test_a_watch_goes_on_with_a_new_sign_in_after_its_grant_was_withdrawn(tmp_path: Path) -> None:
+    async with provider() as (openid, servers), open_watch_role(tmp_path, servers) as role:
+        phone = await role.register("phone", credential=signed_in(openid))
+        await role.judged(phone)
+        await watching(role)
+        before = (await stored(role)).grant
+        openid.revoke(ANN)
+        await role.change_credential(phone, signed_in(openid))
+
+        async def replaced() -> bool:
+            return (await stored(role)).grant != before
+
+        await until(replaced)
+        await watching(role)
+        assert (await stored(role)).code is None

@@ -15,7 +15,7 @@ from relay.webapp.serving import CACHED, WebApp, WebAppRoutes
 from tests.integration.webpush_world import world
 
 LOGO = b"\x89PNG\r\n\x1a\n"
-SETTINGS = WebApp("/app", "Mail <b>", "Ask & see", "https://mail.example.com/owa/", LOGO, "image/png")
+SETTINGS = WebApp("/app", "Mail <b>", "/app/signed-in", "Ask & see", "https://mail.example.com/owa/", LOGO, "image/png")
 
 
 @pytest.fixture
@@ -48,6 +48,16 @@ async def test_the_path_without_a_slash_leads_to_the_page(site: ClientSession) -
     answer = await site.get("/app", allow_redirects=False)
 
     assert (answer.status, answer.headers["Location"]) == (308, "/app/")
+
+
+async def test_the_page_after_the_sign_in_gives_its_address_to_no_other_request(site: ClientSession) -> None:
+    answer = await site.get("/app/signed-in?code=canary-code&state=canary-state")
+
+    assert (answer.status, answer.headers["Referrer-Policy"]) == (200, "no-referrer")
+    assert answer.headers["Cache-Control"] == "no-store"
+    text = await answer.text()
+    assert 'data-back="/app/signed-in"' in text
+    assert "canary" not in text
 
 
 async def test_the_manifest_names_icons_that_there_are(site: ClientSession) -> None:
@@ -85,7 +95,7 @@ async def test_the_logo_is_served_as_it_is_and_without_one_there_is_none(site: C
     assert {"default-src 'none'", "frame-ancestors 'none'", "sandbox"} <= set(rules), "an SVG may have scripts"
 
     app = web.Application()
-    WebAppRoutes(WebApp("/app", "Mail")).add_to(app)
+    WebAppRoutes(WebApp("/app", "Mail", "/app/signed-in")).add_to(app)
     async with open_listener(app, "127.0.0.1", 0) as port, ClientSession(f"http://127.0.0.1:{port}") as plain:
         assert (await plain.get("/app/logo")).status == 404
         text = await (await plain.get("/app/")).text()

@@ -42,7 +42,8 @@ PUSHES: Final = """
 KEPT: Final = """
 (async () => {
   const values = {}, cached = [];
-  for (const name of ['registration', 'endpoint', 'quiet', 'welcomed', 'skipped', 'receipts', 'unanswered'])
+  const names = ['registration', 'endpoint', 'quiet', 'welcomed', 'skipped', 'receipts', 'unanswered', 'authorization'];
+  for (const name of names)
     values[name] = await self.relayStore.get(name);
   for (const name of await caches.keys())
     for (const request of await (await caches.open(name)).keys()) cached.push(request.url);

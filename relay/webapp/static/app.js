@@ -1,8 +1,10 @@
 // The web app's page: shows the step that is due, and does what its buttons say.
+import { arrive, leave, pending, random, takeReturn } from "./authorization.js";
 import { clock, condition, due, minutes } from "./steps.js";
 
 const { relayStore: store, relayCalls: calls } = self;
-const { base, app, language } = document.body.dataset;
+const { base, app, language, back } = document.body.dataset;
+const returned = takeReturn(back, `${base}/`);
 const WORKER = `${base}/sw.js`;
 const LOOK = 3000; // milliseconds between two looks while something is under way
 const LOOKS = 20; // of them at most
@@ -36,6 +38,7 @@ let shown = "";
 let prompt = null;
 let following = null;
 let hurry = () => {};
+let offered = null; // the mail server as the API describes it
 
 addEventListener("beforeinstallprompt", (event) => {
   event.preventDefault();
@@ -95,8 +98,9 @@ function fill(name, text) {
   find(`[data-shows="${name}"]`).textContent = text;
 }
 
-function describe(registration) {
-  const name = condition(registration);
+function describe(registration, login) {
+  const found = condition(registration);
+  const name = found === "refused" && login === "oauth" ? "sign-in-ended" : found;
   for (const each of all("[data-condition]")) each.hidden = each.dataset.condition !== name;
   fill("user", registration.mailbox.user);
   find("#known-user").value = registration.mailbox.user;
@@ -111,6 +115,8 @@ function describe(registration) {
   fill("remedy-text", help ? registration.remedy.text : "");
   find('[data-act="challenge"]').hidden = name !== "proving";
   find('[data-act="test"]').hidden = registration.state !== "active";
+  find('[data-shows="password"]').hidden = login === "oauth";
+  find('[data-act="authorize-again"]').hidden = login !== "oauth";
   if (name === "refused") find('[data-shows="password"]').open = true;
   if (!find('[data-form="wishes"]').contains(document.activeElement)) {
     for (const each of all('[name="class"]')) each.checked = registration.classes.includes(each.value);
@@ -147,7 +153,7 @@ async function look() {
     return "";
   }
   if (!find('[data-notice="unreachable"]').hidden) notice();
-  return describe(answer.body);
+  return describe(answer.body, (await store.get("registration"))?.login);
 }
 
 // Looks again until nothing is under way any more; returns the name of the words that hold then.
@@ -201,29 +207,86 @@ async function next() {
   if (step === "status") await status();
 }
 
-// Shows the fields that this relay wants besides the password.
-async function offer(mailbox = "") {
-  const query = mailbox ? `?mailbox=${encodeURIComponent(mailbox)}` : "";
-  const { code, body } = await calls.call("GET", `/v1/capabilities${query}`);
+// Shows how one signs in at a server, known by a mailbox or its name, and the fields that this relay wants besides.
+async function offer({ mailbox = "", server = "" } = {}) {
+  const query = new URLSearchParams(Object.entries({ mailbox, server }).filter(([, value]) => value));
+  const { code, body } = await calls.call("GET", `/v1/capabilities?${query}`);
   if (code) return code;
   const { alternatives, invitation } = body.enrolment;
   find('[data-needs="invitation"]').hidden = !invitation;
   find('[data-needs="key"]').hidden = !alternatives.every((modes) => modes.includes("key"));
-  if (!mailbox) return "";
-  if (!body.server) return "unknown-server";
-  return body.server.credentials.includes("basic") ? "" : "unsupported-credential";
+  offered = body.server;
+  const ways = { password: !offered || offered.credentials.includes("basic"), authorize: authorizes() };
+  for (const each of all("[data-way]")) each.hidden = !ways[each.dataset.way];
+  find("#password").required = ways.password;
+  if (!offered) return mailbox || server ? "unknown-server" : "";
+  return ways.password || ways.authorize ? "" : "unsupported-credential";
 }
 
-const random = (size) => {
-  const bytes = crypto.getRandomValues(new Uint8Array(size));
-  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
-};
+const authorizes = () => Boolean(offered?.oauth?.authorization_endpoint);
+const redirect = () => new URL(back, location.href).href;
+
+// Returns the fields of the sign-in but for the password.
+function fields() {
+  const { password, ...given } = Object.fromEntries(new FormData(find('[data-form="sign-in"]')));
+  for (const name of Object.keys(given)) given[name] = given[name].trim();
+  return given;
+}
 
 async function signIn(form) {
-  const given = Object.fromEntries(new FormData(form));
-  const mailbox = given.mailbox.trim();
-  const unable = await offer(mailbox);
+  const password = new FormData(form).get("password");
+  const given = fields();
+  const unable = await offer({ mailbox: given.mailbox });
   if (unable) return unable;
+  return find("#password").required ? enrol(given, { kind: "basic", password }) : authorize();
+}
+
+// Leaves for the company's own page; returns the code of what is in the way.
+async function authorize() {
+  const given = fields();
+  if (!find("#mailbox").reportValidity()) return "";
+  const unable = await offer({ mailbox: given.mailbox });
+  if (unable) return unable;
+  if (!authorizes()) return "unsupported-credential";
+  await leave(offered.oauth, redirect(), given.user || given.mailbox, { given });
+  return "";
+}
+
+async function authorizeAgain() {
+  const seen = await ask("GET", "");
+  if (seen.code) return seen.code;
+  const { server, user } = seen.body.mailbox;
+  const unable = await offer({ server });
+  if (unable) return unable;
+  if (!authorizes()) return "unsupported-credential";
+  await leave(offered.oauth, redirect(), user, { renews: true });
+  return "";
+}
+
+// Goes on where the way to the company's own page began.
+async function arrived(said) {
+  const { code, kept, credential } = await arrive(said);
+  if (!code && kept.renews) return renew(credential);
+  await next();
+  if (kept?.given && shown === "sign-in") {
+    for (const [name, value] of Object.entries(kept.given)) find(`[data-form="sign-in"] [name="${name}"]`).value = value;
+    await offer(kept.given);
+  }
+  return code || enrol(kept.given, credential);
+}
+
+async function renew(credential) {
+  show("status");
+  const answer = await ask("PATCH", "", { credential });
+  await next();
+  if (answer.code) return ofSignIn(answer.code);
+  return answer.status === 202 ? "sign-in-waits" : "sign-in-taken";
+}
+
+// Returns the name of the words for a code when nobody typed a password.
+const ofSignIn = (code) => (code === "credential-refused" ? "sign-in-refused" : code);
+
+async function enrol(given, shows) {
   const running = await worker();
   if (!running) return "no-worker";
   let found;
@@ -235,14 +298,14 @@ async function signIn(form) {
   if (found.code) return found.code === "no-such-resource" ? "unknown-app" : found.code;
   // Id and secret are kept before they are sent, as the confirmation may come before the answer. Without an answer they are
   // sent again: the relay then knows the request, and tries no password twice that was accepted or waits.
+  const { mailbox } = given;
   const before = await store.get("unanswered");
   const { id, secret } = before?.mailbox === mailbox ? before : { id: random(18), secret: random(32) };
-  const registration = { id, secret };
+  const registration = { id, secret, login: shows.kind };
   await store.set("registration", registration);
-  const credential = { kind: "basic", password: given.password };
-  if (given.user.trim()) credential.user = given.user.trim();
+  const credential = given.user ? { ...shows, user: given.user } : shows;
   const body = { mailbox, credential, device: { platform: "webpush", app, ...found.subscription.toJSON() }, locale: language };
-  if (given.invitation.trim()) body.invitation = given.invitation.trim();
+  if (given.invitation) body.invitation = given.invitation;
   const headers = given.key ? { "Enrolment-Key": given.key } : {};
   const answer = await calls.call("PUT", calls.of(registration), { secret: registration.secret, body, headers });
   const lost = answer.status === 0 || answer.status >= 500;
@@ -252,11 +315,11 @@ async function signIn(form) {
     await store.remove("registration");
     if (lost) await store.set("unanswered", { mailbox, ...registration });
     else await store.remove("unanswered");
-    return answer.code;
+    return shows.kind === "oauth" ? ofSignIn(answer.code) : answer.code;
   }
   await store.remove("unanswered");
   await store.set("endpoint", found.subscription.endpoint);
-  form.reset();
+  find('[data-form="sign-in"]').reset();
   show("status");
   if ((await follow()) === "well") await test();
   return "";
@@ -328,6 +391,8 @@ const ACTS = {
     await next();
   },
   again: () => next(),
+  authorize: async () => notice(await authorize()),
+  "authorize-again": async () => notice(await authorizeAgain()),
   test,
   challenge: async () => {
     const answer = await ask("POST", "/challenge");
@@ -371,6 +436,10 @@ for (const form of all("[data-form]")) {
     });
   });
 }
+find("#mailbox").addEventListener("change", () => {
+  const { mailbox } = fields();
+  if (mailbox) offer({ mailbox }).catch(() => {}); // what is wrong is said when the form is sent
+});
 navigator.serviceWorker?.addEventListener("message", (event) => {
   if (shown !== "status" || !["challenge", "attention", "opened"].includes(event.data?.kind)) return;
   hurry();
@@ -384,7 +453,14 @@ setInterval(() => {
 }, AGAIN);
 
 try {
-  await next();
+  await pending();
+  if (!returned) await next();
+  else {
+    await during(find('[data-act="authorize"]'), async () => {
+      const code = await arrived(returned);
+      if (code) notice(code);
+    });
+  }
 } catch {
   // IndexedDB is closed to private windows of some browsers.
   show("unsupported");

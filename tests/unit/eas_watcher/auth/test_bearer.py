@@ -1,6 +1,7 @@
 import pytest
 
 from eas_watcher.auth.bearer import (
+    AuthorizationCode,
     Challenge,
     OAuthCredential,
     describe,
@@ -18,6 +19,7 @@ EXCHANGE = (
     'Basic realm="mail.example.com"'
 )
 ENDPOINT = "https://login.example.com/oauth2/token"
+CODE = AuthorizationCode("canary-code", "canary-verifier-of-43-characters-----------", "https://app.example.com/back")
 
 
 def test_the_challenge_of_exchange_is_read_as_it_comes() -> None:
@@ -94,6 +96,37 @@ def test_a_token_that_no_endpoint_gives_is_refused(token: str, client: str) -> N
 def test_a_grant_that_no_token_endpoint_makes_is_refused(given: tuple[str, ...]) -> None:
     with pytest.raises(UnusableCredential, match="visible ASCII"):
         OAuthCredential(*given)
+
+
+@pytest.mark.parametrize(
+    ("code", "verifier", "redirect"),
+    [
+        ("", "v" * 43, "app:/back"),
+        ("a b", "v" * 43, "app:/back"),
+        ("code", "v" * 42, "app:/back"),
+        ("code", "v" * 129, "app:/back"),
+        ("code", "v" * 42 + "+", "app:/back"),
+        ("code", "v" * 43, ""),
+        ("code", "v" * 43, "app:/ä"),
+    ],
+)
+def test_a_code_that_no_endpoint_gives_or_takes_is_refused(code: str, verifier: str, redirect: str) -> None:
+    with pytest.raises(UnusableCredential):
+        AuthorizationCode(code, verifier, redirect)
+
+
+def test_a_grant_has_a_code_or_a_refresh_token() -> None:
+    with pytest.raises(UnusableCredential, match="not both"):
+        OAuthCredential("ann", "refresh", code=CODE)
+
+
+def test_the_grant_of_a_code_is_the_same_grant_after_its_exchange() -> None:
+    begun = OAuthCredential("ann", "", "app-on-phones", code=CODE)
+    exchanged = begun.rotated("first")
+
+    assert (exchanged.refresh_token, exchanged.code, exchanged.client_id) == ("first", None, "app-on-phones")
+    assert exchanged.rotated("second").grant == begun.grant != OAuthCredential("ann", "first").grant
+    assert "canary" not in repr(begun)
 
 
 def test_a_rotated_grant_keeps_its_name_and_makes_no_header_of_its_own() -> None:

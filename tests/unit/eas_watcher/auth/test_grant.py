@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from eas_watcher.auth.bearer import OAuthCredential
+from eas_watcher.auth.bearer import AuthorizationCode, OAuthCredential
 from eas_watcher.auth.grant import LIFETIME, LONGEST, OAuthClient, audience_of, read_issued, refresh_request
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, ProtocolViolation, ServerBusy
@@ -49,6 +49,28 @@ def test_the_secret_is_sent_for_its_own_client_only() -> None:
 
     assert fields["client_id"] == ["app-on-phones"]
     assert "client_secret" not in fields
+
+
+def test_a_code_is_shown_with_its_verifier_and_where_it_came() -> None:
+    code = AuthorizationCode("one-code", "v" * 43, "https://app.example.com/back")
+    fields = parse_qs(refresh_request(CLIENT, OAuthCredential("ann", "", code=code)).body.decode())
+
+    assert fields == {
+        "grant_type": ["authorization_code"],
+        "code": ["one-code"],
+        "code_verifier": ["v" * 43],
+        "redirect_uri": ["https://app.example.com/back"],
+        "client_id": ["relay"],
+        "client_secret": ["s3cret&"],
+        "scope": ["openid offline_access"],
+    }
+
+
+def test_the_first_answer_of_a_grant_must_have_a_refresh_token() -> None:
+    assert read_issued(good(refresh_token="next"), CLIENT, NOW, first=True).refresh_token == "next"
+    with pytest.raises(AccessDenied, match="offline_access") as refused:
+        read_issued(good(), CLIENT, NOW, first=True)
+    assert refused.value.reason is Reason.OAUTH_CLIENT
 
 
 @pytest.mark.parametrize(

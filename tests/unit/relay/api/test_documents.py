@@ -171,7 +171,9 @@ LIMITS = LimitsAnswer(
     registrations_per_mailbox=5,
 )
 DIRECTORY = ServerDirectory({"main": ["example.com"], "plain": ["plain.example.com"]})
-OAUTH = OAuthFacts("https://login.example.com/token", "relay", "openid", frozenset({"b", "a"}))
+OAUTH = OAuthFacts(
+    "https://login.example.com/token", "relay", "openid", frozenset({"b", "a"}), "https://login.example.com/authorize"
+)
 ABLE = Capabilities(
     DIRECTORY,
     "1.2.3",
@@ -206,6 +208,7 @@ def test_shows_the_server_of_a_mailbox_with_its_oauth() -> None:
         "name": "main",
         "credentials": ["basic", "oauth"],
         "oauth": {
+            "authorization_endpoint": "https://login.example.com/authorize",
             "token_endpoint": "https://login.example.com/token",
             "client_id": "relay",
             "scope": "openid",

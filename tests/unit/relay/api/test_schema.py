@@ -1,6 +1,7 @@
 import json
 import re
 from base64 import b64encode, encodebytes, urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,15 @@ from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import Environment, Mode, Platform, RegistrationChange
 from relay.domain.subscription import Subscription
 from relay.registration.errors import InvalidRequest
-from relay.registration.requests import BasicLogin, CertificateLogin, Device, KerberosLogin, RegistrationRequest
+from relay.registration.requests import (
+    BasicLogin,
+    CertificateLogin,
+    Device,
+    KerberosLogin,
+    OAuthCodeLogin,
+    OAuthLogin,
+    RegistrationRequest,
+)
 
 
 def body(**changes: Any) -> dict[str, Any]:
@@ -31,6 +40,7 @@ KEYS = {
 }
 
 
+CODE = {"kind": "oauth", "code": "canary", "code_verifier": "canary-" * 7, "redirect_uri": "com.example.mail:/in"}
 FID = "cAnInventedFid_0123-ab"
 
 
@@ -60,6 +70,14 @@ def test_the_least_body_gets_the_defaults() -> None:
         mode=Mode.ALERT,
         locale="en",
     )
+
+
+def test_a_grant_comes_as_refresh_token_or_as_code() -> None:
+    assert read(body(credential={"kind": "oauth", "refresh_token": "canary"})).login == OAuthLogin("canary")
+    coded = OAuthCodeLogin("canary", "canary-" * 7, "com.example.mail:/in", "client", "ann")
+    assert read(body(credential={**CODE, "client_id": "client", "user": "ann"})).login == coded
+    assert read(body(credential={**CODE, "refresh_token": None})).login == replace(coded, client_id="", user=None)
+    assert "canary" not in repr(coded)
 
 
 def test_the_fullest_body_is_taken_as_it_is() -> None:
@@ -98,6 +116,13 @@ def test_the_fullest_body_is_taken_as_it_is() -> None:
         ({"credential": {"kind": "basic", "password": ["canary"]}}, "credential.password"),
         ({"credential": {"kind": "basic", "password": "canary", "user": "a" * 321}}, "credential.user"),
         ({"credential": {"kind": "oauth", "refresh_token": "canary", "client_id": "a b"}}, "credential.client_id"),
+        ({"credential": {"kind": "oauth"}}, "credential"),
+        ({"credential": {**CODE, "refresh_token": "canary"}}, "credential"),
+        ({"credential": {**CODE, "code": None}}, "credential"),
+        ({"credential": {**CODE, "code_verifier": None}}, "credential"),
+        ({"credential": {**CODE, "redirect_uri": None}}, "credential"),
+        ({"credential": {**CODE, "code_verifier": "canary" * 7}}, "credential.code_verifier"),
+        ({"credential": {**CODE, "redirect_uri": "a b"}}, "credential.redirect_uri"),
         ({"credential": {"kind": "certificate", "pkcs12": "canary!"}}, "credential.pkcs12"),
         ({"credential": "canary"}, "credential"),
         ({"device": {"platform": "wns", "app": "a", "token": "t"}}, "device.platform"),

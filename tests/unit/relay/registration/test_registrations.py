@@ -40,7 +40,7 @@ from relay.registration.errors import (
     WrongProof,
 )
 from relay.registration.registrations import Registered
-from relay.registration.requests import BasicLogin, Device, RegistrationRequest
+from relay.registration.requests import BasicLogin, Device, OAuthCodeLogin, RegistrationRequest
 from relay.registration.secret import Access, hash_secret
 from relay.security.invitations import invite
 from relay.security.sealing import derive_device_id
@@ -50,6 +50,7 @@ from tests.fakes.relay_api import (
     FCM_APP,
     FCM_TOKEN,
     GOOD,
+    REDIRECT,
     SERVICE,
     SILENT,
     WEB_APP,
@@ -800,3 +801,29 @@ async def test_a_registration_that_proves_is_active_at_once_when_proofs_are_swit
 
     assert view.registration.state is RegistrationState.ACTIVE
     assert world.store.marks == []
+
+
+def signed_in(code: str = GOOD, redirect: str = REDIRECT, verifier: str = "v" * 43) -> RegistrationRequest:
+    login = OAuthCodeLogin(code.replace(" ", "-"), verifier, redirect)
+    return replace(request(mailbox="ann@branch.example.com"), login=login)
+
+
+async def test_a_code_registers_where_the_settings_let_an_app_get_it() -> None:
+    world = ApiWorld()
+    async with judging(world):
+        with pytest.raises(InvalidRequest) as refused:
+            await world.service.register(signed_in(redirect="com.example.other:/signed-in"))
+        assert [field for field, _ in refused.value.faults] == ["credential.redirect_uri"]
+        with pytest.raises(InvalidRequest) as refused:
+            await world.service.register(signed_in(verifier="v" * 42 + "+"))
+        assert [field for field, _ in refused.value.faults] == ["credential.code"]
+    assert world.store.registrations == {}
+
+
+async def test_a_refused_code_says_to_sign_in_again_and_not_that_a_password_is_wrong() -> None:
+    world = ApiWorld()
+    async with judging(world):
+        with pytest.raises(CredentialRefused, match=r"no registration was made: let the user sign in again") as refused:
+            await world.service.register(signed_in("refused"))
+    assert "password" not in str(refused.value)
+    assert world.judged == ["refused"]

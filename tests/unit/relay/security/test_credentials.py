@@ -1,18 +1,19 @@
 import pytest
 
 from eas_watcher.auth.basic import BasicCredential
-from eas_watcher.auth.bearer import OAuthCredential
+from eas_watcher.auth.bearer import AuthorizationCode, OAuthCredential
 from eas_watcher.auth.certificate import CertificateCredential
 from eas_watcher.auth.negotiate import KerberosCredential
 from relay.security.credentials import StoredCredential, alike, read, write
 
 ANN = BasicCredential("ann", "correct horse")
 GRANT = OAuthCredential("ann", "first-token", "app-on-phones")
+CODE = OAuthCredential("ann", "", "app", code=AuthorizationCode("one-code", "verifier" * 6, "https://app.example.com/"))
 CERTIFICATE = CertificateCredential("ann", "chain", "key")
 INVITED = KerberosCredential("ann", "invitation")
 
 
-@pytest.mark.parametrize("credential", [ANN, GRANT, GRANT.rotated("second"), CERTIFICATE, INVITED])
+@pytest.mark.parametrize("credential", [ANN, GRANT, GRANT.rotated("second"), CODE, CERTIFICATE, INVITED])
 def test_every_kind_is_read_as_it_was_written(credential: StoredCredential) -> None:
     assert read(write(credential)) == credential
 
@@ -33,6 +34,7 @@ def test_a_rotated_grant_is_still_the_same_grant() -> None:
     assert alike(GRANT, rotated)
     assert rotated.refresh_token == "third"
     assert not alike(OAuthCredential("ann", "third", "app-on-phones"), rotated)
+    assert alike(CODE, CODE.rotated("first"))
 
 
 @pytest.mark.parametrize(
@@ -41,6 +43,7 @@ def test_a_rotated_grant_is_still_the_same_grant() -> None:
         BasicCredential("ann", "correct horsf"),
         BasicCredential("ben", "correct horse"),
         GRANT,
+        CODE,
         CERTIFICATE,
         INVITED,
     ],
@@ -51,7 +54,16 @@ def test_credentials_are_alike_only_if_user_and_secret_are_the_same(other: Store
 
 
 def test_no_credential_shows_its_secret() -> None:
-    shown = repr([ANN, GRANT, GRANT.rotated("second"), CERTIFICATE, INVITED])
-    secrets = ("correct horse", "first-token", "second", "chain", "'key'", "'invitation'")
+    shown = repr([ANN, GRANT, GRANT.rotated("second"), CODE, CERTIFICATE, INVITED])
+    secrets = (
+        "correct horse",
+        "first-token",
+        "second",
+        "one-code",
+        "verifierverifier",
+        "chain",
+        "'key'",
+        "'invitation'",
+    )
 
     assert not [secret for secret in secrets if secret in shown]
