@@ -278,14 +278,15 @@ class ServerSection(ProxySection):
         default=("basic",), description="how users may prove who they are, out of basic, oauth, certificate, kerberos"
     )
     oauth_token_endpoint: Text | None = Field(
-        default=None, description="https:// URL where refresh tokens are exchanged; nowhere else are they ever sent"
+        default=None,
+        description="https:// URL where refresh tokens and codes are exchanged; nowhere else are they ever sent",
     )
     oauth_authorization_endpoint: Text | None = Field(
         default=None,
-        description="https:// URL where users of the web app sign in, who come back with a code; unset: no codes",
+        description="https:// URL where users sign in and get a code for the relay; unset: no codes",
     )
     oauth_redirect_uris: Texts = Field(
-        default=(), description="where apps of yours get their codes, besides the web app's own page"
+        default=(), description="addresses at which apps of yours get codes, besides the page of the web app"
     )
     oauth_client_id: Text | None = Field(default=None, description="the relay's client id there")
     oauth_client_secret_file: Text | None = Field(

@@ -224,7 +224,7 @@ def _is_redirect(uri: str) -> bool:
     """Return True if an app can own a URI [RFC 8252 7]: by its host, on its device, or by its scheme."""
     if not SENDABLE.fullmatch(uri) or "#" in uri:
         return False
-    return secure_url(uri) if "://" in uri else PRIVATE_SCHEME.match(uri) is not None
+    return secure_url(uri) or PRIVATE_SCHEME.match(uri) is not None
 
 
 def _tries(section: ServerSection | AutodiscoverSection) -> TryLimits:

@@ -49,6 +49,12 @@ def test_codes_come_where_an_app_can_own_the_address(site: Installation, uri: st
     assert site.faults() == [("servers.main.oauth_redirect_uris", f"holds {uri}, which no app of yours owns")]
 
 
+def test_a_scheme_of_an_app_may_have_a_host(site: Installation) -> None:
+    site.replace("com.example.mail:/in", "com.example.mail://in")
+
+    assert "com.example.mail://in" in site.load().servers["main"].redirects
+
+
 def test_addresses_for_codes_without_a_place_to_sign_in_are_a_fault(site: Installation) -> None:
     site.replace('oauth_authorization_endpoint = "https://login.example.com/oauth2/authorize"\n', "")
 
