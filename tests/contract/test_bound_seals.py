@@ -17,7 +17,7 @@ from alembic.config import Config
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from eas_watcher.auth.basic import BasicCredential
-from eas_watcher.auth.bearer import OAuthCredential
+from eas_watcher.auth.bearer import AuthorizationCode, OAuthCredential
 from eas_watcher.auth.certificate import CertificateCredential
 from eas_watcher.auth.negotiate import KerberosCredential
 from eas_watcher.commands.request import HttpReply, HttpRequest
@@ -52,6 +52,7 @@ PASSWORD = BasicCredential(ANN.user, "canary")
 EVERY_KIND = [
     PASSWORD,
     OAuthCredential(ANN.user, "canary", "app", "canary"),
+    OAuthCredential(ANN.user, "", "app", code=AuthorizationCode("canary", "canary-" * 7, "app:/canary")),
     CertificateCredential(ANN.user, "canary", "canary"),
     KerberosCredential(ANN.user, "canary"),
 ]

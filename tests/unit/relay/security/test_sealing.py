@@ -5,7 +5,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from eas_watcher.auth.basic import BasicCredential
-from eas_watcher.auth.bearer import OAuthCredential
+from eas_watcher.auth.bearer import AuthorizationCode, OAuthCredential
 from eas_watcher.auth.certificate import CertificateCredential
 from eas_watcher.auth.negotiate import KerberosCredential
 from eas_watcher.names import MailboxId
@@ -35,6 +35,7 @@ CREDENTIAL = BasicCredential("ann", "canary-päss")
 EVERY_KIND = [
     CREDENTIAL,
     OAuthCredential("ann", "canary-refresh", "app", "canary-refresh"),
+    OAuthCredential("ann", "", "app", code=AuthorizationCode("canary-code", "canary-" * 7, "app:/canary")),
     CertificateCredential("ann", "canary-chain", "canary-key"),
     KerberosCredential("ann", "canary-invitation"),
 ]
