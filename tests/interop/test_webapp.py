@@ -283,7 +283,9 @@ async def test_wishes_are_kept_and_quiet_hours_silence(chromium: Browser, relay:
         assert json.loads(await kept(page))["values"]["quiet"] == {"from": 0, "to": 1439}
 
         deliver(relay)
-        await relay.pass_on(page, 3)
+        number = 3
+        while "new-items" not in json.dumps(await relay.pass_on(page, number)):  # on a busy host a challenge comes again
+            number += 1
         await until(lambda: _shows(page, "New mail"))
         assert [each["silent"] for each in await notifications(page) if each["tag"] == "email"] == [True]
 
