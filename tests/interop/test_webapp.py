@@ -284,7 +284,8 @@ async def test_wishes_are_kept_and_quiet_hours_silence(chromium: Browser, relay:
 
         deliver(relay)
         number = 3
-        while "new-items" not in json.dumps(await relay.pass_on(page, number)):  # on a busy host a challenge comes again
+        # On a busy host a challenge comes again before it.
+        while "new-items" not in json.dumps(await relay.pass_on(page, number)):
             number += 1
         await until(lambda: _shows(page, "New mail"))
         assert [each["silent"] for each in await notifications(page) if each["tag"] == "email"] == [True]
