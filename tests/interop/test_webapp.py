@@ -379,7 +379,7 @@ self.fetch = async (path, options) => {
 SHOW = """
 for (const each of document.querySelectorAll('main > section')) each.hidden = each.id !== %s;
 for (const each of document.querySelectorAll('details')) each.open = true;
-for (const name of ['system', 'notice', 'condition', 'needs'])
+for (const name of ['system', 'notice', 'condition', 'needs', 'way'])
   for (const each of document.querySelectorAll(`[data-${name}]`)) each.hidden = false;
 """
 
