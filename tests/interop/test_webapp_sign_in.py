@@ -70,7 +70,7 @@ async def test_a_person_signs_in_at_the_company_and_mail_rings(chromium: Browser
         assert await page.evaluate("location.href") == relay.url
 
         relay.sandbox.eas.deliver(USER, subject="canary-subject")
-        await relay.pass_on(page, 3)
+        await relay.pass_on_mail(page, 3)
         await until(lambda: _shows(page, "New mail"))
 
         (asked,) = {url for url in page.requests if url.startswith(openid.authorization_endpoint)}
