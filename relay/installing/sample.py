@@ -17,7 +17,9 @@ FILL_IN: Final = '# To fill in: replace the example, and remove the "#".'
 _SHARED: Final = ("relay", "database", "ops", "log")
 _TABLES: Final[Mapping[Role, frozenset[str]]] = MappingProxyType(
     {
-        Role.API: frozenset({*_SHARED, "sealing", "api", SERVER, "autodiscover", "registrations", *PROVIDERS}),
+        Role.API: frozenset(
+            {*_SHARED, "sealing", "api", SERVER, "autodiscover", "registrations", "webapp", *PROVIDERS}
+        ),
         Role.WATCH: frozenset({*_SHARED, "sealing", SERVER, "autodiscover", "registrations", "tracing"}),
         Role.PUSH: frozenset(
             {*_SHARED, "apns.accounts", "fcm.accounts", "network", "push", "egress", "tracing", *PROVIDERS}
@@ -82,7 +84,9 @@ def render(
             continue
         if table == SERVER:
             place = f"{SERVER}.{server}"
-        named = paragraph.replace(heading[0], f"[{place}]") if table == SERVER else paragraph
+        # Some tables of the sample are comments as a whole.
+        begins = table == SERVER or any(key.startswith(f"{table}.") for key in values)
+        named = paragraph.replace(heading[0], f"[{place}]", 1) if begins else paragraph
         lines = named.replace('(here "main")', f'(here "{server}")').split("\n")
         kept.append("\n".join(_lines(lines, role, table, place, values, blanks)))
     return Rendered("\n\n".join(kept) + "\n", tuple(blanks))

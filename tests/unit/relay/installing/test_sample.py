@@ -51,6 +51,17 @@ def test_what_is_not_known_stays_a_comment_that_says_so() -> None:
     assert '#domains = ["example.com"]' in rendered.text
 
 
+def test_a_table_that_is_a_comment_begins_when_one_of_its_keys_is_set() -> None:
+    text = f'{TEXT}\n# Off.\n#[webapp]\n#enabled = false\n#title = "Mail"\n'
+
+    with_it = render(text, Role.ALL, {"webapp.enabled": True}, ["apns"])
+    without = render(text, Role.ALL, {}, ["apns"])
+
+    assert tomllib.loads(with_it.text)["webapp"] == {"enabled": True}
+    assert "webapp" not in tomllib.loads(without.text)
+    assert "\n#[webapp]\n" in without.text
+
+
 def test_a_server_may_have_another_name() -> None:
     rendered = render(TEXT, Role.ALL, {}, ["apns"], server="east")
 
