@@ -76,6 +76,7 @@ async def explained(site: Site, *arguments: str, says: str) -> str:
     return told[0]
 
 
+@pytest.mark.slow
 async def test_tells_a_mail_on_its_way_and_a_moment(site: Site) -> None:
     async with site.relay():
         status, phone = await site.register()

@@ -42,10 +42,11 @@ async def phone(site: Site, script: str, *arguments: str, path: str | None = Non
     return Ended(process.returncode or 0, [json.loads(line) for line in out.splitlines()], err.decode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [
-        pytest.param(kind, marks=[] if kind == ("apns",) else [pytest.mark.slow], id=" ".join(kind))
+        pytest.param(kind, id=" ".join(kind))
         for kind in (("apns",), ("apns", "--environment", "sandbox"), ("fcm",), ("fcm", "--fid"), ("webpush",))
     ],
 )

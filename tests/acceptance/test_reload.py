@@ -79,6 +79,7 @@ def renew_certificate(site: Site) -> None:
     fresh.rename(site.sandbox.folder / "api.pem")
 
 
+@pytest.mark.slow
 async def test_the_log_level_follows_relay_toml_after_sighup(site: Site) -> None:
     async with site.relay() as relay:
         replace(site.sandbox.toml, 'level = "debug"', 'level = "info"')

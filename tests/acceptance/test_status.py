@@ -86,6 +86,7 @@ async def test_a_terminal_shows_it_until_somebody_ends_it(site: Site) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.slow
 async def test_monitoring_gets_one_line_and_a_status(site: Site) -> None:
     config = ("--config", str(site.sandbox.toml))
     async with site.relay():
