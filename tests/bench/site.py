@@ -75,7 +75,7 @@ def figure(name: str, value: float, unit: str) -> None:
 @asynccontextmanager
 async def open_sandbox(folder: Path, mailboxes: int) -> AsyncIterator[Sandbox]:
     """Run `relay sandbox` until the block ends."""
-    ports = {name: _free_port() for name in ("eas", "apns", "fcm", "webpush", "control", "api", "ops")}
+    ports = {name: _free_port() for name in ("eas", "apns", "fcm", "webpush", "control", "api", "ops", "smtp")}
     arguments = [part for name, port in ports.items() for part in (f"--{name}", str(port))] + [
         "--apns-sandbox",
         "0",
