@@ -284,6 +284,8 @@ class TlsConnection(Connection):
             if self._dialling is not None:
                 self._tls.do_handshake()
                 self._established(self._tls, self._dialling)
+                if not self._incoming.pending:
+                    return
             while self._receiver is not None and self._tls is not None:
                 data = self._tls.read(RECORD)
                 self._flush()
@@ -304,13 +306,14 @@ class TlsConnection(Connection):
             self._fail(error)
 
     def _established(self, tls: ssl.SSLObject, dialling: Dialling) -> None:
-        self._flush()
+        """Hand the connection over; the end of the handshake leaves with the first request, if that comes at once."""
         self._dialling = None
         self._unproductive = 0
         self.alpn = tls.selected_alpn_protocol()
         if not tls.session_reused:
             self._keep = dialling.keep
         dialling.made(self)
+        asyncio.get_running_loop().call_soon(self._flush)  # behind the task that waits for the connection
 
     def _encrypt(self) -> None:
         """Send what waits, as far as TLS allows it now.

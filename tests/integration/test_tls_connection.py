@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from eas_watcher.transport.tls_connection import (
     UNSENT,
     Connection,
     Dialler,
+    Dialling,
     Reading,
     TlsConnection,
 )
@@ -183,6 +185,58 @@ async def test_bytes_that_come_with_the_handshake_are_received(authority: Author
         there = await dialler.dial(endpoint(url), Gathering)
         await there.until(lambda: there.came == b"welcome")
         there.connection.close()
+
+
+class Wire(asyncio.Transport):
+    """Keep what a connection sends, piece by piece."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[bytes] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.pieces.append(bytes(data))
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("request_", [b"GET / HTTP/1.1", b""])
+async def test_the_end_of_the_handshake_leaves_with_the_first_request_or_at_once_without_one(request_: bytes) -> None:
+    served, wire, reading = Authority(), Wire(), Reading()
+    made: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+    dialling = Dialling(made.set_result, made.set_exception, lambda _: None)
+    connection = TlsConnection(reading, served.client, HOST, None, dialling)
+    came, answer = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = served.server.wrap_bio(came, answer, server_side=True)
+
+    async def send_first() -> None:
+        gathering = Gathering(await made)
+        connection.begin(gathering)
+        if request_:
+            connection.write(request_)
+
+    sending = asyncio.ensure_future(send_first())
+    await asyncio.sleep(0)
+    connection.connection_made(wire)
+    taken = 0
+    while not made.done():
+        came.write(b"".join(wire.pieces[taken:]))
+        taken = len(wire.pieces)
+        with suppress(ssl.SSLWantReadError):
+            server.do_handshake()
+        said = answer.read()
+        reading.view[: len(said)] = said
+        connection.buffer_updated(len(said))
+    assert len(wire.pieces) == taken
+    await sending
+    await asyncio.sleep(0)
+
+    assert len(wire.pieces) == taken + 1
+    came.write(wire.pieces[-1])
+    server.do_handshake()
+    if request_:
+        assert server.read() == request_
 
 
 @BOTH
