@@ -30,8 +30,9 @@ from eas_watcher.server.admissions import Admissions
 from eas_watcher.transport.http import open_transport
 from eas_watcher.wbxml.element import FOLDERHIERARCHY, Element
 from eas_watcher.wbxml.encode import encode
+from tests.fakes.gzip_bomb import MEGABYTE
 from tests.fakes.tls import Authority, Talk, talking
-from tests.integration.mean_server import HEADER, MEGABYTE, answer, mean_talks, saying
+from tests.integration.mean_server import HEADER, answer, mean_talks, saying
 
 TURN: Final = 0.002  # seconds between two looks
 PATIENCE: Final = 20.0  # seconds for one answer

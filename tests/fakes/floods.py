@@ -4,7 +4,6 @@ Run as a program, `python -m tests.fakes.floods PEM KIND`, it serves in a proces
 """
 
 import asyncio
-import gzip
 import ssl
 import sys
 from typing import Final
@@ -22,6 +21,8 @@ from hyperframe.frame import (
     SettingsFrame,
     WindowUpdateFrame,
 )
+
+from tests.fakes.gzip_bomb import gzip_bomb
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 CHUNK: Final = 65_536  # bytes that are written at once
@@ -62,7 +63,7 @@ ANSWERS: Final[dict[str, tuple[bytes, bytes]]] = {
     "cookies": (OK + (b'Set-Cookie: a="' + b"\\" * 8000 + b"\r\n") * 60 + b"Content-Length: 0\r\n\r\n", b""),
     "endless-body": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"4000\r\n" + b"z" * 0x4000 + b"\r\n"),
     "tiny-chunks": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nz\r\n"),
-    "bomb": (OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(bytes(200 * 2**20)), b""),
+    "bomb": (OK + b"Content-Encoding: gzip\r\n\r\n" + gzip_bomb(200), b""),
 }
 """The beginning of each answer of HTTP/1.1, and what follows for ever."""
 

@@ -1,7 +1,6 @@
 """The answers of a broken or hostile server, as functions of byte streams."""
 
 import asyncio
-import zlib
 from collections.abc import Callable
 from itertools import count
 from random import Random
@@ -9,9 +8,9 @@ from typing import Final
 
 from eas_watcher.wbxml.element import AIRSYNC, FOLDERHIERARCHY, PING, Element
 from eas_watcher.wbxml.encode import encode
+from tests.fakes.gzip_bomb import MEGABYTE, gzip_bomb
 from tests.fakes.tls import Talk, read_request
 
-MEGABYTE: Final = 1 << 20
 HUGE: Final = 200 * MEGABYTE
 OK: Final = b"HTTP/1.1 200 OK\r\n"
 WBXML: Final = b"Content-Type: application/vnd.ms-sync.wbxml\r\n"
@@ -21,12 +20,6 @@ HEADER: Final = b"\x03\x01\x6a\x00"  # WBXML 1.3, unknown public id, UTF-8, no s
 def answer(body: bytes, *headers: bytes, status: bytes = OK) -> bytes:
     """Return an answer that is valid HTTP."""
     return status + WBXML + b"".join(headers) + b"Content-Length: %d\r\n\r\n" % len(body) + body
-
-
-def bomb() -> bytes:
-    """Return 200 MB of zeros, compressed to some 200 kB."""
-    press = zlib.compressobj(9, zlib.DEFLATED, 31)
-    return b"".join([*(press.compress(bytes(MEGABYTE)) for _ in range(HUGE // MEGABYTE)), press.flush()])
 
 
 def collection(*more: Element) -> Element:
@@ -145,7 +138,7 @@ async def keep_silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> 
 def mean_talks() -> dict[str, Talk]:
     """Return all such functions for a server with TLS, by name."""
     chunked = OK + WBXML + b"Transfer-Encoding: chunked\r\n\r\n"
-    press = bomb()
+    press = gzip_bomb(HUGE // MEGABYTE)
     many = HEADER + b"\x45" + b"\x05" * (7 * MEGABYTE)  # Sync{ unknown empty elements ...
     return {
         "random body": inventing(Random(1), random_body),

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import gzip
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,9 +21,10 @@ from eas_watcher.ports import Transport
 from eas_watcher.runtime.account import Account
 from eas_watcher.transport.holding import HoldsInTask
 from eas_watcher.transport.http import open_transport
+from tests.fakes.gzip_bomb import MEGABYTE, gzip_bomb
 from tests.fakes.tls import Authority, Talk, talking
 from tests.integration.eas_world import ANN, ONE_MAIL, WatchWorld, hurried, hurry, world
-from tests.integration.mean_server import MEGABYTE, garble_tls, keep_silent, mean_talks
+from tests.integration.mean_server import garble_tls, keep_silent, mean_talks
 from tests.unit.eas_watcher.watching import EMAIL, INBOX, PARTNERSHIP
 from tests.waiting import until
 
@@ -136,6 +138,10 @@ async def endure(watched: WatchWorld, mean: CountedTransport) -> None:
                 hurry(20.0)
         else:
             raise AssertionError("the mean server was given up")
+
+
+def test_the_bomb_is_a_valid_one() -> None:
+    assert gzip.decompress(gzip_bomb(3)) == bytes(3 * MEGABYTE)
 
 
 @pytest.mark.parametrize(
