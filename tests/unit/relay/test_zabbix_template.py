@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 from uuid import RFC_4122, UUID
@@ -25,6 +26,7 @@ ELSEWHERE: Final = {
 PRIORITIES: Final = {"critical": "HIGH", "warning": "WARNING"}
 
 
+@cache
 def exported() -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load((CONFIG / "zabbix-template.yaml").read_text())["zabbix_export"]
     return found
