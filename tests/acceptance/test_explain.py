@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from relay.store.engine import open_database
-from relay.store.migrate import upgrade
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.acceptance.test_cli import relay
 from tests.contract.samples import activate
 from tests.installation import Installation
+from tests.migrating import write_new_sqlite
 from tests.site import ANN, Site
 from tests.waiting import until
 
@@ -21,8 +21,9 @@ from tests.waiting import until
 @pytest.fixture
 async def installation(tmp_path: Path) -> Installation:
     site = Installation(tmp_path)
-    async with open_database(site.load().database.dsn) as engine:
-        await upgrade(engine)
+    file = site.load().database.file
+    assert file is not None
+    async with open_database(await write_new_sqlite(file)) as engine:
         wakeups = LocalWakeups()
         await activate(SqlRegistrationStore(engine, wakeups), SqlWatchStore(engine, wakeups))
     return site

@@ -1,6 +1,5 @@
 """An engine on either database, with the rows that migrations leave, and the stores on it."""
 
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
@@ -18,7 +17,7 @@ from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.outbox_sites import MemorySite, OutboxSite, SqlSite
 from tests.fakes.outbox import MemoryOutbox
-from tests.migrating import migrate_to
+from tests.migrating import migrate_to, write_new_sqlite
 from tests.postgres import PostgresServer, running_postgres
 
 # What an earlier test left is ended first: it may hold locks. The rows are those of the migrations.
@@ -39,19 +38,9 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return where the migrated file is, or will be once a test needs it."""
-    return tmp_path_factory.mktemp("templates") / "template.db"
-
-
 @pytest.fixture
-async def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
-    if not sqlite_template.exists():  # noqa: ASYNC240 -- once per test, beside a copy
-        async with open_database(f"sqlite:///{sqlite_template}") as engine:
-            await migrate.upgrade(engine)
-    shutil.copy(sqlite_template, tmp_path / "relay.db")
-    return f"sqlite:///{tmp_path / 'relay.db'}"
+async def sqlite_url(tmp_path: Path) -> str:
+    return await write_new_sqlite(tmp_path / "relay.db")
 
 
 class MigratedDatabases:

@@ -14,7 +14,6 @@ from eas_watcher.auth.basic import BasicCredential
 from relay.domain.model import Mark
 from relay.security.sealing import SealingPrivateKey, foreign, generate
 from relay.store.engine import Database, open_database
-from relay.store.migrate import upgrade
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.seals import LOST, forget_credentials, seal_heads
 from relay.store.tables import candidate, outbox
@@ -23,6 +22,7 @@ from relay.store.watches import SqlWatchStore
 from tests.contract.samples import BY_CLEO, LATER, NOW, activate, candidate_of, new_mailbox, new_registration, register
 from tests.fakes.seals import old_seal
 from tests.installation import Installation
+from tests.migrating import write_new_sqlite
 from tests.transactions import transaction
 
 PRIVATE = X25519PrivateKey.generate()
@@ -102,8 +102,7 @@ def lose(folder: Path, sealed: bytes) -> Installation:
     site.listen_elsewhere()
 
     async def fill() -> None:
-        async with open_database(f"sqlite:///{site.folder / 'state/relay.sqlite3'}") as engine:
-            await upgrade(engine)
+        async with open_database(await write_new_sqlite(site.folder / "state/relay.sqlite3")) as engine:
             await add_ann(engine, sealed)
 
     asyncio.run(fill())

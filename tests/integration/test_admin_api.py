@@ -19,12 +19,12 @@ from relay.ops.app import create_ops_app
 from relay.store.administration import SqlAdminStore
 from relay.store.engine import open_database
 from relay.store.explanation import SqlExplanationStore
-from relay.store.migrate import upgrade
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import NOW, activate
 from tests.integration.test_ops import Ops
+from tests.migrating import write_new_sqlite
 
 READER, ACTOR, LEAVER = "r" * 40, "a" * 40, "f" * 40
 TOKENS = (
@@ -66,8 +66,7 @@ class Api:
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with open_database(f"sqlite:///{tmp_path / 'relay.db'}") as engine:
-        await upgrade(engine)
+    async with open_database(await write_new_sqlite(tmp_path / "relay.db")) as engine:
         wakeups = LocalWakeups()
         registrations, watches = SqlRegistrationStore(engine, wakeups), SqlWatchStore(engine, wakeups)
         for name in ("ann", "ben"):

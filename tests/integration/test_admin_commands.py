@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 
 from relay.cli.main import cli
 from relay.store.engine import open_database
-from relay.store.migrate import upgrade
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import activate
 from tests.installation import Installation
+from tests.migrating import write_new_sqlite
 
 USER = "ann@example.com"
 
@@ -35,8 +35,9 @@ def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installatio
 
 
 async def fill(site: Installation) -> None:
-    async with open_database(site.load().database.dsn) as engine:
-        await upgrade(engine)
+    file = site.load().database.file
+    assert file is not None
+    async with open_database(await write_new_sqlite(file)) as engine:
         wakeups = LocalWakeups()
         registrations, watches = SqlRegistrationStore(engine, wakeups), SqlWatchStore(engine, wakeups)
         for name in ("ann", "ben"):

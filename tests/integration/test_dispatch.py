@@ -20,7 +20,6 @@ from relay.domain.ports.wakeups import Topic
 from relay.push.dispatch import Dispatcher
 from relay.sandbox.apns import ApnsSimulator
 from relay.sandbox.scripts import Answer
-from relay.store import migrate
 from relay.store.engine import open_database
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
@@ -28,6 +27,7 @@ from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import NOW, activate, entry, leases, own_all
 from tests.integration.push_world import APP, apns
+from tests.migrating import write_new_sqlite
 from tests.waiting import SOON, until
 
 TOKEN = "4a" * 32
@@ -89,9 +89,8 @@ class World:
 
 @asynccontextmanager
 async def open_world(folder: Path, pacing: Pacing) -> AsyncIterator[World]:
-    url = f"sqlite:///{folder / 'relay.sqlite3'}"
+    url = await write_new_sqlite(folder / "relay.sqlite3")
     async with open_database(url) as engine, apns(folder) as (simulator, sender):
-        await migrate.upgrade(engine)
         wakeups = LocalWakeups()
         outbox = SqlOutboxStore(engine, wakeups, pacing)
         watches = SqlWatchStore(engine, wakeups)

@@ -44,7 +44,6 @@ from relay.sandbox.eas.simulator import EasSimulator
 from relay.security.credentials import StoredCredential
 from relay.security.sealing import SealingPrivateKey, derive_device_id, generate
 from relay.store.engine import Database, open_database
-from relay.store.migrate import upgrade
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.shards import SqlShardStore
 from relay.store.wakeups import LocalWakeups
@@ -54,6 +53,7 @@ from relay.watch.committer import GroupCommitter, StoreJournal
 from relay.watch.leases import Leases
 from relay.watch.mailboxes import HeldMailboxes, Mailboxes
 from relay.watch.oauth_grants import Grants
+from tests.migrating import write_new_sqlite
 from tests.waiting import until
 
 ANN: Final = "ann@example.com"
@@ -199,11 +199,13 @@ async def open_watch_role(
     key_file = folder / "sealing.pem"
     key_file.write_bytes(key or generate()[0])
     sealing = SealingPrivateKey.load(key_file)
+    database = folder / "relay.sqlite3"
+    if not database.exists():
+        await write_new_sqlite(database)
     async with AsyncExitStack() as stack:
         eas = await stack.enter_async_context(open_eas_simulator(tls=ca.server_context()))
         eas.add_mailbox(ANN, PASSWORD)
-        engine = await stack.enter_async_context(open_database(f"sqlite:///{folder / 'relay.sqlite3'}"))
-        await upgrade(engine)
+        engine = await stack.enter_async_context(open_database(f"sqlite:///{database}"))
         transport = await stack.enter_async_context(open_transport(ca.client_context()))
         wakeups = wakeups or LocalWakeups()
         store = WatchStore(engine, wakeups, handover=handover)
