@@ -1,12 +1,14 @@
-"""How a frozen value with other fields is made: as by `dataclasses.replace`, in a third of its time.
+"""How a frozen value with other fields is made: as by `dataclasses.replace`, in a seventh of its time.
 
 A mail changes some twenty values of its watch. `dataclasses.replace` looks at each field in Python twice, and sets it
-by a call that looks it up once more; here a function that is made for the class and the names of the fields, as
-`dataclasses` makes methods, reads all other fields and sets them by the descriptors of their slots.
+by a call that looks it up once more. Here a function that is made for the class and the names of the fields, as
+`dataclasses` makes methods, sets the fields of an object that is not frozen yet: its class has the same slots, so that
+it may become a value of the frozen class when it is whole.
 """
 
 import dataclasses
 from collections.abc import Callable
+from functools import cache
 from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
@@ -29,20 +31,26 @@ def _maker(cls: type, changed: tuple[str, ...]) -> Maker:
     for name in changed:
         if all(field.name != name for field in fields):
             raise TypeError(f"{cls.__name__} has no field {name}")
-    members = [getattr(cls, field.name, None) for field in fields]
-    setters = [member.__set__ for member in members if isinstance(member, MemberDescriptorType)]
-    plain = not hasattr(cls, "__post_init__") and all(field.init for field in fields)
-    if not plain or len(setters) < len(fields):
+    slots = all(isinstance(getattr(cls, field.name, None), MemberDescriptorType) for field in fields)
+    if not slots or hasattr(cls, "__post_init__") or not all(field.init for field in fields):
         return _make_by_init  # slots are not all that makes a value
-    lines = ["def make(value, changes):", " new = create(cls)"]
-    for place, field in enumerate(fields):
+    lines = ["def make(value, changes):", " new = create(thawed)"]
+    for field in fields:
         content = f"changes[{field.name!r}]" if field.name in changed else f"value.{field.name}"
-        lines.append(f" set{place}(new, {content})")
-    names: dict[str, Any] = {"create": object.__new__, "cls": cls}
-    names |= {f"set{place}": setter for place, setter in enumerate(setters)}
-    exec("\n".join([*lines, " return new"]), names)  # noqa: S102  # nosec B102  # ours, but for names of fields
+        lines.append(f" new.{field.name} = {content}")
+    names: dict[str, Any] = {"create": object.__new__, "thawed": _thawed(cls), "cls": cls}
+    exec("\n".join([*lines, " new.__class__ = cls", " return new"]), names)  # noqa: S102  # nosec B102  # ours, but for names of fields
     make: Maker = names["make"]
     return make
+
+
+@cache
+def _thawed(cls: type) -> type:
+    """Return a frozen class once more, with fields that can be set."""
+    own = {name: value for name, value in vars(cls).items() if not isinstance(value, MemberDescriptorType)}
+    free = {"__setattr__": object.__setattr__, "__delattr__": object.__delattr__}  # of one slot: both, or it is slow
+    thawed: type = type(cls)(cls.__name__, cls.__bases__, {**own, **free})
+    return thawed
 
 
 def _make_by_init(value: Any, changes: dict[str, Any]) -> Any:

@@ -1,6 +1,7 @@
 import dataclasses
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytest
 
@@ -17,6 +18,30 @@ class Point:
 @dataclass(frozen=True, slots=True)
 class Place(Point):
     name: str = ""
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair(Generic[T]):
+    first: T
+    second: T
+
+
+class Shape(ABC):
+    __slots__ = ()
+
+    @abstractmethod
+    def area(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Square(Shape):
+    side: int
+
+    def area(self) -> int:
+        return self.side**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +82,26 @@ def test_a_value_with_other_fields_equals_the_one_that_dataclasses_makes() -> No
 )
 def test_values_that_slots_alone_do_not_make_are_made_by_dataclasses(value: Any, changes: dict[str, int]) -> None:
     assert replace(value, **changes) == dataclasses.replace(value, **changes)
+
+
+def test_what_is_made_is_frozen() -> None:
+    made = replace(Place(1), y=3)
+
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.y = 4  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        del made.y
+    assert isinstance(made, Point)
+    assert hash(made) == hash(Place(1, 3))
+
+
+def test_values_of_classes_with_abstract_or_generic_bases_are_made() -> None:
+    pair, square = replace(Pair(1, 2), second=3), replace(Square(2), side=3)
+
+    assert pair == Pair(1, 3)
+    assert type(pair) is Pair
+    assert square.area() == 9
+    assert type(square) is Square
 
 
 def test_what_a_class_checks_is_checked() -> None:
