@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from random import Random
 from typing import Final, Literal, TypeAlias
 
@@ -101,11 +102,12 @@ class ServerAdmission:
         random: Random,
         now: Now,
         path: PathKnowledge | None = None,
-        capacity: Capacity[ClientAdmission] | None = None,
+        capacity: int | None = None,
     ) -> None:
         """Take how many mailboxes per second start or return, and how many short requests go at once.
 
-        `path` and `capacity` are what an earlier process learnt about the path to the server, and about the server.
+        `path` and `capacity` are what an earlier process learnt about the path to the server, and about the Pings that
+        it holds.
         """
         self.short = Places(short_requests)
         """Requests other than held Pings that may still be sent now."""
@@ -115,7 +117,7 @@ class ServerAdmission:
         self.doubtful = DoubtfulMailboxes(rate)
         """Mailboxes whose credential this server refused three times, and which it may accept again."""
         self.path = path or PathKnowledge()
-        self.capacity: Capacity[ClientAdmission] = capacity or Capacity()
+        self.capacity: Capacity[ClientAdmission] = Capacity(capacity, attrgetter("mailbox"))
         self.since: datetime = now()
         """Since when the breaker is in its present state."""
         self.reason = Reason.UNREACHABLE

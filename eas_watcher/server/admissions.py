@@ -8,8 +8,7 @@ from random import Random
 from eas_watcher.errors import EasError
 from eas_watcher.peer_clocks import PeerClocks
 from eas_watcher.ports import Now
-from eas_watcher.server.admission import ClientAdmission, ServerAdmission
-from eas_watcher.server.capacity import Capacity
+from eas_watcher.server.admission import ServerAdmission
 from eas_watcher.server.idle_timeout import Lesson, PathKnowledge
 
 
@@ -51,7 +50,7 @@ class Admissions:
         if admission is None:
             lesson = self._lessons.get(url)
             path = None if lesson is None else PathKnowledge.recalled(lesson)
-            capacity = None if lesson is None else Capacity[ClientAdmission](lesson.capacity)
+            capacity = None if lesson is None else lesson.capacity
             admission = ServerAdmission(rate, self._short_requests, self._random, self.now, path, capacity)
             self._admissions[url] = admission
         return admission

@@ -17,7 +17,7 @@ number is proven, some Pings are short, so that a server which they fill is free
 Nothing here does I/O or reads a clock: `now` is seconds of any monotonic clock.
 """
 
-from collections.abc import Container, Hashable
+from collections.abc import Callable, Container, Hashable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -58,10 +58,13 @@ class Poll:
 
 
 class Capacity(Generic[M]):
-    """The Pings and short requests under way at one server, and what they have shown; `M` stands for a mailbox."""
+    """The Pings and short requests under way at one server, and what they have shown; `M` sends for a mailbox."""
 
-    def __init__(self, limit: int | None = None) -> None:
-        """Take the limit that an earlier process learnt; None: none."""
+    def __init__(self, limit: int | None, mailbox_of: Callable[[M], Hashable]) -> None:
+        """Take the limit that an earlier process learnt; None: none.
+
+        `mailbox_of` returns the mailbox for which somebody sends: besides its watch, checks of new credentials do.
+        """
         self.limit = limit
         """How many Pings may be held at once; None: no limit is known."""
         self.watched = 0
@@ -88,8 +91,8 @@ class Capacity(Generic[M]):
         self._ghosts_until = float("-inf")
         """Until when a Ping that got no worker may occupy one after all, because the server does not know that it was
         given up."""
-        self._strikes: set[M] = set()
-        """Whose requests found no worker."""
+        self._strikes: set[Hashable] = set()
+        """The mailboxes whose requests found no worker."""
         self._struck = 0
         """How many Pings were under way at the first of these strikes."""
         self._struck_at = float("-inf")
@@ -97,6 +100,7 @@ class Capacity(Generic[M]):
         self._checked_at = float("-inf")
         """When a mailbox was last asked for a Sync that only shows whether the Pings are held."""
         self._duration = 0.0
+        self._mailbox_of = mailbox_of
 
     @property
     def crowded(self) -> bool:
@@ -310,7 +314,7 @@ class Capacity(Generic[M]):
             return  # it waited for the Pings that were too many before
         if not self._strikes or now - before > STRIKE_LASTS:
             self._strikes, self._struck = set(), number
-        self._strikes.add(sender)
+        self._strikes.add(self._mailbox_of(sender))
         if len(self._strikes) >= STRIKES or self.limit is not None:
             self._shrink(number, now)
 

@@ -816,6 +816,24 @@ async def test_requests_that_find_no_worker_are_no_sign_of_an_outage() -> None:
     assert admission.lesson == Lesson(None, capacity=1)
 
 
+async def test_checks_of_credentials_for_one_mailbox_are_one_mailbox_that_finds_no_worker() -> None:
+    admission, holder = new_admission(), here("holder")
+    for name in ("holder", "other"):
+        admission.watch_begins(name, None)
+    admission.sends(holder, ping=True)
+    early = here("early")
+    admission.sends(early, ping=False)
+    admission.answered(early)
+    for client in (here("ill"), candidate("ill"), candidate("ill")):
+        await asyncio.sleep(1.0)
+        await admission.enter(client)
+        admission.sends(client, ping=False)
+        admission.failed(client, ServerBusy("the server cannot serve now (HTTP 503)", reached=False, shared=True))
+        admission.leave(client)
+
+    assert admission.capacity.limit is None, "the store of one mailbox may be down"
+
+
 @pytest.mark.parametrize("reached", [False, True])
 async def test_a_request_that_found_no_worker_is_in_doubt_only_if_a_gateway_answered_it(reached: bool) -> None:
     admission, holder, client = new_admission(), here("holder"), here("client")

@@ -25,7 +25,7 @@ TIMEOUT = 60.0  # seconds after which a proxy gives up
 
 
 def serving(watched: int, limit: int | None = None) -> Capacity[str]:
-    capacity = Capacity[str](limit)
+    capacity = Capacity[str](limit, str)
     for _ in range(watched):
         capacity.begins()
     return capacity
