@@ -18,8 +18,9 @@ SHARES: Final = ((64, 1), (56, 4), (48, 16))
 A provider gives one client a /64, a /56 or a whole /48 [RFC 6177]: somebody who has a /48 must not have 65,536 limits.
 """
 HOPS: Final = 32  # entries of the header that are read; an honest chain has a handful
-_ENTRY: Final = re.compile(r"\[(?P<bracketed>[^\]]*)\](?::[\w.-]*)?|(?P<host>[^:]*):[\w.-]*|(?P<bare>.*)", re.DOTALL)
-"""An address in brackets or not, with a port or not; IPv6 has a port only behind brackets."""
+_BRACKETED: Final = re.compile(r"\[(?P<address>[^\]]*)\](?::[\w.-]*)?", re.DOTALL)
+_WITH_PORT: Final = re.compile(r"(?P<address>.+):[\w.-]*", re.DOTALL)
+"""Read only if the whole is no address: IPv6 without brackets may have a port, too, which is then no group of it."""
 _QUOTE: Final = re.compile(r'(?<!\\)"')
 _PARAMETER: Final = re.compile(r'\s*([\w-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;"]*)\s*(?:;|$)', re.DOTALL)
 """One parameter of an element of Forwarded [RFC 7239 4]."""
@@ -124,5 +125,10 @@ def _named(element: str) -> str:
 
 def _read_entry(entry: str) -> Address | None:
     """Return the address of an entry; a proxy may write it in quotes, in brackets, and with the client's port."""
-    found = _ENTRY.fullmatch(entry.strip().strip('"').strip())
-    return None if found is None else read_address(next((part for part in found.groups() if part is not None), ""))
+    text = entry.strip().strip('"').strip()
+    if (bracketed := _BRACKETED.fullmatch(text)) is not None:
+        return read_address(bracketed["address"])
+    if (address := read_address(text)) is not None:
+        return address
+    with_port = _WITH_PORT.fullmatch(text)
+    return None if with_port is None else read_address(with_port["address"])
