@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
+from warnings import catch_warnings, simplefilter
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID
 
 SHORTEST_RSA: Final = 1024  # bits
@@ -74,7 +76,9 @@ def ca_flaws(pem: bytes) -> list[str]:
     The chain of such a CA is sound; only the form of its certificate is not as RFC 5280 4.2 wants it.
     """
     try:
-        return [flaw for certificate in x509.load_pem_x509_certificates(pem) for flaw in _flaws(certificate)]
+        with catch_warnings():
+            simplefilter("ignore", CryptographyDeprecationWarning)  # of what the flaws name themselves
+            return [flaw for certificate in x509.load_pem_x509_certificates(pem) for flaw in _flaws(certificate)]
     except ValueError:  # an extension that cannot be read; OpenSSL judges the file
         return []
 
@@ -90,6 +94,8 @@ def _flaws(certificate: x509.Certificate) -> Iterator[str]:
         yield "no key usage"
     if ExtensionOID.SUBJECT_KEY_IDENTIFIER not in extensions:
         yield "no subject key identifier"
+    if certificate.serial_number <= 0:
+        yield "serial number not positive"
     if certificate.issuer != certificate.subject and ExtensionOID.AUTHORITY_KEY_IDENTIFIER not in extensions:
         yield "no authority key identifier"
 

@@ -9,12 +9,8 @@ from typing import Any, Final
 from relay.security.secret_files import Access
 
 LARGEST: Final = 4 * 2**20  # bytes; the bundle of all public CAs has a quarter of a megabyte
-_BOMS: Final = {
-    codecs.BOM_UTF8: "UTF-8 with a byte order mark",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
 _PKCS7_DATA: Final = bytes.fromhex("06092A864886F70D010701")  # the object identifier at the start of each PKCS #12 file
+_PKCS7_SIGNED: Final = bytes.fromhex("06092A864886F70D010702")  # and of each .p7b file that Windows exports
 _DER: Final = (b"\x30\x80", b"\x30\x81", b"\x30\x82", b"\x30\x83")  # how a SEQUENCE of more than 127 bytes begins
 _PKCS7: Final = (b"-----BEGIN PKCS7-----", b"-----BEGIN PKCS #7 SIGNED DATA-----")
 _HELD: Final = {
@@ -71,10 +67,12 @@ def missing(path: Path) -> bool:
 
 
 def text_misfit(content: bytes) -> Misfit | None:
-    """Return why a file of one secret's text cannot be read; None: it is UTF-8."""
-    for mark, name in _BOMS.items():
-        if content.startswith(mark) and mark != codecs.BOM_UTF8:
-            return f"is {name}", "Save it as UTF-8."
+    """Return why a file of settings or of one secret's text cannot be read; None: it is UTF-8."""
+    if _is_utf16(content):
+        return "is UTF-16", "Save it as UTF-8."
+    if b"\0" in content:
+        line = content.count(b"\n", 0, content.index(b"\0")) + 1
+        return f"is no text: it has a null byte (line {line})", "Write the file again."
     try:
         content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -90,9 +88,9 @@ def pem_misfit(content: bytes, path: Path, *, comments: bool = False) -> Misfit 
     """
     if not content.strip():
         return "is empty", "Copy the file again."
-    for mark, name in _BOMS.items():
-        if content.startswith(mark):
-            return f"is {name}", "Save it as plain UTF-8 without a byte order mark, or copy the original file again."
+    if content.startswith(codecs.BOM_UTF8) or _is_utf16(content):
+        name = "UTF-16" if _is_utf16(content) else "UTF-8 with a byte order mark"
+        return f"is {name}", "Save it as plain UTF-8 without a byte order mark, or copy the original file again."
     if content.startswith(_DER):
         return _binary(content, path)
     if (misfit := _other_text(content, path)) is not None:
@@ -126,6 +124,18 @@ def not_account(content: bytes, account: Any) -> str:
     return ""
 
 
+def damaged(content: bytes) -> bool:
+    """Return whether a text without a certificate that can be read has the head of one."""
+    return b"-----BEGIN CERTIFICATE-----" in content
+
+
+def _is_utf16(content: bytes) -> bool:
+    """Return whether a text is UTF-16, with a byte order mark or not: then every second byte of ASCII is null."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return True
+    return [byte == 0 for byte in content[:4]] in ([False, True] * 2, [True, False] * 2)
+
+
 def _other_text(content: bytes, path: Path) -> Misfit | None:
     """Return what a text is that is no certificate and no open key."""
     if content.lstrip()[:200].lower().startswith((b"<!doctype", b"<html")):
@@ -142,8 +152,11 @@ def _other_text(content: bytes, path: Path) -> Misfit | None:
 
 
 def _binary(content: bytes, path: Path) -> Misfit:
-    """Return what a binary file is: PKCS #12, or a certificate or key as DER."""
+    """Return what a binary file is: PKCS #7 or #12, or a certificate or key as DER."""
     new = path.with_suffix(".pem").name
+    if _PKCS7_SIGNED in content[:20]:
+        remedy = f"Convert it: `openssl pkcs7 -inform DER -print_certs -in {path} -out {new}`."
+        return "is PKCS #7 (.p7b), no plain PEM", remedy
     if path.suffix.lower() in (".p12", ".pfx") or _PKCS7_DATA in content[:80]:
         remedy = f"Convert it: `openssl pkcs12 -in {path} -nodes -out {new}` asks for its password; then `chmod 600`."
         return "is a PKCS #12 file (.p12, .pfx), no PEM", remedy

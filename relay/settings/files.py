@@ -25,6 +25,7 @@ from relay.security.certificates import (
 from relay.security.secret_files import Process, unreadable
 from relay.settings.contents import (
     but_holds,
+    damaged,
     is_public,
     missing,
     not_account,
@@ -118,8 +119,7 @@ class Files:
             try:
                 client_context(path)
             except (ssl.SSLError, OSError, ValueError):
-                wrong = f"{path} holds no certificate{but_holds(pem)}"
-                self.faults.add(key, wrong, "Give a PEM file that begins with BEGIN CERTIFICATE.")
+                self._no_certificate(key, path, pem)
             else:
                 for flaw in ca_flaws(pem):
                     self.faults.warn(key, f"{path} holds a CA that newer software refuses: {flaw}", RENEW_CA)
@@ -151,13 +151,21 @@ class Files:
             wrong = f"{path} holds one certificate and not the CA that issued it, {issuer}"
             self.faults.warn(key, wrong, "Add the certificates of the CAs below the root: phones may not know them.")
 
+    def _no_certificate(self, key: str, path: Path, pem: bytes) -> None:
+        """Report a PEM file without a certificate, or with one that cannot be read."""
+        if damaged(pem):
+            remedy = "Copy the file again: each certificate has several lines, from BEGIN to END, none indented or cut."
+            self.faults.add(key, f"{path} holds a certificate that is damaged", remedy)
+        else:
+            remedy = "Give a PEM file that begins with BEGIN CERTIFICATE."
+            self.faults.add(key, f"{path} holds no certificate{but_holds(pem)}", remedy)
+
     def _certified(self, key: str, path: Path, pem: bytes) -> bytes | None:
         """Check the validity of a certificate; return its public key as DER."""
         try:
             certificate = read_certificate(pem)
         except ValueError:
-            wrong = f"{path} holds no certificate{but_holds(pem)}"
-            self.faults.add(key, wrong, "Give a PEM file that begins with BEGIN CERTIFICATE.")
+            self._no_certificate(key, path, pem)
             return None
         if certificate.valid_until <= self.now:
             self.faults.add(

@@ -34,6 +34,8 @@ class Authority:
     authority_id: bool = True
     issuer: "Authority | None" = None
     days: tuple[int, int] = (-10, 3650)
+    only_for: str = ""
+    """The domain of the names that it may sign for; empty: all."""
 
     def __post_init__(self) -> None:
         signer = self.issuer or self
@@ -45,6 +47,8 @@ class Authority:
             builder = builder.add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False
             )
+        if self.only_for:
+            builder = builder.add_extension(x509.NameConstraints([x509.DNSName(self.only_for)], None), critical=True)
         if self.authority_id and self.issuer is not None:
             builder = builder.add_extension(_authority_id(signer), critical=False)
         self.pem = builder.sign(signer.key, SHA256()).public_bytes(Encoding.PEM)

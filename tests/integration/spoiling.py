@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     PublicFormat,
+    pkcs7,
     pkcs12,
 )
 
@@ -26,6 +28,7 @@ from relay import app
 from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Role
 from relay.settings import load
+from tests.fakes.chains import Authority
 
 Faults = list[tuple[str, str, str]]
 CANARY: Final = "canary7Xq2LmPz9RtVw4BnKc8Jd"
@@ -127,6 +130,12 @@ def pem_of(kind: str) -> bytes:
 @cache
 def p12() -> bytes:
     return pkcs12.serialize_key_and_certificates(b"ann", EC, None, None, BestAvailableEncryption(b"secret"))
+
+
+def p7b() -> bytes:
+    """Return a certificate in PKCS #7, in the binary form that Windows exports first."""
+    certificate = x509.load_pem_x509_certificate(Authority().pem)
+    return pkcs7.serialize_certificates([certificate], Encoding.DER)
 
 
 Spoil = Callable[[Host], object]

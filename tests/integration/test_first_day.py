@@ -190,7 +190,13 @@ def test_many_faults_at_once_are_all_told(host: Host) -> None:
 
 @pytest.mark.parametrize(
     ("encoding", "words"),
-    [("utf-8-sig", None), ("utf-16", "UTF-16"), ("cp1252", "no UTF-8 (line 1)")],
+    [
+        ("utf-8-sig", None),
+        ("utf-16", "UTF-16"),
+        ("utf-16-le", "UTF-16"),
+        ("utf-16-be", "UTF-16"),
+        ("cp1252", "no UTF-8 (line 1)"),
+    ],
 )
 def test_settings_in_other_encodings_are_read_or_named(host: Host, encoding: str, words: str | None) -> None:
     host.toml.write_bytes(("# Schlüssel\n" + host.toml.read_text()).encode(encoding))
@@ -200,6 +206,18 @@ def test_settings_in_other_encodings_are_read_or_named(host: Host, encoding: str
     assert [(key, words is not None and words in wrong) for key, wrong, _ in faults] == (
         [] if words is None else [(str(host.toml), True)]
     )
+
+
+def test_a_password_with_null_bytes_is_no_password(host: Host) -> None:
+    host.put("database.url", "postgresql://relay@db.example.com/relay")
+    host.put("database.password_file", "password")
+    for content, words in ((CANARY.encode("utf-16-le"), "is UTF-16"), (b"a\n" + CANARY.encode() + b"\0", "(line 2)")):
+        (host.folder / "password").write_bytes(content)
+        (host.folder / "password").chmod(0o600)
+
+        ((key, wrong, _),) = host.checked()
+
+        assert (key, words in wrong, CANARY in wrong) == ("database.password_file", True, False)
 
 
 def test_a_secret_in_broken_toml_is_not_repeated(host: Host) -> None:

@@ -12,7 +12,7 @@ from relay.domain.model import Role
 from relay.settings import load
 from tests.fakes.chains import Authority
 from tests.installation import Installation, explained
-from tests.integration.spoiling import BOM, EC, EC_PEM, Host, Spoil, account, content, p12, pem_of, setting
+from tests.integration.spoiling import BOM, EC, EC_PEM, Host, Spoil, account, content, p7b, p12, pem_of, setting
 
 URL: Final = "servers.main.url"
 DOMAINS: Final = "servers.main.domains"
@@ -103,6 +103,22 @@ MISTAKES: Final[list[tuple[str, Spoil, str, str, str]]] = [
         CA,
         "PKCS #7",
         "openssl pkcs7 -print_certs",
+    ),
+    (
+        "CA in PKCS #7 as Windows exports it",
+        named(CA, "ca.p7b", lambda _: p7b()),
+        CA,
+        "PKCS #7",
+        "openssl pkcs7 -inform DER -print_certs",
+    ),
+    ("CA without line ends", content("ca.pem", lambda pem: pem.replace(b"\n", b"")), CA, "damaged", "Copy the file"),
+    ("CA that is cut", content("ca.pem", lambda pem: pem[:-40]), CA, "damaged", "Copy the file"),
+    (
+        "CA in UTF-16 without BOM",
+        content("ca.pem", lambda pem: pem.decode().encode("utf-16-le")),
+        CA,
+        "UTF-16",
+        "UTF-8",
     ),
     ("CA with BOM", content("ca.pem", lambda pem: BOM + pem), CA, "byte order mark", "without a byte order mark"),
     (

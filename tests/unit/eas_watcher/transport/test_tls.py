@@ -14,6 +14,7 @@ from tests.fakes.chains import Authority, self_signed, serving_context, shake
 ROOT = Path(__file__).parents[4]
 CA = Authority()
 WEAK = rsa.generate_private_key(65537, 1024)  # noqa: S505 -- the weak key
+NARROW = Authority("CA of a branch", issuer=CA, only_for="branch.example.com")
 
 
 def refusal(chain: bytes, client: ssl.SSLContext | None = None, name: str = "mail.example.com") -> str:
@@ -84,8 +85,9 @@ def test_the_servers_own_certificate_in_the_file_is_enough(chain: bytes) -> None
         (CA.server(["other.example.com"]), "Hostname mismatch", "a name in the URL that the certificate has"),
         (CA.server(purpose=ExtendedKeyUsageOID.CLIENT_AUTH), "certificate purpose", "serverAuth"),
         (CA.server(key=WEAK), "too weak|too small", "RSA 2048"),
+        (NARROW.server(chain=NARROW.pem), "permitted subtree violation", "the CA's name constraints"),
     ],
-    ids=["self-signed", "unknown CA", "no intermediate", "expired", "not yet", "name", "purpose", "weak key"],
+    ids=["self-signed", "unknown CA", "no intermediate", "expired", "not yet", "name", "purpose", "weak key", "narrow"],
 )
 def test_a_certificate_that_is_not_trusted_is_explained(chain: bytes, said: str, remedy: str) -> None:
     words = refusal(chain)
