@@ -211,8 +211,8 @@ def test_settings_in_other_encodings_are_read_or_named(host: Host, encoding: str
 def test_a_password_with_null_bytes_is_no_password(host: Host) -> None:
     host.put("database.url", "postgresql://relay@db.example.com/relay")
     host.put("database.password_file", "password")
-    for content, words in ((CANARY.encode("utf-16-le"), "is UTF-16"), (b"a\n" + CANARY.encode() + b"\0", "(line 2)")):
-        (host.folder / "password").write_bytes(content)
+    for written, words in ((CANARY.encode("utf-16-le"), "is UTF-16"), (b"a\n" + CANARY.encode() + b"\0", "(line 2)")):
+        (host.folder / "password").write_bytes(written)
         (host.folder / "password").chmod(0o600)
 
         ((key, wrong, _),) = host.checked()
