@@ -13,7 +13,9 @@ from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater,
 from relay.http.listeners import open_listener
 from relay.network.route import Route
 from relay.process.clock import now
+from relay.push.breaker import SERVICE
 from relay.push.egress.log import Unwritable, held
+from relay.push.webpush.answers import QUOTA_PAUSE
 from relay.push.webpush.sender import WebPushSender
 from relay.push.webpush.services import BUSY_WAIT, FEW
 from relay.push.webpush.vapid import make_key, public_key
@@ -313,6 +315,19 @@ async def test_topics_that_nobody_listens_to_delay_no_living_phone(tmp_path: Pat
         assert all("ntfy" in outcome.remedy for outcome in outcomes if isinstance(outcome, Refused))
         around.simulator.gone(endpoint(dead[0]), 0)
         assert await around.sender.send(dead[0]) == Delivered()
+
+
+async def test_phones_over_their_quota_rest_their_service_no_longer_than_it_asks(tmp_path: Path) -> None:
+    async with world(tmp_path) as around:
+        around.simulator.fail(Answer(429, "limit reached"), FEW)
+        phones = [around.phone(number=number) for number in range(10, 10 + FEW)]
+        assert [await around.sender.send(push) for push in phones] == [RetryLater("http-429", QUOTA_PAUSE)] * FEW
+
+        held = await around.sender.send(around.phone())
+
+        assert isinstance(held, RetryLater)
+        assert held.after is not None
+        assert held.after <= SERVICE.first
 
 
 async def test_a_service_that_never_answers_holds_half_of_the_places(tmp_path: Path) -> None:

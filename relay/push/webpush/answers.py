@@ -19,7 +19,7 @@ KEY_REFUSALS: Final = frozenset({400, 401, 403})
 PASSING: Final = frozenset({408, 425, TOO_MANY})
 SERVER_ERRORS: Final = range(500, 600)
 
-QUOTA_PAUSE: Final = 60.0  # seconds to wait after a 429 that names no time
+QUOTA_PAUSE: Final = 60.0  # seconds that a push waits after a 429 that names no time; its service need not rest for it
 
 ONE_KEY: Final = (
     "the push service refuses our VAPID key for this subscription: it was made for another key, or is read-only there; "
@@ -68,11 +68,16 @@ def read_webpush(status: int, headers: Mapping[str, str], now: datetime, *, prov
     if status == GONE or (status == NOT_FOUND and proved):
         return TokenGone(name)
     if passes(status):
-        after = retry_after(headers.get("retry-after", ""), now)
+        after = named_wait(headers, now)
         return RetryLater(name, QUOTA_PAUSE if after is None and status == TOO_MANY else after)
     if status in KEY_REFUSALS:
         return Refused(name, ALL_KEYS if proved else ONE_KEY, channel=proved)
     return Refused(name, REDIRECTED if status in REDIRECT else REMEDIES.get(status, STRANGER))
+
+
+def named_wait(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Return how many seconds a service asks to be left alone; None: it names no time."""
+    return retry_after(headers.get("retry-after", ""), now)
 
 
 def own_fault(outcome: RetryLater) -> RetryLater | Refused:

@@ -27,7 +27,7 @@ from relay.push.egress.log import Egress, Unwritable, held
 from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile
 from relay.push.payload import WEB_APP, Notice, WebAppMessage, WebPushMessage
-from relay.push.webpush.answers import PAGE, TAKEN, is_page, own_fault, read_webpush
+from relay.push.webpush.answers import PAGE, TAKEN, is_page, named_wait, own_fault, read_webpush
 from relay.push.webpush.config import WebPushConfig
 from relay.push.webpush.encryption import LENGTH, LONGER, SALT, encrypt
 from relay.push.webpush.own_service import OwnDeviceService
@@ -110,12 +110,13 @@ class WebPushSender:
 
     def _take_key(self, pem: bytes) -> None:
         self._vapid = Vapid(pem, self._config.subject)
+        self._services.key_changed()
 
     async def _send(self, push: DuePush, subscription: Subscription) -> Outcome:
         message, length = self._message(push)
         service, device = subscription.service, _digest(push)
         body = encrypt(message.content, subscription.p256dh, subscription.auth, secrets.token_bytes(SALT), length)
-        lasting = False
+        lasting, named = False, None
         try:
             self._egress.webpush(push.app, push.device_token, message)
             async with asyncio.timeout(self._config.time_limit):
@@ -132,9 +133,10 @@ class WebPushSender:
             else:
                 proved = self._services.answered(service, push, device, reply.status, _moment())
                 outcome = read_webpush(reply.status, reply.headers, self._clock(), proved=proved)
+                named = named_wait(reply.headers, self._clock())
         match outcome:
-            case RetryLater(reason, after, remedy):
-                why = Failure(reason, certain=lasting, retry_after=after)
+            case RetryLater(reason, remedy=remedy):
+                why = Failure(reason, certain=lasting, retry_after=named)
                 own = self._services.failed(service, push, device, why, _moment(), remedy=remedy)
                 # It concerns this one service: the others go on.
                 waits = replace(outcome, provider=False)

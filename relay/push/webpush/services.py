@@ -19,6 +19,7 @@ from relay.push.webpush.answers import KEY_REFUSALS, NOT_FOUND, TAKEN, passes
 
 FEW: Final = 3
 """Subscriptions that must be refused, with none taken in between, until the relay's key is taken to be at fault."""
+PROVED: Final = 1000  # subscriptions per service that took the present key; those that took it last are remembered
 SILENCE: Final = 1800.0
 """Seconds between two answers of 404 before a subscription counts as expired: restarts and slips last less."""
 MOST: Final = 10_000  # subscriptions with a 404 that are remembered per service; the oldest are forgotten
@@ -66,6 +67,8 @@ class _Service:
     remedy: str = ""
     accepted_at: float | None = None
     refused: set[bytes] = field(default_factory=set)
+    proved: "OrderedDict[bytes, None]" = field(default_factory=OrderedDict)
+    """Subscriptions whose pushes were taken with the present key."""
     missing: "OrderedDict[bytes, float]" = field(default_factory=OrderedDict)
 
 
@@ -152,6 +155,12 @@ class Services:
             state.remedy = remedy
         return contradicted >= OWN
 
+    def key_changed(self) -> None:
+        """Note that the relay shows another key from now on, of which no answer is known."""
+        for state in self._services.values():
+            state.proved.clear()
+            state.refused.clear()
+
     def answered(self, service: str, push: object, device: bytes, status: int, now: float) -> bool:
         """Note an answer's status; return whether other answers prove what it says (for 404, and for a refused key).
 
@@ -166,6 +175,10 @@ class Services:
             state.accepted_at = now
             state.refused.clear()
             state.missing.pop(device, None)
+            state.proved[device] = None
+            state.proved.move_to_end(device)
+            if len(state.proved) > PROVED:
+                state.proved.popitem(last=False)
             return True
         if status in KEY_REFUSALS:
             return self._key_refused(state, device)
@@ -175,8 +188,11 @@ class Services:
         """Return whether the relay's key is at fault.
 
         It is when several subscriptions were refused and none taken in between, and every other service that was asked
-        refuses it too.
+        refuses it too. Where the service has taken pushes with this key, only the subscriptions of those can show that
+        it does so no longer: the others may have been made for another key.
         """
+        if state.proved and device not in state.proved:
+            return False
         if len(state.refused) < FEW:
             state.refused.add(device)
         return len(state.refused) >= FEW and all(other.refused for other in self._services.values())

@@ -4,7 +4,7 @@ from eas_watcher.breaker import Failure
 from relay.domain.model import Environment, Lane
 from relay.domain.ports.outbox import Capacity
 from relay.push.breaker import OWN, SERVICE
-from relay.push.webpush.services import BUSY_WAIT, FEW, MOST, PROBE_WAIT, SILENCE, AwayService, Held, Services
+from relay.push.webpush.services import BUSY_WAIT, FEW, MOST, PROBE_WAIT, PROVED, SILENCE, AwayService, Held, Services
 from tests.unit.relay.push.test_backoff import MIDDLE
 
 A, B = "a.example.com", "b.example.com"
@@ -224,6 +224,43 @@ def test_an_accepted_push_in_between_proves_the_key() -> None:
     answer(known, A, DAN, 201, 0.0)
 
     assert not answer(known, A, EVE, 403, 0.0)
+
+
+def test_subscriptions_that_never_took_the_key_do_not_blame_it_where_others_did() -> None:
+    known = services()
+    answer(known, B, DAN, 403, 0.0)
+    answer(known, A, FAY, 201, 0.0)
+
+    assert not any(answer(known, A, str(number).encode(), 403, 0.0) for number in range(50))
+
+
+def test_a_key_that_is_taken_no_longer_is_blamed() -> None:
+    known = services()
+    answer(known, B, DAN, 403, 0.0)
+    for device in (ANN, BEN, EVE):
+        answer(known, A, device, 201, 0.0)
+
+    assert [answer(known, A, device, 403, 1.0) for device in (ANN, BEN, EVE)] == [False] * (FEW - 1) + [True]
+
+
+def test_what_took_the_old_key_says_nothing_of_a_new_one() -> None:
+    known = services()
+    answer(known, B, DAN, 403, 0.0)
+    answer(known, A, FAY, 201, 0.0)
+
+    known.key_changed()
+
+    assert not answer(known, B, DAN, 403, 0.0)
+    assert [answer(known, A, device, 403, 1.0) for device in (ANN, BEN, EVE)] == [False] * (FEW - 1) + [True]
+
+
+def test_the_number_of_subscriptions_that_took_the_key_is_limited() -> None:
+    known = services()
+
+    for number in range(PROVED + 5):
+        answer(known, A, str(number).encode(), 201, 0.0)
+
+    assert len(known._services[A].proved) == PROVED
 
 
 def lane(service: str, *, retried: bool | None = None) -> Lane:
