@@ -107,9 +107,17 @@ def _after(part: sa.CTE) -> sa.ColumnElement[bool]:
     return sa.select(sa.func.count()).select_from(part).scalar_subquery() >= sa.literal_column("0")
 
 
-def _writer(table: str) -> sa.ColumnElement[Any]:
-    """Return which transaction wrote a row [PostgreSQL: System Columns]."""
-    return sa.literal_column(f"{table}.xmin").label("writer")
+def _place(table: str) -> sa.ColumnElement[Any]:
+    """Return where the version of a row lies [PostgreSQL: System Columns]."""
+    return sa.literal_column(f"{table}.ctid").label("place")
+
+
+def _is_among(values: sa.ColumnElement[Any], query: sa.Select[Any]) -> sa.ColumnElement[bool]:
+    """Return a condition for which PostgreSQL makes a hash table of the rows of a query.
+
+    Without IS TRUE it makes a join of it and compares each with each, since it expects a single row.
+    """
+    return values.in_(query).is_(sa.true())
 
 
 def _statement() -> sa.Select[Any]:
@@ -125,26 +133,34 @@ def _statement() -> sa.Select[Any]:
         .cte("leased")
     )
     locked = (
-        sa.select(mailbox.c.id, mailbox.c.shard, _writer(mailbox.name))
+        sa.select(_place(mailbox.name))
         .where(mailbox.c.id == _within(sa.select(given.c.id)), _after(leased))
         .order_by(*in_order(mailbox.c.id))
         .with_for_update(key_share=True)
         .cte("locked")
     )
     before = mailbox.alias("before")
-    found = (
-        sa.select(before.c.id, _writer(before.name)).where(before.c.id == _within(sa.select(given.c.id))).cte("found")
-    )
+    # A version of a row that was written after the statement began is not seen at its place.
+    unchanged = sa.select(before.c.id, before.c.shard).where(_place(before.name) == _within(sa.select(locked.c.place)))
     good = (
         sa.select(given.c.id, given.c.moved)
-        .join(leased, (leased.c.number == given.c.shard) & (leased.c.epoch == given.c.epoch))
-        .join(locked, (locked.c.id == given.c.id) & (locked.c.shard == given.c.shard))
-        .join(found, (found.c.id == locked.c.id) & (found.c.writer == locked.c.writer))
+        .where(
+            _is_among(sa.tuple_(given.c.shard, given.c.epoch), sa.select(leased.c.number, leased.c.epoch)),
+            _is_among(sa.tuple_(given.c.id, given.c.shard), unchanged),
+        )
         .cte("good")
     )
     changed = _within(sa.select(good.c.id).where(good.c.moved))
     now = sa.bindparam("now", type_=Moment)
-    move = sa.update(mailbox).where(mailbox.c.id == changed).values(last_change_at=now).cte("move")
+    move = (
+        sa.update(mailbox)
+        .where(
+            _place(mailbox.name) == _within(sa.select(locked.c.place)),
+            _is_among(mailbox.c.id, sa.select(good.c.id).where(good.c.moved)),
+        )
+        .values(last_change_at=now)
+        .cte("move")
+    )
     keys = unnest(dict(zip(_KEYS, COLLECTION, strict=True)))
     present = keys.c.collection_mailbox_id.in_(sa.select(good.c.id))
     advance = upserted_collections(sa.select(keys).where(present))
