@@ -90,7 +90,7 @@ def claim_marks(
         trials = _hold({mark.push.registration_id for mark in marks if _is_trial(mark)}, connection, now)
         found = _sort(marks, trials, now, pacing)
         if found.claimed:
-            keys = [(push.registration_id, push.mark) for push in found.claimed]
+            keys = [(push.registration_id, push.mark.value) for push in found.claimed]
             _CLAIM.run(connection, keys, {"owner": owner, "until": until})
         if found.delayed:
             _DELAY.run(connection, found.delayed)
@@ -152,7 +152,7 @@ def _due(form: LanesForm) -> Prepared:
     trusted = _RECHECK.is_(None) | _ASKED | (_RIPE & sa.not_(tried))
     return Prepared(
         READABLE.query.where(*conditions(form), due, free_or_run_out(), fresh, _SENDABLE, trusted)
-        .order_by(*first, outbox.c.due_at, outbox.c.registration_id, outbox.c.mark)
+        .order_by(*first, outbox.c.due_at)
         .limit(sa.bindparam("limit", type_=sa.Integer))
         .with_for_update(of=outbox, skip_locked=True)
     )

@@ -52,24 +52,31 @@ class Claim(NamedTuple):
 Key: TypeAlias = tuple[str, str]
 """A mark's registration and name."""
 
-_EACH: Final = (outbox.c.registration_id == sa.bindparam("_registration"), outbox.c.mark == sa.bindparam("_mark"))
-_ALL: Final = Among("marks", outbox.c.registration_id, outbox.c.mark)
+_MARK: Final = outbox.c.mark == sa.bindparam("_mark")
 
 
 class OnMarks:
-    """An update or a deletion of marks: one statement for all; on SQLite one for each, which is faster there."""
+    """An update or a deletion of marks that are locked: one statement for all of a name; on SQLite one for each mark.
+
+    SQLite is faster that way. PostgreSQL would look the whole list of registrations up once for each mark if it were
+    given pairs.
+    """
 
     def __init__(self, statement: sa.Update | sa.Delete) -> None:
         """Take a statement without a condition."""
-        self._each = Prepared(statement.where(*_EACH))
-        self._at_once = Prepared(statement.where(_ALL))
+        self._each = Prepared(statement.where(outbox.c.registration_id == sa.bindparam("_registration"), _MARK))
+        self._of_name = Prepared(statement.where(Among("registrations", outbox.c.registration_id), _MARK))
 
     def run(self, connection: sa.Connection, keys: Sequence[Key], values: Mapping[str, Any] = NOTHING) -> None:
         """Execute the statement for the marks with some keys, with the values of its own parameters."""
         if connection.dialect.name == "sqlite":
             self._each.many(connection, [{"_registration": id_, "_mark": mark} for id_, mark in keys], values)
-        else:
-            self._at_once.execute(connection, {"marks": keys, **values})
+            return
+        registrations: dict[str, list[str]] = {}
+        for id_, mark in keys:
+            registrations.setdefault(mark, []).append(id_)
+        for mark, ids in registrations.items():
+            self._of_name.execute(connection, {"registrations": ids, "_mark": mark, **values})
 
 
 def set_marks(connection: sa.Connection, marks: Iterable[NewMark], now: datetime) -> list[Topic]:
