@@ -1,8 +1,8 @@
 """Measure the outbox: changes a second, single and grouped, and pushes claimed and settled a second.
 
 A change is one mailbox's commit: the new key of a collection, and the mark of its one registration, two rows. On
-SQLite and on a PostgreSQL of its own, both as the relay opens them, durable, on the loop that the relay runs on.
-Mailboxes change in random order.
+SQLite and on a PostgreSQL of its own, both as the relay opens them, durable, on the loop that the relay runs on, with
+its settings of the garbage collector. Mailboxes change in random order.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from relay.domain.model import CommitEntry, Environment, Mode, Platform, Registr
 from relay.domain.outcome import Delivered
 from relay.domain.pacing import Pacing
 from relay.domain.ports.outbox import Settlement
+from relay.process.gc_tuning import freeze_heap
 from relay.store import migrate
 from relay.store.engine import Database, open_database
 from relay.store.outbox import SqlOutboxStore
@@ -141,6 +142,7 @@ async def measure(mailboxes: int, single: int) -> None:
                 epoch = await fill(engine, mailboxes)
                 order = list(range(mailboxes))
                 random.shuffle(order)
+                freeze_heap()
                 await commit(engine, order, epoch, GROUP, 10)  # every collection and mark is there from here on
                 await push(engine, mailboxes, 10)
                 figure(f"outbox.{name}.single_per_s", await commit(engine, order[:single], epoch, 1, 20), "1/s")
