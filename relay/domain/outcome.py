@@ -123,11 +123,12 @@ class LastOutcome:
     reason: str = ""
     """For people; of UNKNOWN the whole line."""
 
-    @classmethod
-    def of(cls, outcome: PushEnd) -> Self:
+    @staticmethod
+    def of(outcome: PushEnd) -> "LastOutcome":
         """Return what a registration keeps of an outcome."""
-        reason = "" if isinstance(outcome, (Delivered, Shadowed)) else outcome.reason
-        return cls(OutcomeKind.of(outcome), reason)
+        if isinstance(outcome, Delivered):
+            return DELIVERED
+        return LastOutcome(OutcomeKind.of(outcome), "" if isinstance(outcome, Shadowed) else outcome.reason)
 
     @classmethod
     def expired(cls, before: Self | None, age: timedelta) -> Self:
@@ -152,3 +153,7 @@ class LastOutcome:
         if self.kind is OutcomeKind.UNKNOWN:
             return self.reason
         return f"{self.kind}: {self.reason}" if self.reason else self.kind.value
+
+
+DELIVERED: Final = LastOutcome(OutcomeKind.DELIVERED)
+"""What a registration keeps of nearly every push."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from random import Random
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from relay.domain.model import (
     DuePush,
@@ -64,8 +64,7 @@ class PendingMark:
     paced: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RegistrationUpdate:
+class RegistrationUpdate(NamedTuple):
     """New values of a registration."""
 
     id: RegistrationId
@@ -132,8 +131,9 @@ def settle(
     """
     present = [each for each in settlements if each.push.registration_id in recipients]
     updated = _update_registrations(present, recipients, now, pacing.random)
-    forgotten = {s.push.registration_id for s in present if _forgets(s, recipients[s.push.registration_id], now)}
-    gone = {s.push.registration_id for s in present if _ends_token(s, recipients[s.push.registration_id])} - forgotten
+    failed = [each for each in present if not isinstance(each.outcome, Delivered)]
+    forgotten = {s.push.registration_id for s in failed if _forgets(s, recipients[s.push.registration_id], now)}
+    gone = {s.push.registration_id for s in failed if _ends_token(s, recipients[s.push.registration_id])} - forgotten
     ended = gone | forgotten
     tests: list[PushTestResult] = []
     done: list[MarkKey] = []
@@ -156,10 +156,10 @@ def settle(
         if update.due_at <= now or isinstance(settlement.outcome, (Delivered, Shadowed)):
             # Kept all the same: the mark grew meanwhile, and the dispatcher does not know when the rest falls due.
             wake.add(push.platform)
-    healed = {update.id for update in updated if update.quarantine is None}
-    healed &= {id_ for id_, recipient in recipients.items() if recipient.quarantine is not None}
+    healed = {each.id for each in updated if each.quarantine is None and recipients[each.id].quarantine is not None}
+    healed -= ended
     # The marks that the quarantine held back fall due now.
-    wake |= {each.push.platform for each in present if each.push.registration_id in healed - ended}
+    wake |= {each.push.platform for each in present if each.push.registration_id in healed}
     return Settled(updated, sorted(gone), sorted(forgotten), done, kept, frozenset(wake), tests)
 
 
@@ -210,12 +210,12 @@ def _quarantine(outcome: PushEnd, before: Quarantine | None, now: datetime, rand
 
 def _is_for(push: DuePush, recipient: Recipient) -> bool:
     """Return True if a push went to the device token that the registration has now."""
-    return (recipient.device_token, recipient.environment) == (push.device_token, push.environment)
+    return recipient.device_token == push.device_token and recipient.environment is push.environment
 
 
 def _forgets(settlement: Settlement, recipient: Recipient, now: datetime) -> bool:
-    """Return True if a wiped registration cannot be told of the wipe."""
-    if recipient.state is not RegistrationState.WIPED or isinstance(settlement.outcome, Delivered):
+    """Return True if a wiped registration that did not get its push cannot be told of the wipe."""
+    if recipient.state is not RegistrationState.WIPED:
         return False
     return isinstance(settlement.outcome, TokenGone) or now - settlement.push.first_at >= FAREWELL
 

@@ -58,17 +58,14 @@ NOTHING: Final[Mapping[str, sa.ColumnElement[Any]]] = {}
 
 
 class Among(FunctionElement[bool]):
-    """A condition: the values of some columns are in the list that one parameter holds. The list may be empty.
-
-    For one column the list holds values, for several it holds lists of values.
-    """
+    """A condition: the value of a column is in the list that one parameter holds. The list may be empty."""
 
     type = sa.Boolean()
     inherit_cache = True
 
-    def __init__(self, parameter: str, *columns: sa.Column[Any]) -> None:
-        """Compare columns of texts or numbers with the parameter of this name."""
-        super().__init__(sa.bindparam(parameter, type_=sa.JSON), *columns)
+    def __init__(self, parameter: str, column: sa.Column[Any]) -> None:
+        """Compare a column of texts or numbers with the parameter of this name."""
+        super().__init__(sa.bindparam(parameter, type_=sa.JSON), column)
 
     def self_group(self, against: OperatorType | None = None) -> Self:  # noqa: ARG002  # as in SQLAlchemy
         """Return itself: without parentheses SQLAlchemy compares it with 1, for which SQLite uses no index."""
@@ -77,25 +74,16 @@ class Among(FunctionElement[bool]):
 
 @compiles(Among, "sqlite")
 def _among_on_sqlite(element: Among, compiler: SQLCompiler, **options: Any) -> str:
-    keys, *columns = (compiler.process(clause, **options) for clause in element.clauses)
-    if len(columns) == 1:
-        return f"{columns[0]} IN (SELECT value FROM json_each({keys}))"  # noqa: S608  # a column and a parameter
-    values = ", ".join(f"json_extract(value, '$[{index}]')" for index in range(len(columns)))
-    return f"({', '.join(columns)}) IN (SELECT {values} FROM json_each({keys}))"  # noqa: S608  # as above
+    keys, column = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({keys}))"  # noqa: S608  # a column and a parameter
 
 
 @compiles(Among, "postgresql")
 def _among_on_postgresql(element: Among, compiler: SQLCompiler, **options: Any) -> str:
-    keys, *columns = (compiler.process(clause, **options) for clause in element.clauses)
-    kinds = [compiler.dialect.type_compiler_instance.process(clause.type) for clause in element.clauses.clauses[1:]]
-    first = f"json_array_elements_text({keys})" if len(columns) == 1 else f"json_array_elements({keys}) ->> 0"
+    keys, column = (compiler.process(clause, **options) for clause in element.clauses)
+    kind = compiler.dialect.type_compiler_instance.process(element.clauses.clauses[1].type)
     # PostgreSQL looks an array up in an index, value by value; how it joins a sub-query depends on its estimates.
-    among = f"{columns[0]} = ANY (ARRAY(SELECT CAST({first} AS {kinds[0]})))"
-    if len(columns) == 1:
-        return among
-    values = ", ".join(f"CAST(item ->> {index} AS {kind})" for index, kind in enumerate(kinds))
-    whole = f"({', '.join(columns)}) IN (SELECT {values} FROM json_array_elements({keys}) AS item)"  # noqa: S608  # as above
-    return f"({among} AND {whole})"
+    return f"{column} = ANY (ARRAY(SELECT CAST(json_array_elements_text({keys}) AS {kind})))"
 
 
 def inserts(

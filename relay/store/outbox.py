@@ -284,8 +284,8 @@ def _by_columns(rows: Sequence[dict[str, Any]]) -> list[tuple[tuple[str, ...], l
     """Group rows that set the same columns, for one statement each; the order of the keys stays."""
     grouped: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        grouped.setdefault(tuple(name for name in row if name != "_id"), []).append(row)
-    return sorted(grouped.items())
+        grouped.setdefault(tuple(row), []).append(row)
+    return [(tuple(name for name in names if name != "_id"), grouped[names]) for names in sorted(grouped)]
 
 
 _OLD: Final = (

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 ZONE: Final = 6
 """Characters of the time zone at the end of a moment's text."""
+ALIKE: Final = 256
+"""Moments whose texts SQLite's statements find again: most of those of a group are alike."""
 
 metadata = sa.MetaData(
     naming_convention={
@@ -50,18 +53,22 @@ class Moment(sa.types.TypeDecorator[datetime]):
         return _utc(value).isoformat(" ", "microseconds")
 
 
+@lru_cache(ALIKE)
 def _sqlite_text(value: datetime | None) -> str | None:
     return None if value is None else Moment.text(value)[:-ZONE]
 
 
 def read_sqlite_text(value: object) -> datetime | None:
     """Return the moment that a text of SQLite is; raises ValueError for another text."""
-    if value is None:
-        return None
+    return None if value is None else _moment(f"{value}")
+
+
+@lru_cache(ALIKE)
+def _moment(text: str) -> datetime:
     try:
-        return datetime.fromisoformat(f"{value}+00:00")
+        return datetime.fromisoformat(f"{text}+00:00")
     except ValueError:  # a text that the relay did not write: without a time, or with its time zone
-        moment = datetime.fromisoformat(f"{value}")
+        moment = datetime.fromisoformat(text)
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
