@@ -15,10 +15,22 @@ from relay.webapp.words import languages
 from tests.interop.axe import serious
 from tests.interop.chromium import Browser, Page
 from tests.interop.packages import Unavailable, unavailable
-from tests.interop.webapp_world import OPEN_URL, PASSWORD, USER, World, click, kept, notifications, world
+from tests.interop.webapp_world import (
+    OPEN_URL,
+    PASSWORD,
+    SILENCE,
+    USER,
+    World,
+    click,
+    in_worker,
+    kept,
+    notifications,
+    world,
+)
 from tests.waiting import until
 
 PHONE = (360, 740)
+IPHONE_WAITS = 10  # seconds until an iPhone ends a service worker; it shows nothing then
 CANARIES = ("canary-subject", "canary-sender@example.com", "canary-body")
 
 
@@ -159,6 +171,32 @@ async def test_while_the_mail_server_is_away_a_person_need_do_nothing(chromium: 
         relay.sandbox.eas.break_backend(broken=False)
         await relay.pass_on(page, 1)
         await page.wait('[data-condition="well"]')
+
+
+async def test_a_declarative_push_of_webkit_is_answered_and_replaced(chromium: Browser, relay: World) -> None:
+    async with chromium.page(*PHONE) as page:
+        await relay.subscribe(page)
+        await relay.begin(page)
+        await relay.sign_in(page)
+        await page.wait("#status")
+        challenge = await relay.declare(page, 1)
+        assert (challenge["ends"], challenge["shown"][0]["title"]) == (["fulfilled"], "Notifications are on")
+        await page.wait('[data-condition="well"]')
+
+        test = await relay.declare(page, 2)
+        assert test["shown"][0]["navigate"] == f"{relay.url}#test"
+        await until(lambda: _counts(relay, "relay_push_receipts_total"))
+
+
+async def test_a_relay_that_is_silent_does_not_hold_a_notification_up(chromium: Browser, relay: World) -> None:
+    async with chromium.page(*PHONE) as page:
+        await relay.register(page)
+        await in_worker(page, relay.url, SILENCE)
+        deliver(relay)
+        did = await relay.declare(page, 3)
+        assert (did["ends"], len(did["shown"])) == (["fulfilled"], 1)
+        assert did["seconds"] < IPHONE_WAITS
+        assert len(json.loads(await kept(page))["values"]["receipts"]) == 1
 
 
 async def test_a_changed_vapid_key_is_subscribed_for_at_the_next_visit(chromium: Browser, relay: World) -> None:

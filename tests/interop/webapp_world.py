@@ -81,6 +81,32 @@ REPLACED: Final = """
 """
 """The browser says that it has replaced the subscription."""
 
+DECLARED: Final = """
+(async () => {
+  const { notification } = %s;
+  const shown = [];
+  ServiceWorkerRegistration.prototype.showNotification = async (title, options) => {
+    if (!options.navigate) throw new TypeError('NotificationOptions without a valid navigate');
+    shown.push({ title, ...options });
+  };
+  const event = new PushEvent('push');
+  Object.defineProperty(event, 'notification', { value: notification });
+  const under = [];
+  event.waitUntil = (work) => under.push(work);
+  const began = performance.now();
+  self.dispatchEvent(event);
+  const ends = await Promise.allSettled(under);
+  return { shown, ends: ends.map(({ status }) => status), seconds: (performance.now() - began) / 1000 };
+})()
+"""
+"""A declarative push as WebKit has it: a notification and no data, and another one in its place needs an address."""
+
+SILENCE: Final = """
+self.fetch = (path, { signal }) =>
+  new Promise((_, fail) => signal.addEventListener('abort', () => fail(signal.reason)));
+"""
+"""Nothing answers a script, as outside the company's network."""
+
 
 @dataclass
 class World:
@@ -127,6 +153,13 @@ class World:
         await page.push(self.url, text)
         read: dict[str, Any] = json.loads(text)
         return read
+
+    async def declare(self, page: Page, number: int) -> dict[str, Any]:
+        """Wait for that push, and let the service worker have it as WebKit does; return what it did with it."""
+        pushes = await self.sandbox.webpush.wait(number, 30)
+        text = self.sandbox.webpush.open(pushes[number - 1]).decode()
+        did: dict[str, Any] = await in_worker(page, self.url, DECLARED % text)
+        return did
 
     async def pass_on_mail(self, page: Page, number: int) -> None:
         """Pass pushes on, from that one, until one tells of new items: on a busy host a challenge comes again."""

@@ -128,7 +128,7 @@ function describe(registration, login) {
 
 async function ask(method, rest, body) {
   const registration = await store.get("registration");
-  if (!registration) return { status: 0, code: "gone", body: {}, after: 0 };
+  if (!registration) return { status: 0, code: "gone", body: {} };
   const answer = await calls.call(method, `${calls.of(registration)}${rest}`, { secret: registration.secret, body });
   if (GONE.includes(answer.code) || answer.code === "wiped") await forget();
   return answer;

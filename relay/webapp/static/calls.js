@@ -4,9 +4,9 @@
   const PATIENCE = 30000; // milliseconds for the answer to a question
   const VERDICT = 70000; // to a change: one with a credential waits up to 60 s for the mail server (api.verdict_wait)
 
-  // Returns {status, code, body, after}: `code` is that of the problem, "unreachable" without an answer, "" if all is well;
-  // `after` the seconds after which to ask again.
-  async function call(method, path, { secret = "", body, headers = {} } = {}) {
+  // Returns {status, code, body}: `code` is that of the problem, "unreachable" without an answer, "" if all is well.
+  // `patience` is in milliseconds.
+  async function call(method, path, { secret = "", body, headers = {}, patience } = {}) {
     const sent = { ...headers };
     if (secret) sent.Authorization = `Bearer ${secret}`;
     if (body !== undefined) sent["Content-Type"] = "application/json";
@@ -20,15 +20,14 @@
         credentials: "same-origin", // client certificates of devices; there are no cookies
         redirect: "error",
         referrerPolicy: "no-referrer",
-        signal: AbortSignal.timeout(method === "GET" ? PATIENCE : VERDICT),
+        signal: AbortSignal.timeout(patience ?? (method === "GET" ? PATIENCE : VERDICT)),
       });
     } catch {
-      return { status: 0, code: "unreachable", body: {}, after: 0 };
+      return { status: 0, code: "unreachable", body: {} };
     }
     const read = await answer.json().catch(() => ({}));
-    const after = Number(answer.headers.get("Retry-After")) || 0;
     // A proxy's error page has no code.
-    return { status: answer.status, code: answer.ok ? "" : read.code || "unreachable", body: read, after };
+    return { status: answer.status, code: answer.ok ? "" : read.code || "unreachable", body: read };
   }
 
   const of = (registration) => `/v1/registrations/${registration.id}`;

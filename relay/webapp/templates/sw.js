@@ -12,6 +12,12 @@ const FILES = [
 const SCRIPTS = ["{{ asset('store.js') }}", "{{ asset('calls.js') }}"];
 const KEPT = 50; // receipts that wait for the next push
 const OLDEST = 86400; // seconds after which a receipt is of no use
+// Milliseconds for all that a push lets the worker do. An iPhone waits for it before it shows the notification; after 10 s it
+// shows nothing and gets the next pushes late [reported of iOS 18.4]. Outside the company the relay is away, often in silence.
+const PROOF = 5000; // for a challenge, on whose answer everything depends
+const RECEIPT = 2000; // for any other push
+const MEMORY = 1000; // of them at most until the browser has said what it keeps, or shown a notification
+const PAUSES = [0, 1000, 2000]; // milliseconds before each try of a proof
 
 const trusted = self.trustedTypes?.createPolicy("relay-web", {
   createScriptURL: (url) => {
@@ -83,23 +89,33 @@ function read(event) {
       silent: told.silent === true,
       icon: "{{ asset('icon-192.png') }}",
       badge: "{{ asset('badge-96.png') }}",
+      // WebKit takes no other notification in place of a declarative one without an address [ServiceWorkerRegistration.cpp].
+      navigate: new URL(told.navigate || BASE, self.location.href).href,
       data: { navigate: told.navigate || BASE },
     },
     data,
+    declared: Boolean(event.notification), // the browser shows it by itself if this worker cannot
   };
 }
 
-async function take({ title, options, data }) {
-  const registration = await known().catch(() => undefined);
-  if (await isQuiet()) options.silent = true;
+async function take({ title, options, data, declared }) {
+  const end = performance.now() + (data.kind === "challenge" ? PROOF : RECEIPT);
+  const [registration, quiet] = (await within(MEMORY, Promise.all([known(), isQuiet()]).catch(() => []))) ?? [];
+  if (quiet) options.silent = true;
   if (options.silent !== true) options.renotify = true;
-  await self.registration.showNotification(title, options);
+  const shown = within(MEMORY, self.registration.showNotification(title, options));
+  await (declared ? shown.catch(() => {}) : shown);
   if (!registration || data.registration !== registration.id) return;
   const work = [];
-  if (data.kind === "challenge") work.push(prove(registration, data.nonce));
-  if (data.id) work.push(acknowledge(registration, data.id));
+  if (data.kind === "challenge") work.push(prove(registration, data.nonce, end));
+  if (data.id) work.push(acknowledge(registration, data.id, end));
   await Promise.all(work);
   for (const page of await self.clients.matchAll({ type: "window" })) page.postMessage({ kind: data.kind ?? "" });
+}
+
+// Returns what a promise returns, or undefined after so many milliseconds.
+function within(milliseconds, promise) {
+  return Promise.race([promise, new Promise((resolve) => setTimeout(resolve, milliseconds))]);
 }
 
 // Returns {id, secret}; also of a sign-in whose answer was lost: the relay may have it.
@@ -116,23 +132,27 @@ async function isQuiet() {
   return from <= to ? from <= minute && minute < to : from <= minute || minute < to;
 }
 
-async function prove(registration, nonce) {
-  const path = `${self.relayCalls.of(registration)}/proof`;
-  for (const pause of [0, 2000, 8000]) {
+async function prove(registration, nonce, end) {
+  for (const pause of PAUSES) {
     if (pause) await new Promise((resolve) => setTimeout(resolve, pause));
-    const answer = await self.relayCalls.call("POST", path, { secret: registration.secret, body: { nonce } });
+    const answer = await send(registration, "proof", { nonce }, end);
     if (answer.status && answer.status < 500 && answer.status !== 429) return;
   }
 }
 
+function send(registration, resource, body, end) {
+  const patience = Math.max(1, end - performance.now());
+  const path = `${self.relayCalls.of(registration)}/${resource}`;
+  return self.relayCalls.call("POST", path, { secret: registration.secret, body, patience });
+}
+
 // Says that a push was shown, with those that could not be said before; a relay without receipts gives pushes no id.
-async function acknowledge(registration, id) {
+async function acknowledge(registration, id, end) {
   const now = Date.now() / 1000;
   const waiting = ((await self.relayStore.get("receipts")) ?? []).filter(({ at }) => now - at < OLDEST);
   const all = [...waiting, { id, at: now }].slice(-KEPT);
   const receipts = all.map((each) => ({ id: each.id, seconds_ago: Math.max(0, now - each.at) }));
-  const path = `${self.relayCalls.of(registration)}/receipts`;
-  const answer = await self.relayCalls.call("POST", path, { secret: registration.secret, body: { receipts } });
+  const answer = await send(registration, "receipts", { receipts }, end);
   const again = answer.status === 0 || answer.status >= 500 || answer.status === 429;
   await self.relayStore.set("receipts", again ? all : []);
 }
