@@ -41,6 +41,8 @@ class OAuthClient:
     scope: str = ""
     audience: frozenset[str] = frozenset()
     """The allowed audiences of a token that can be read; empty: not checked."""
+    user_claims: frozenset[str] = frozenset()
+    """The claims that name the user of a token that can be read; empty: nobody is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Issued:
     """Seconds."""
     refresh_token: str = field(default="", repr=False)
     """The one that replaces the refresh token that was sent; empty: that one stays valid."""
+    users: frozenset[str] = frozenset()
+    """The names of its user, as far as the tokens say any; all mean one user."""
 
 
 def refresh_request(client: OAuthClient, credential: OAuthCredential) -> HttpRequest:
@@ -109,22 +113,61 @@ def read_issued(reply: HttpReply, client: OAuthClient, now: datetime, *, first: 
     if first and not refresh_token:
         text = "the token endpoint gave no refresh token for the code: oauth_scope may lack offline_access"
         raise AccessDenied(text, Reason.OAUTH_CLIENT)
-    return Issued(token, _lifetime(answer.get("expires_in")), refresh_token)
+    users = _users(answer.get("id_token"), client) | _users(token, client)
+    return Issued(token, _lifetime(answer.get("expires_in")), refresh_token, users)
+
+
+def is_user(user: str, named: frozenset[str]) -> bool:
+    r"""Return True if one of the names of a token's user means the user of a mailbox, or if there are none.
+
+    Names of one form are compared whole; of two forms (`EXAMPLE\ann`, `ann@example.com`, `ann`) only the account, since
+    which Windows domain belongs to which mail domain is known to the directory alone.
+    """
+    (form, account), whole = _form(user), user.casefold()
+    others = ((*_form(name), name.casefold()) for name in named)
+    return not named or any(
+        whole == other if form == its_form else account == its_account for its_form, its_account, other in others
+    )
 
 
 def audience_of(token: str) -> frozenset[str] | None:
     """Return the audience of a JSON Web Token [RFC 7519 4.1.3], unverified; None if it has none or cannot be read."""
-    parts = token.split(".")
-    if len(parts) != 3:  # noqa: PLR2004 -- header, claims, signature [RFC 7515 3.1]
-        return None
-    try:
-        claims = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (ValueError, RecursionError):
-        return None
-    audience = claims.get("aud") if isinstance(claims, dict) else None
+    audience = _claims(token).get("aud")
     if isinstance(audience, str):
         return frozenset({audience})
     return frozenset(map(str, audience)) if isinstance(audience, list) else None
+
+
+def _claims(token: str) -> Mapping[str, Any]:
+    """Return the claims of a JSON Web Token, unverified; none if it cannot be read.
+
+    The token comes from the token endpoint itself, over TLS, which vouches for it [OpenID Connect Core 3.1.3.7].
+    """
+    parts = token.split(".")
+    if len(parts) != 3:  # noqa: PLR2004 -- header, claims, signature [RFC 7515 3.1]
+        return {}
+    try:
+        claims = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (ValueError, RecursionError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+def _users(token: Any, client: OAuthClient) -> frozenset[str]:
+    """Return the names of its user that a token says."""
+    if not client.user_claims or not isinstance(token, str):
+        return frozenset()
+    said = (value for name, value in _claims(token).items() if name in client.user_claims)
+    return frozenset(value for value in said if isinstance(value, str) and value)
+
+
+def _form(user: str) -> tuple[str, str]:
+    """Return the form of a name, by what separates account and domain, and the account without regard to case."""
+    if "\\" in user:
+        return "\\", user.casefold().rpartition("\\")[2]
+    if "@" in user:
+        return "@", user.casefold().rpartition("@")[0]
+    return "", user.casefold()
 
 
 def _refusal(reply: HttpReply) -> EasError:

@@ -40,6 +40,8 @@ class AccessToken:
     issued_at: float
     expires_at: float
     renew_at: float
+    users: frozenset[str] = frozenset()
+    """The names of its user, as far as the endpoint said any."""
 
 
 class TokenEndpoint:
@@ -133,9 +135,8 @@ class Tokens:
             self._credential = self._credential.rotated(issued.refresh_token)
             await self._keep(self._credential)
         ahead = min(AHEAD + self._random.uniform(0.0, JITTER), issued.lifetime / 2)
-        self._token = AccessToken(
-            issued.access_token, now, now + issued.lifetime, renew_at=now + issued.lifetime - ahead
-        )
+        end = now + issued.lifetime
+        self._token = AccessToken(issued.access_token, now, end, renew_at=end - ahead, users=issued.users)
         return self._token
 
     def _renewal_failed(self, error: BaseException) -> None:

@@ -298,6 +298,10 @@ class ServerSection(ProxySection):
     oauth_audience: Texts = Field(
         default=(), description="what access tokens must be meant for, where they can be read; unset: not checked"
     )
+    oauth_user_claims: Texts = Field(
+        default=("upn", "preferred_username", "unique_name"),
+        description="claims of tokens that name their user, who must be the mailbox's; none of them there: not checked",
+    )
     oauth_ca_file: Text | None = Field(
         default=None, description="PEM file of CAs to trust instead of the system's for oauth_token_endpoint"
     )

@@ -147,7 +147,8 @@ class ServerChecks:
         if file is not None:
             secret = self._files.password(f"{table}.oauth_client_secret_file", self._files.path(file))
         audience = frozenset(section.oauth_audience)
-        client = OAuthClient(endpoint, client_id, secret or "", section.oauth_scope or "", audience)
+        claims = frozenset(section.oauth_user_claims)
+        client = OAuthClient(endpoint, client_id, secret or "", section.oauth_scope or "", audience, claims)
         return OAuthSettings(client, self._ca(f"{table}.oauth_ca_file", section.oauth_ca_file))
 
     def _check_codes(self, table: str, section: ServerSection) -> None:

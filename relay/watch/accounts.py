@@ -9,6 +9,7 @@ from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.auth.bearer import OAuthCredential
 from eas_watcher.auth.certificate import CertificateCredential
 from eas_watcher.auth.credential import Credential, UnusableCredential
+from eas_watcher.auth.grant import is_user
 from eas_watcher.auth.negotiate import KerberosCredential
 from eas_watcher.autodiscover.urls import eas_location
 from eas_watcher.machine.memory import Condition, Memory, WatchState
@@ -188,16 +189,17 @@ class Accounts:
         if isinstance(credential, OAuthCredential) and self._grants is not None:
             self._grants.renew(mailbox.id, credential)
 
-    async def redeem(self, mailbox: Mailbox, sealed: bytes, opened: Connection) -> None:
-        """Exchange the code of a candidate for its grant, which is stored when this returns; nothing if it has none.
+    async def redeem(self, mailbox: Mailbox, sealed: bytes, opened: Connection) -> bool:
+        """Get the first access token of a candidate that is a grant; return False if that is another user's.
 
-        The transport of `opened` goes on with the grant. Raises the errors of TokenEndpoint.refresh.
+        The transport of `opened` goes on with the token. A code is exchanged by it, and the grant is stored when this
+        returns. Raises the errors of TokenEndpoint.refresh.
         """
         credential, endpoint = opened.account.credential, opened.server.tokens
-        if not isinstance(credential, OAuthCredential) or credential.code is None:
-            return
-        if self._grants is not None and endpoint is not None:
-            await self._grants.tokens(mailbox, sealed, credential, endpoint).get(0.0)
+        if not isinstance(credential, OAuthCredential) or self._grants is None or endpoint is None:
+            return True
+        token = await self._grants.tokens(mailbox, sealed, credential, endpoint).get(0.0)
+        return is_user(credential.user, token.users)
 
     def upgrades(self, record: WatchRecord) -> dict[bytes, bytes]:
         """Return the seals of a mailbox that are of the old form and open, sealed anew: before -> after."""

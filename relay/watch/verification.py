@@ -272,21 +272,27 @@ class Verification:
         return await check_credential(opened, client, self._guards, seeker)
 
     async def _redeem(self, candidate: Candidate, record: WatchRecord, opened: Connection) -> Finding | None:
-        """Exchange the code of a candidate for its grant; return a finding if there is none.
+        """Get the first token of a candidate that is a grant; return a finding if there is none for its user.
 
         It is done before the candidate waits for its mail server, for a code is good for minutes. It takes no try of
-        the account: the directory counts passwords, and whoever has a code has signed in already.
+        the account: the directory counts passwords, and whoever has a grant has signed in already.
         """
+        mailbox = candidate.mailbox_id
         try:
-            await self._accounts.redeem(record.mailbox, self._present(candidate).sealed, opened)
+            is_own = await self._accounts.redeem(record.mailbox, self._present(candidate).sealed, opened)
         except CredentialVoid as error:
-            log.info("authorization code refused", extra={"mailbox": candidate.mailbox_id, "reason": error.reason})
+            log.info("grant refused", extra={"mailbox": mailbox, "reason": error.reason})
             return Finding(CheckResult.REFUSED)
         except EasError as error:
-            log.info("authorization code not exchanged", extra={"mailbox": candidate.mailbox_id, "detail": str(error)})
+            log.info("grant without a token", extra={"mailbox": mailbox, "detail": str(error)})
             retry_in = error.retry_after if isinstance(error, ServerBusy) else None
             return Finding(CheckResult.UNKNOWN, str(error), reason_of(error), retry_in=retry_in)
-        return None
+        if is_own:
+            return None
+        # A mail server may open the mailbox of the token's user whatever name the relay asks for, and then another
+        # person's phone would hear of this mailbox, which all its registrations share.
+        log.warning("grant of another user refused", extra={"mailbox": mailbox})
+        return Finding(CheckResult.REFUSED)
 
     def _may_replace(self, accepted: Candidate, record: WatchRecord) -> bool:
         """Return True if an accepted candidate takes the place of another credential, which others may have shown."""

@@ -184,7 +184,13 @@ class OpenIdSimulator:
         token = jwt.encode(claims, self._key, algorithm="HS256")
         if self.audience == AUDIENCE:
             self._tokens[token] = grant.user, now + self.lifetime
-        answer = {"access_token": token, "token_type": "Bearer", "expires_in": self.lifetime}
+        identity = {"aud": grant.client_id, "preferred_username": grant.user}
+        answer = {
+            "access_token": token,
+            "token_type": "Bearer",
+            "expires_in": self.lifetime,
+            "id_token": jwt.encode(identity, self._key, algorithm="HS256"),
+        }
         return web.json_response(answer | ({"refresh_token": grant.refresh_token} if with_refresh_token else {}))
 
 

@@ -257,9 +257,11 @@ async def test_a_clock_that_is_wrong(ca_file: Path, hours: int) -> None:
     assert "NTP" in judged.findings[0].remedy
 
 
-def oauth(provider: OpenIdSimulator, ca_file: Path, **changes: str) -> OAuthSettings:
-    values = {"client_id": CLIENT_ID, "client_secret": CLIENT_SECRET, **changes}
-    return OAuthSettings(OAuthClient(provider.token_endpoint, audience=frozenset({AUDIENCE}), **values), ca_file)
+def oauth(
+    provider: OpenIdSimulator, ca_file: Path, client_id: str = CLIENT_ID, client_secret: str = CLIENT_SECRET
+) -> OAuthSettings:
+    client = OAuthClient(provider.token_endpoint, client_id, client_secret, audience=frozenset({AUDIENCE}))
+    return OAuthSettings(client, ca_file)
 
 
 @pytest.mark.parametrize(

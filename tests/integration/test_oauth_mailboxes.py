@@ -23,6 +23,7 @@ from tests.integration.watch_role import ANN, MAILBOX, WatchRole, open_watch_rol
 from tests.waiting import until
 
 VERIFIER = "canary-verifier-" * 3
+BEN = "ben@example.com"
 REDIRECT = "https://relay.example.com/app/signed-in"
 
 Servers = Callable[[Transport, EasSimulator], Mapping[str, EasServer]]
@@ -36,7 +37,9 @@ async def provider() -> AsyncIterator[tuple[OpenIdSimulator, Servers]]:
         open_openid_simulator(tls=authority.server, now=now) as openid,
         open_transport(authority.client) as transport,
     ):
-        endpoint = TokenEndpoint(OAuthClient(openid.token_endpoint, CLIENT_ID, CLIENT_SECRET), transport, now)
+        claims = frozenset({"preferred_username"})
+        client = OAuthClient(openid.token_endpoint, CLIENT_ID, CLIENT_SECRET, user_claims=claims)
+        endpoint = TokenEndpoint(client, transport, now)
 
         def servers(transport: Transport, eas: EasSimulator) -> Mapping[str, EasServer]:
             eas.identities.passwords, eas.identities.user_of = False, openid.user_of
@@ -45,9 +48,11 @@ async def provider() -> AsyncIterator[tuple[OpenIdSimulator, Servers]]:
         yield openid, servers
 
 
-def signed_in(openid: OpenIdSimulator, verifier: str = VERIFIER, redirect: str = REDIRECT) -> OAuthCredential:
-    """Return what an app sends after ann signed in; its `verifier` and `redirect` may not be those of the code."""
-    code = openid.code(ANN, VERIFIER, REDIRECT)
+def signed_in(
+    openid: OpenIdSimulator, verifier: str = VERIFIER, redirect: str = REDIRECT, user: str = ANN
+) -> OAuthCredential:
+    """Return what an app sends for ann after a user signed in; its `verifier` and `redirect` may not be the code's."""
+    code = openid.code(user, VERIFIER, REDIRECT)
     return OAuthCredential(ANN, "", code=AuthorizationCode(code, verifier, redirect))
 
 
@@ -218,6 +223,23 @@ async def test_a_grant_without_a_refresh_token_is_not_taken(tmp_path: Path) -> N
 
         assert (await role.judged(phone)).registration.state is RegistrationState.REFUSED
         assert role.requests("OPTIONS") == 0
+
+
+@pytest.mark.parametrize("by_code", [True, False])
+async def test_a_grant_of_another_user_is_refused_though_the_mail_server_would_take_it(
+    tmp_path: Path, by_code: bool
+) -> None:
+    async with provider() as (openid, servers), open_watch_role(tmp_path, servers) as role:
+        role.eas.identities.user_of = lambda _: ANN
+        await role.judged(await role.register("phone", credential=signed_in(openid)))
+        await watching(role)
+        asked = role.requests("OPTIONS")
+        grant = signed_in(openid, user=BEN) if by_code else OAuthCredential(ANN, openid.grant(BEN))
+        stranger = await role.register("stranger", credential=grant)
+
+        assert (await role.judged(stranger)).registration.state is RegistrationState.REFUSED
+        assert role.requests("OPTIONS") == asked
+        assert (await stored(role)).grant != grant.grant
 
 
 async def test_a_watch_goes_on_with_a_new_sign_in_after_its_grant_was_withdrawn(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from eas_watcher.auth.bearer import AuthorizationCode, OAuthCredential
-from eas_watcher.auth.grant import LIFETIME, LONGEST, OAuthClient, audience_of, read_issued, refresh_request
+from eas_watcher.auth.grant import LIFETIME, LONGEST, OAuthClient, audience_of, is_user, read_issued, refresh_request
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import AccessDenied, CredentialVoid, EasError, ProtocolViolation, ServerBusy
 from eas_watcher.reasons import Reason
@@ -116,6 +116,37 @@ def test_a_token_that_cannot_be_read_is_sent_to_the_server(text: str) -> None:
     assert audience_of(text) is None
     client = OAuthClient(CLIENT.token_endpoint, "relay", audience=frozenset({MAIL}))
     assert read_issued(good(access_token=text), client, NOW).access_token == text
+
+
+def test_the_names_of_the_user_are_read_where_the_tokens_say_them() -> None:
+    client = OAuthClient(CLIENT.token_endpoint, "relay", user_claims=frozenset({"upn", "preferred_username"}))
+    identity = token({"preferred_username": "ann", "name": "Ann Smith", "upn": ["no text"]})
+    issued = read_issued(good(access_token=token({"upn": "ann@example.com"}), id_token=identity), client, NOW)
+
+    assert issued.users == {"ann@example.com", "ann"}
+    assert read_issued(good(access_token="opaque", id_token=7), client, NOW).users == frozenset()
+    assert read_issued(good(id_token=identity), CLIENT, NOW).users == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("user", "named", "same"),
+    [
+        ("ann@example.com", {"ANN@example.com"}, True),
+        ("ann@example.com", {"ben@example.com"}, False),
+        ("ann@example.com", {"ann@other.example"}, False),
+        ("EXAMPLE\\ann", {"example\\Ann"}, True),
+        ("EXAMPLE\\ann", {"OTHER\\ann"}, False),
+        ("EXAMPLE\\ann", {"ann@example.com"}, True),
+        ("EXAMPLE\\ann", {"ben@example.com"}, False),
+        ("ann@example.com", {"EXAMPLE\\ann"}, True),
+        ("ann", {"ann@example.com"}, True),
+        ("ann", {"ben", "EXAMPLE\\ben"}, False),
+        ("ann@example.com", {"asmith", "ann@example.com"}, True),
+        ("ann@example.com", set(), True),
+    ],
+)
+def test_a_token_is_of_the_user_whom_it_names_or_of_anybody(user: str, named: set[str], same: bool) -> None:
+    assert is_user(user, frozenset(named)) is same
 
 
 @pytest.mark.parametrize(
