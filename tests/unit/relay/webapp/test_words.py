@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -33,6 +34,14 @@ def test_every_language_has_the_same_texts_and_none_is_empty() -> None:
         there = dict(paths(words))
         assert there.keys() == english.keys(), code
         assert [place for place, text in there.items() if not text.strip()] == []
+
+
+def test_french_marks_are_on_the_line_of_their_words() -> None:
+    broken = re.compile(r"« | [»:;?!…]")
+    french = dict(paths(languages()["fr"]))
+
+    assert [place for place, text in french.items() if broken.search(text)] == []
+    assert any("\N{NO-BREAK SPACE}:" in text for text in french.values())
 
 
 def test_there_are_words_for_every_class_and_every_end_of_a_test_push() -> None:
