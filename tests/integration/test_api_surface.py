@@ -6,6 +6,7 @@ import json
 import pytest
 
 from relay.api.app import Limits
+from relay.api.operations import CHANGES, OPERATIONS, Operation
 from relay.api.problems import KINDS
 from tests.integration.test_api import serving, wish
 
@@ -236,3 +237,18 @@ async def test_a_browser_changes_nothing_for_a_page_of_another_site(site: str) -
         own = {"Sec-Fetch-Site": "same-origin"}
         async with api.client.post("/v1/registrations", json=wish(), headers=own) as taken:
             assert taken.status in {201, 202}
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
+@pytest.mark.parametrize("row", [row for row in OPERATIONS if row.method in CHANGES], ids=lambda row: row.name)
+async def test_what_a_page_of_another_site_may_send_unasked_changes_nothing_in_a_browser_that_says_nothing(
+    row: Operation, media_type: str
+) -> None:
+    path = row.path.format(id="some-registration", test="some-test")
+    asked = {"Origin": "https://other.example.com", "Access-Control-Request-Method": row.method}
+    async with serving() as api:
+        sent = {"Content-Type": media_type, "Origin": "https://other.example.com"}
+        async with api.client.request(row.method, path, data=json.dumps(wish()), headers=sent) as refused:
+            assert refused.status in {401, 415}
+        async with api.client.options(path, headers=asked) as answer:
+            assert [name for name in answer.headers if name.lower().startswith("access-control")] == []

@@ -270,7 +270,7 @@ class Page:
 
 
 @asynccontextmanager
-async def browser() -> AsyncIterator[Browser]:
+async def browser(*arguments: str) -> AsyncIterator[Browser]:
     """Run Chromium until the block ends, installed when missing; raises packages.Unavailable where that is impossible.
 
     It may run as root, where its own sandbox is impossible: it is for pages of the tests only.
@@ -284,6 +284,7 @@ async def browser() -> AsyncIterator[Browser]:
         process = await asyncio.create_subprocess_exec(
             program,
             *ARGUMENTS,
+            *arguments,
             *(("--no-sandbox",) if os.geteuid() == 0 else ()),
             f"--user-data-dir={folder}",
             "about:blank",

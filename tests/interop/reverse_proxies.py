@@ -11,7 +11,9 @@ from typing import Final
 from tests.interop.packages import install
 from tests.interop.sogo.daemon import Daemon
 
-PAGE: Final = Path(__file__).parents[2] / "docs/recipes/reverse-proxies.md"
+DOCS: Final = Path(__file__).parents[2] / "docs"
+PAGE: Final = DOCS / "recipes/reverse-proxies.md"
+WEB_APP: Final = DOCS / "webapp.md"
 WHERE: Final = ("before the API", "before the mail server")
 
 
@@ -29,6 +31,8 @@ class Setup:
     """The certificate that the proxy shows, and its key in the same file."""
     ca: Path
     """The CA of the mail server."""
+    web_app: bool = False
+    """Whether the web app is published, too."""
 
 
 def fragment(title: str) -> str:
@@ -47,6 +51,26 @@ def adapted(title: str, changes: Mapping[str, str]) -> str:
         assert name in text, f"{name!r} does not stand below {title!r}"
         text = text.replace(name, value)
     return text
+
+
+def published(proxy: str, text: str, setup: Setup) -> str:
+    """Return a configuration, with the web app published too if it shall be, as its page says of a proxy."""
+    if not setup.web_app:
+        return text
+    row = re.search(rf"^\| {proxy} \| (.*) \|$", WEB_APP.read_text(encoding="utf-8"), re.MULTILINE)
+    assert row is not None, f"the page of the web app says nothing of {proxy}"
+    said = [piece.replace("\\|", "|") for piece in re.findall(r"`([^`]+)`", row[1])]
+    match proxy, said:
+        case "HAProxy", [rule]:
+            now, before = rule, "http-request deny unless { path_beg /v1/ }"
+        case "nginx", [now, before]:
+            pass
+        case "Caddy", [matcher, handle, before]:
+            now = f"{matcher}\n    {handle}"
+        case _:
+            raise AssertionError(f"the page of the web app says {said} of {proxy}")
+    assert text.count(before) == 1, f"{before!r} does not stand in the configuration once"
+    return text.replace(before, now)
 
 
 @contextmanager
@@ -82,6 +106,7 @@ def _nginx(setup: Setup, folder: Path) -> tuple[Path, tuple[str, ...]]:
         | {"exchange.example.com:443": f"127.0.0.1:{setup.exchange}", "exchange.example.com": "localhost"}
         | {"mail.example.com": "localhost"},
     )
+    before_api = published("nginx", before_api, setup)
     folders = "".join(
         f"    {kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
@@ -106,6 +131,7 @@ def _haproxy(setup: Setup, folder: Path) -> tuple[Path, tuple[str, ...]]:
         | {"exchange.example.com": "localhost"},
     )
     file = folder / "haproxy.cfg"
+    before_api = published("HAProxy", before_api, setup)
     file.write_text(f"{before_api}\n{before_mail}")
     return file, ("haproxy", "-db", "-f", str(file))
 
@@ -113,7 +139,8 @@ def _haproxy(setup: Setup, folder: Path) -> tuple[Path, tuple[str, ...]]:
 def _caddy(setup: Setup, folder: Path) -> tuple[Path, tuple[str, ...]]:
     before_api = adapted(
         "Caddy, before the API",
-        {"relay.example.com": f"https://127.0.0.1:{setup.api}", "127.0.0.1:8443": f"127.0.0.1:{setup.relay}"}
+        {"relay.example.com": f"https://127.0.0.1:{setup.api}, https://localhost:{setup.api}"}
+        | {"127.0.0.1:8443": f"127.0.0.1:{setup.relay}"}
         | {"/etc/caddy/relay.pem": f"{setup.certificate}", "/etc/caddy/relay.key": f"{setup.certificate}"},
     )
     before_mail = adapted(
@@ -122,6 +149,7 @@ def _caddy(setup: Setup, folder: Path) -> tuple[Path, tuple[str, ...]]:
         | {"/etc/caddy/mail.pem": f"{setup.certificate}", "/etc/caddy/mail.key": f"{setup.certificate}"}
         | {"exchange.example.com:443": f"127.0.0.1:{setup.exchange}", "exchange.example.com": "localhost"},
     )
+    before_api = published("Caddy", before_api, setup)
     file = folder / "Caddyfile"
     options = "{\n    admin off\n    auto_https disable_redirects\n    default_bind 127.0.0.1\n}\n"
     file.write_text(f"{options}{before_api}{before_mail}")
