@@ -3,6 +3,7 @@
 Everything else that it needs is the registration API, which it asks as any other app does.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -108,7 +109,7 @@ class WebAppRoutes:
         page.headers[hdrs.REFERRER_POLICY] = "no-referrer"
         return page
 
-    async def _offline(self, _: web.Request) -> web.StreamResponse:
+    async def _offline(self, _: web.Request) -> web.Response:
         offline = [(code, {**words["offline"], "again": words["again"]}) for code, words in languages().items()]
         return self._pages.page("offline.html", base=self._base, title=self._settings.title, offline=offline)
 
@@ -132,8 +133,11 @@ class WebAppRoutes:
         self._pages.protect(response)
         return response
 
-    async def _worker(self, _: web.Request) -> web.StreamResponse:
-        response = self._pages.page("sw.js", base=self._base, version=self._pages.version, files=CACHED)
+    async def _worker(self, request: web.Request) -> web.StreamResponse:
+        # The page for a relay that is away has words and a title, which change without any file.
+        offline = (await self._offline(request)).text or ""
+        version = f"{self._pages.version}-{hashlib.sha256(offline.encode()).hexdigest()[:8]}"
+        response = self._pages.page("sw.js", base=self._base, version=version, files=CACHED)
         response.content_type = "text/javascript"
         response.headers[hdrs.CACHE_CONTROL] = "no-cache"
         return response

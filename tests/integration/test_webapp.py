@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,17 @@ async def test_the_service_worker_keeps_files_that_there_are_and_is_asked_for_an
     assert len(kept) == len(CACHED)
     for path in (*kept, "/app/offline"):
         assert (await site.get(path)).status == 200
+
+
+async def test_another_title_makes_browsers_keep_the_page_for_a_relay_that_is_away_anew() -> None:
+    async def worker(title: str) -> str:
+        app = web.Application()
+        WebAppRoutes(replace(SETTINGS, title=title)).add_to(app)
+        async with open_listener(app, "127.0.0.1", 0) as port, ClientSession(f"http://127.0.0.1:{port}") as session:
+            return await (await session.get("/app/sw.js")).text()
+
+    assert await worker("Mail") == await worker("Mail")
+    assert await worker("Mail") != await worker("Post")
 
 
 async def test_the_logo_is_served_as_it_is_and_without_one_there_is_none(site: ClientSession) -> None:

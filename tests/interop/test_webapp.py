@@ -352,6 +352,56 @@ async def test_a_lost_subscription_is_renewed_at_the_next_visit(chromium: Browse
         await page.wait('[data-condition="well"]')
 
 
+async def test_a_subscription_that_ends_while_the_page_is_open_is_renewed(chromium: Browser, relay: World) -> None:
+    async with chromium.page() as page:
+        await relay.register(page)
+        relay.sandbox.webpush.gone(await _endpoint(page))
+        endpoint = await relay.resubscribe(page)
+        deliver(relay)
+        await relay.sandbox.webpush.wait(3, 30)
+        await page.evaluate(HEARS_OF_A_PUSH)
+        await until(lambda: _has(page, endpoint))
+        await relay.pass_on(page, 4)
+        await page.wait('[data-condition="well"]')
+
+
+async def test_a_second_window_registers_no_second_mailbox(chromium: Browser, relay: World) -> None:
+    relay.sandbox.eas.add_mailbox("ben@example.com", "canary-password-of-ben")
+    async with chromium.page() as page:
+        await relay.subscribe(page)
+        await relay.begin(page)
+        await page.wait("#sign-in")
+        # Another window of the browser has signed in meanwhile, for which the store alone speaks.
+        other = {"id": "other-registration-of-ann", "secret": "s" * 43, "login": "basic"}
+        await page.evaluate(f"self.relayStore.set('registration', {json.dumps(other)})")
+        await relay.sign_in(page, "canary-password-of-ben", "ben@example.com")
+        await page.wait('[data-notice="gone"]')  # the relay does not know the one of this test
+        asked = {url for url in page.requests if "/v1/registrations/" in url}
+        assert asked == {f"{relay.origin}/v1/registrations/{other['id']}"}
+
+
+async def test_a_language_that_a_person_chose_stays(chromium: Browser, relay: World) -> None:
+    async with chromium.page(*PHONE) as page:
+        await page.navigate(relay.url)
+        await page.follow('nav a[hreflang="fr"]')
+        await page.wait("#welcome")
+        await page.navigate(relay.url)
+        await until(lambda: _is(page, "document.documentElement.lang == 'fr'"))
+        await page.wait("#welcome")
+        await page.follow('nav a[hreflang="en"]')
+        await page.wait("#welcome")
+        assert await _is(page, "document.documentElement.lang == 'en'")
+
+
+async def test_who_uses_a_keyboard_keeps_the_place_after_sending(chromium: Browser, relay: World) -> None:
+    async with chromium.page() as page:
+        await relay.register(page)
+        await page.evaluate("document.querySelector('[data-form=wishes] [type=submit]').focus()")
+        await page.press("Enter")
+        await page.wait('[data-notice="saved"]')
+        await until(lambda: _is(page, "document.activeElement.matches('[data-form=wishes] [type=submit]')"))
+
+
 async def test_without_the_relay_the_page_says_so(chromium: Browser, relay: World) -> None:
     async with chromium.page(*PHONE) as page:
         await relay.register(page)
@@ -401,6 +451,8 @@ async def test_every_step_fits_into_every_screen_and_everybody_can_use_it(chromi
 
 
 LOOKS_AGAIN = "document.dispatchEvent(new Event('visibilitychange'))"
+HEARS_OF_A_PUSH = "navigator.serviceWorker.dispatchEvent(new MessageEvent('message', { data: { kind: 'attention' } }))"
+"""Lets an open page look at once, as it does each minute."""
 DOUBTFUL = '[data-condition="doubtful"]'
 LOSES_ANSWERS = """
 self.answered = self.fetch;

@@ -3,12 +3,14 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from relay.process.clock import now
+from relay.sandbox.process import open_relay
 from tests.fakes.openid import CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_openid_simulator
 from tests.fakes.tls import Authority
 from tests.interop.chromium import Browser, Page
@@ -163,6 +165,43 @@ async def test_who_has_both_may_choose(chromium: Browser, tmp_path: Path) -> Non
         await page.click('[data-form="sign-in"] [type="submit"]')
         await page.wait("#status")
         assert openid.exchanges == 0
+
+
+async def test_a_server_that_takes_no_passwords_any_more_is_signed_in_to_at_the_company(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    async with company(tmp_path, "basic, oauth") as (relay, openid), chromium.page(*PHONE) as page:
+        await begin(relay, page)
+        await page.type("#password", PASSWORD)
+        await page.click('[data-form="sign-in"] [type="submit"]')
+        await page.wait("#status")
+        await relay.pass_on(page, 1)
+        await page.wait('[data-condition="well"]')
+        await relay.relay.stop()
+
+        relay.sandbox.eas.identities.passwords = False
+        environ = {**relay.environ, f"{TABLE}CREDENTIALS": "oauth"}
+        async with open_relay(relay.sandbox.toml, relay.sandbox.ports.ops, environ=environ):
+            await page.navigate(relay.url)
+            await page.wait('[data-condition="sign-in-ended"]')
+            assert not await page.evaluate("document.querySelector('[data-shows=password]').checkVisibility()")
+            await leave(page, "agree", '[data-act="authorize-again"]')
+            await page.wait('[data-notice="sign-in-taken"]')
+            await page.wait('[data-condition="well"]')
+            assert openid.exchanges == 1
+            assert await page.evaluate("self.relayStore.get('registration').then((each) => each.login)") == "oauth"
+
+
+async def test_who_signs_in_as_somebody_else_is_told_so(chromium: Browser, tmp_path: Path) -> None:
+    async with company(tmp_path) as (relay, openid), chromium.page(*PHONE) as page:
+        await begin(relay, page)
+        await page.follow('[data-act="authorize"]')
+        openid.codes = {code: replace(issued, user="ben@example.com") for code, issued in openid.codes.items()}
+        await page.follow("#agree")
+        await page.wait('[data-notice="sign-in-refused"]')
+        await page.wait("#sign-in")
+        assert "grant of another user refused" in relay.relay.log.read_text()
+        assert json.loads(await kept(page))["values"].get("registration") is None
 
 
 async def _shows(page: Page, title: str) -> bool:

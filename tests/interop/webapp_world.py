@@ -1,7 +1,7 @@
 """Helpers of the tests of the web app: sandbox, relay and browser, whose push service is that of the sandbox."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,10 +114,12 @@ class World:
 
     sandbox: Sandbox
     relay: RelayProcess
+    environ: Mapping[str, str]
+    """The settings of the relay besides those in its file."""
 
     @property
     def origin(self) -> str:
-        return f"http://localhost:{self.sandbox.ports.web}"
+        return self.environ.get("RELAY__WEBAPP__ORIGIN", f"http://localhost:{self.sandbox.ports.web}")
 
     @property
     def url(self) -> str:
@@ -133,6 +135,12 @@ class World:
         await page.command(
             "Page.addScriptToEvaluateOnNewDocument", source=PUSHES % (json.dumps(given), json.dumps(key))
         )
+        return str(given["endpoint"])
+
+    async def resubscribe(self, page: Page) -> str:
+        """Let the browser have another subscription in the page that is open; return its endpoint."""
+        given = self.sandbox.webpush.subscribe(self.key)
+        await page.evaluate(PUSHES % (json.dumps(given), json.dumps(self.key)))
         return str(given["endpoint"])
 
     async def replace_subscription(self, page: Page) -> str:
@@ -230,4 +238,4 @@ async def world(folder: Path, **settings: str) -> AsyncIterator[World]:
         sandbox.eas.add_mailbox(USER, PASSWORD)
         environ = {"RELAY__API__PROVE_POSSESSION": "webpush", "RELAY__WEBAPP__OPEN_URL": OPEN_URL, **settings}
         relay = await stack.enter_async_context(open_relay(sandbox.toml, sandbox.ports.ops, environ=environ))
-        yield World(sandbox, relay)
+        yield World(sandbox, relay, environ)

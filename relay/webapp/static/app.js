@@ -4,7 +4,6 @@ import { clock, condition, due, minutes } from "./steps.js";
 
 const { relayStore: store, relayCalls: calls } = self;
 const { base, app, language, back } = document.body.dataset;
-const returned = takeReturn(back, `${base}/`);
 const WORKER = `${base}/sw.js`;
 const LOOK = 3000; // milliseconds between two looks while something is under way
 const LOOKS = 20; // of them at most
@@ -35,6 +34,7 @@ const policy = self.trustedTypes?.createPolicy("relay-web", {
 const find = (selector) => document.querySelector(selector);
 const all = (selector) => [...document.querySelectorAll(selector)];
 let shown = "";
+let described = ""; // the condition that the page showed last
 let prompt = null;
 let following = null;
 let hurry = () => {};
@@ -98,9 +98,9 @@ function fill(name, text) {
   find(`[data-shows="${name}"]`).textContent = text;
 }
 
-function describe(registration, login) {
+function describe(registration, byPassword) {
   const found = condition(registration);
-  const name = found === "refused" && login === "oauth" ? "sign-in-ended" : found;
+  const name = found === "refused" && !byPassword ? "sign-in-ended" : found;
   for (const each of all("[data-condition]")) each.hidden = each.dataset.condition !== name;
   fill("user", registration.mailbox.user);
   find("#known-user").value = registration.mailbox.user;
@@ -115,14 +115,17 @@ function describe(registration, login) {
   fill("remedy-text", help ? registration.remedy.text : "");
   find('[data-act="challenge"]').hidden = name !== "proving";
   find('[data-act="test"]').hidden = registration.state !== "active";
-  find('[data-shows="password"]').hidden = login === "oauth";
-  find('[data-act="authorize-again"]').hidden = login !== "oauth";
-  if (name === "refused") find('[data-shows="password"]').open = true;
-  if (!find('[data-form="wishes"]').contains(document.activeElement)) {
-    for (const each of all('[name="class"]')) each.checked = registration.classes.includes(each.value);
-  }
+  find('[data-shows="password"]').hidden = !byPassword;
+  find('[data-act="authorize-again"]').hidden = byPassword;
+  if (name === "refused" && name !== described) find('[data-shows="password"]').open = true;
+  described = name;
+  if (isWishing()) return name;
+  for (const each of all('[name="class"]')) each.checked = registration.classes.includes(each.value);
   return name;
 }
+
+// Returns true while somebody fills in the form about classes and quiet hours, which nothing may change then.
+const isWishing = () => find('[data-form="wishes"]').contains(document.activeElement);
 
 // --- the registration
 
@@ -134,13 +137,15 @@ async function ask(method, rest, body) {
   return answer;
 }
 
-// Removes everything from this browser but that the welcome page was seen.
+// Removes everything from this browser but that the welcome page was seen, and in which language.
 async function forget() {
+  const chosen = await store.get("language");
   const ready = await navigator.serviceWorker.getRegistration(`${base}/`);
   const subscription = await ready?.pushManager.getSubscription();
   await subscription?.unsubscribe();
   await store.clear();
   await store.set("welcomed", true);
+  if (chosen) await store.set("language", chosen);
   for (const form of all("form")) form.reset();
 }
 
@@ -153,7 +158,14 @@ async function look() {
     return "";
   }
   if (!find('[data-notice="unreachable"]').hidden) notice();
-  return describe(answer.body, (await store.get("registration"))?.login);
+  if (!offered) await offer({ server: answer.body.mailbox.server });
+  return describe(answer.body, signsInByPassword((await store.get("registration"))?.login));
+}
+
+// Returns true if one signs in by a password: as before, unless the mail server takes that no more.
+function signsInByPassword(login) {
+  const password = offered?.credentials.includes("basic") ?? false;
+  return login === "oauth" ? password && !authorizes() : password || !authorizes();
 }
 
 // Looks again until nothing is under way any more; returns the name of the words that hold then.
@@ -166,9 +178,14 @@ function follow() {
 
 async function settle() {
   let name = "";
+  let renewed = false;
   for (let count = 0; count < LOOKS; count += 1) {
     name = await look();
     if (!["verifying", "proving", "token-gone"].includes(name)) return name;
+    if (name === "token-gone" && !renewed) {
+      renewed = true;
+      await refresh({ force: true });
+    }
     await new Promise((resolve) => {
       hurry = resolve;
       setTimeout(resolve, LOOK);
@@ -177,22 +194,28 @@ async function settle() {
   return name;
 }
 
-// Renews what the browser or the relay has lost, and shows how things stand.
-async function status() {
-  show("status");
-  const quiet = await store.get("quiet");
-  find("#from").value = quiet ? clock(quiet.from) : "";
-  find("#to").value = quiet ? clock(quiet.to) : "";
-  const name = await look();
-  if (!name) return;
+// Sends the subscription to the relay if it has another one, or always with `force`; shows what is in the way.
+async function refresh({ force = false } = {}) {
   const running = await worker();
   if (!running) return notice("no-worker");
   try {
-    const code = await calls.refresh(running.pushManager, { force: name === "token-gone" });
+    const code = await calls.refresh(running.pushManager, { force });
     if (code) notice(code);
   } catch {
     notice("no-subscription");
   }
+}
+
+// Renews what the browser or the relay has lost, and shows how things stand.
+async function status() {
+  show("status");
+  const quiet = await store.get("quiet");
+  if (!isWishing()) {
+    find("#from").value = quiet ? clock(quiet.from) : "";
+    find("#to").value = quiet ? clock(quiet.to) : "";
+  }
+  if (!(await look())) return;
+  await refresh();
   if (await store.get("registration")) await follow();
 }
 
@@ -203,7 +226,7 @@ async function next() {
     const { apple } = system();
     for (const each of all("[data-system]")) each.hidden = (each.dataset.system === "apple") !== apple;
   }
-  if (step === "sign-in") await offer();
+  if (step === "sign-in") notice(await offer());
   if (step === "status") await status();
 }
 
@@ -278,6 +301,7 @@ async function arrived(said) {
 async function renew(credential) {
   show("status");
   const answer = await ask("PATCH", "", { credential });
+  if (!answer.code) await signedInBy("oauth");
   await next();
   if (answer.code) return ofSignIn(answer.code);
   return answer.status === 202 ? "sign-in-waits" : "sign-in-taken";
@@ -286,7 +310,13 @@ async function renew(credential) {
 // Returns the name of the words for a code when nobody typed a password.
 const ofSignIn = (code) => (code === "credential-refused" ? "sign-in-refused" : code);
 
+// Notes how a registration signs in from now on.
+async function signedInBy(login) {
+  await store.set("registration", { ...(await store.get("registration")), login });
+}
+
 async function enrol(given, shows) {
+  if (await store.get("registration")) return next().then(() => ""); // another window was faster
   const running = await worker();
   if (!running) return "no-worker";
   let found;
@@ -343,6 +373,7 @@ async function changePassword(form) {
   const answer = await ask("PATCH", "", { credential: { kind: "basic", password } });
   form.reset();
   if (answer.code) return answer.code;
+  await signedInBy("basic");
   find('[data-shows="password"]').open = false;
   notice(answer.status === 202 ? "password-waits" : "password-taken");
   await follow();
@@ -416,6 +447,8 @@ async function during(button, work) {
   } finally {
     button.disabled = false;
     button.removeAttribute("aria-busy");
+    // A button out of use loses the focus, and with it who uses a keyboard loses the place.
+    if (document.activeElement === document.body) button.focus({ preventScroll: true });
   }
 }
 
@@ -452,7 +485,21 @@ setInterval(() => {
   if (document.visibilityState === "visible" && shown === "status") follow();
 }, AGAIN);
 
-try {
+// Shows the page in the language that a person chose before; returns true if it is loaded anew for that.
+async function translated() {
+  const url = new URL(location.href);
+  const asked = url.searchParams.get("lang");
+  if (asked === language) await store.set("language", asked);
+  const chosen = await store.get("language");
+  if (asked || !chosen || chosen === language) return false;
+  url.searchParams.set("lang", chosen);
+  location.replace(url.href);
+  return true;
+}
+
+async function start() {
+  if (await translated()) return;
+  const returned = takeReturn(back, `${base}/`);
   await pending();
   if (!returned) await next();
   else {
@@ -461,6 +508,10 @@ try {
       if (code) notice(code);
     });
   }
+}
+
+try {
+  await start();
 } catch {
   // IndexedDB is closed to private windows of some browsers.
   show("unsupported");

@@ -11,7 +11,8 @@ export const random = (size) => base64url(crypto.getRandomValues(new Uint8Array(
 // Returns what came back, and takes it out of the address and the history; null on any other page.
 export function takeReturn(path, home) {
   if (location.pathname !== path) return null;
-  const said = new URLSearchParams(location.hash.slice(1) || location.search.slice(1));
+  const said = new URLSearchParams(location.search);
+  for (const [name, value] of new URLSearchParams(location.hash.slice(1))) said.set(name, value);
   history.replaceState(null, "", home);
   return said;
 }

@@ -25,6 +25,7 @@ export function condition(registration) {
   if (state === "proving") return "proving";
   if (state === "token-gone") return "token-gone";
   if (mailbox?.state === "credential-refused" || credential?.refused) return "refused";
+  if (mailbox?.reason === "credential-kind") return "refused"; // the server takes no passwords any more, or these alone
   if (mailbox?.state === "waiting" && mailbox.reason?.startsWith("http-401")) return "doubtful"; // not sure yet
   switch (mailbox?.state) {
     case "watching":

@@ -2,9 +2,10 @@
 // What the web app keeps in this browser, in IndexedDB of its origin. Pages and service worker share this script; it is
 // no module because not every browser runs a module as a service worker.
 //
-// Keys: registration {id, secret}, unanswered {id, secret, mailbox} (of a sign-in without an answer), endpoint (of the
-// subscription that the relay has), quiet {from, to} in minutes of the day, receipts [{id, at}] that wait, welcomed,
-// skipped. A password is never kept.
+// Keys: registration {id, secret, login}, unanswered {id, secret, login, mailbox} (of a sign-in without an answer), endpoint
+// (of the subscription that the relay has), authorization (of a sign-in at the company's page that has begun), quiet
+// {from, to} in minutes of the day, receipts [{id, at}] that wait, language (that a person chose), welcomed, skipped. A
+// password is never kept.
 (() => {
   const NAME = "relay-web";
   const STORE = "values";
