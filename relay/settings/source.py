@@ -2,11 +2,11 @@
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, Literal, TypeVar, cast, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -23,6 +23,7 @@ from relay.settings.sections import (
     FcmAccountSection,
     Section,
     ServerSection,
+    known_keys,
 )
 
 PREFIX: Final = "RELAY__"
@@ -140,8 +141,9 @@ class Sections:
 
     def report_unknown_tables(self, faults: Faults) -> None:
         """Report the tables that relay.toml cannot have."""
-        for table in sorted(self.tables.keys() - SECTIONS.keys()):
-            wrong, remedy = _unknown(table, list(SECTIONS))
+        known = [table for table in SECTIONS if "." not in table]
+        for table in sorted(self.tables.keys() - set(known)):
+            wrong, remedy = _unknown(table, known, _settings_named(table))
             faults.add(table, wrong + self._from(table), remedy)
 
     def _salvage(self, table: str, raw: Any, model: type[S], faults: Faults) -> S:
@@ -216,6 +218,8 @@ def _in_words(problem: ErrorDetails) -> str:
         return f"must be at least {limits['ge']}" if "ge" in limits else f"must be at most {limits['le']}"
     if kind in ("too_short", "string_too_short"):
         return "is empty"
+    if kind == "string_pattern_mismatch":  # the remedy has the form in words
+        return "has not the form that it must have"
     if kind.startswith(("int", "float", "bool", "string_type", "tuple")):
         return KINDS[kind.partition("_")[0]]
     wrong = problem["msg"].removeprefix("Value error, ")
@@ -258,8 +262,29 @@ def _put(tables: dict[str, Any], keys: list[str], value: str) -> bool:
     return True
 
 
-def _unknown(key: str, known: list[str]) -> tuple[str, str]:
-    meant = get_close_matches(key, known, n=1)
+def _unknown(key: str, known: list[str], elsewhere: Sequence[str] = ()) -> tuple[str, str]:
+    """Return what is wrong with an unknown name and what to do; `elsewhere` are settings that may be meant."""
+    meant = get_close_matches(key, known, n=1) or elsewhere
     if meant:
-        return "is unknown", f"Did you mean {meant[0]}?"
+        return "is unknown", f"Did you mean {', or '.join(meant)}?"
     return "is unknown", f"Remove it, or use one of: {', '.join(known)}."
+
+
+def _settings_named(name: str) -> list[str]:
+    """Return the settings that somebody may mean who writes a table of that name: such a key, or a value of a key."""
+    found = [key for key in (*SECTIONS, *NAMED, *known_keys()) if key.rpartition(".")[2] == name]
+    return found or [
+        f'{table}.{key} = "{name}"'
+        for table, section in SECTIONS.items()
+        for key, found in section.model_fields.items()
+        if name in _choices(found.annotation)
+    ]
+
+
+def _choices(annotation: Any) -> Iterator[Any]:
+    """Return the values that a type lists, such as those of a Literal within a union."""
+    if get_origin(annotation) is Literal:
+        yield from get_args(annotation)
+    else:
+        for part in get_args(annotation):
+            yield from _choices(part)
