@@ -40,6 +40,8 @@ HOST_COOKIE: Final = "__Host-relay-console"
 LIVE: Final = "X-Relay-Live"
 """The header of requests that a page sends by itself: they prolong no session."""
 FORM: Final = "application/x-www-form-urlencoded"
+CHARSET: Final = "utf-8"
+"""The charset of forms, since it is that of the pages [HTML: form submission encoding]."""
 LONGEST_FORM: Final = 8192  # bytes
 FORM_SECONDS: Final = 10.0
 """Seconds within which a form must be here: a connection that waits for its rest is one that health checks lack."""
@@ -140,16 +142,13 @@ class Console:
         self.pages.add_to(app)
         for method, path, handler in self._routes:
             app.router.add_route(method, path, handler)
+        app.router.add_get(f"{ROOT}/{{rest:.*}}", self._guarded(None, self._nowhere))
 
     # --- answers
 
     def show(self, visit: Visit, template: str, **values: object) -> web.StreamResponse:
         """Return a page for somebody who is logged in."""
-        notice = None
-        if LIVE not in visit.request.headers:
-            notice, visit.session.notice = visit.session.notice, None
-        known = {"person": visit.person, "session": visit.session, "notice": notice}
-        return self._page(template, {**known, **values})
+        return self._page(template, {**_known(visit), **values})
 
     def back(self, path: str) -> web.StreamResponse:
         """Return what leads a browser to a page below the root after an act."""
@@ -166,6 +165,7 @@ class Console:
                 "stamp": words.stamp,
                 "duration": words.duration,
                 "number": words.number,
+                "count": words.count,
                 "size": words.size,
                 "code": words.code,
                 "segment": partial(quote, safe=""),
@@ -185,8 +185,11 @@ class Console:
         return self.pages.page(template, status=status, **{**common, **values})
 
     def _refusal(self, refused: Refused, visit: Visit | None = None) -> web.StreamResponse:
-        known = {} if visit is None else {"person": visit.person, "session": visit.session}
+        known = {} if visit is None else _known(visit)
         return self._page("refusal.html", {**known, "title": refused.title, "text": refused.text}, refused.status)
+
+    async def _nowhere(self, _: Visit) -> web.StreamResponse:
+        raise Refused(HTTPStatus.NOT_FOUND, "Not found", "The console has no such page.")
 
     # --- who
 
@@ -260,9 +263,10 @@ class Console:
         return proxy.person(request.remote, request.headers.getall(proxy.header, ()), groups)
 
     def _to_login(self, request: web.Request) -> web.StreamResponse:
-        if request.method != hdrs.METH_GET or request.path == f"{ROOT}/":
-            return self.back("/login" if request.method == hdrs.METH_GET else "/login?ended")
-        return self.back(f"/login?to={quote(request.path.removeprefix(ROOT), safe='')}")
+        if request.method != hdrs.METH_GET:
+            return self.back("/login?ended")
+        place = str(request.rel_url).removeprefix(ROOT)
+        return self.back("/login" if place == "/" else f"/login?to={quote(place, safe='')}")
 
     async def _door(self, _: web.Request) -> web.StreamResponse:
         if not self.on:
@@ -274,8 +278,12 @@ class Console:
     async def _login_page(self, request: web.Request) -> web.StreamResponse:
         if not self.on:
             raise web.HTTPNotFound
-        if self._visit(request) is not None:
-            return self.back(_place(request.query.get("to", "")))
+        visit = self._visit(request)
+        if visit is not None:
+            answer = self.back(_place(request.query.get("to", "")))
+            if visit.cookie is not None:
+                self._give(request, answer, visit.cookie)
+            return answer
         ended = "Your session has ended: log in again." if "ended" in request.query else ""
         return self._login_form(request.query.get("to", ""), ended)
 
@@ -330,6 +338,14 @@ class Console:
         )
 
 
+def _known(visit: Visit) -> dict[str, object]:
+    """Return what each page for somebody says of them, and once what became of their last act."""
+    notice = None
+    if LIVE not in visit.request.headers:
+        notice, visit.session.notice = visit.session.notice, None
+    return {"person": visit.person, "session": visit.session, "notice": notice}
+
+
 def _path(cookie: str) -> str:
     return "/" if cookie == HOST_COOKIE else ROOT
 
@@ -356,12 +372,17 @@ async def _form(request: web.Request) -> Mapping[str, str]:
             "proxy must pass on the header Host."
         )
         raise Refused(HTTPStatus.FORBIDDEN, "Not done", text)
-    if request.content_type != FORM or (request.content_length or 0) > LONGEST_FORM:
-        raise Refused(HTTPStatus.BAD_REQUEST, "Not done", "This is no form of the console.")
+    foreign = Refused(HTTPStatus.BAD_REQUEST, "Not done", "This is no form of the console.")
+    if request.content_type != FORM or (request.charset or CHARSET).lower() != CHARSET:
+        raise foreign
+    if (request.content_length or 0) > LONGEST_FORM:
+        raise foreign
     try:
         async with asyncio.timeout(FORM_SECONDS):
             fields = await request.post()
     except TimeoutError as error:
         text = "The rest of the form did not come, or it is too long. Load the page again, and repeat the act."
         raise Refused(HTTPStatus.REQUEST_TIMEOUT, "Not done", text) from error
+    except UnicodeDecodeError as error:
+        raise foreign from error
     return {name: value for name, value in fields.items() if isinstance(value, str)}

@@ -120,7 +120,7 @@ class MailboxPages:
     async def _mailbox(self, visit: Visit) -> web.StreamResponse:
         one = await self._find(visit.part("id"))
         now, asked = self._console.clock(), visit.request.query.get("at", "")
-        at = _moment(asked)
+        at, wrong = _moment(asked, now)
         [document] = explain.document(Findings(mailboxes=(one,)), now, at)
         ids = [each.registration.id for each in one.registrations] if isinstance(one, MailboxExplanation) else []
         return self._console.show(
@@ -132,6 +132,7 @@ class MailboxPages:
             tests={id_: await self._admin.tests(id_) for id_ in ids},
             at=at,
             asked=asked,
+            wrong=wrong,
             may_act=visit.may(Scope.ACT),
             may_forget=visit.may(Scope.FORGET),
             forget=FORGET,
@@ -155,9 +156,11 @@ class MailboxPages:
     async def _forget(self, visit: Visit) -> web.StreamResponse:
         id_ = visit.part("id")
         one = await self._find(id_)
-        name = one.mailbox.user if isinstance(one, MailboxExplanation) else id_
-        if visit.field("confirm") != name:
-            visit.tell(NotDone(f"to forget the mailbox, type its name: {name}"))
+        if not isinstance(one, MailboxExplanation):
+            visit.tell(NotDone("the row of the mailbox cannot be read: correct it first"))
+            return self._console.back(_mailbox_path(id_))
+        if visit.field("confirm") != one.mailbox.user:
+            visit.tell(NotDone(f"to forget the mailbox, type its name: {one.mailbox.user}"))
             return self._console.back(_mailbox_path(id_))
         visit.tell(await self._admin.order(MailboxId(id_), Order.FORGET, visit.person.name))
         return self._console.back("/mailboxes")
@@ -259,10 +262,11 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 18 else None  # noqa: PLR2004 -- as databases
 
 
-def _moment(text: str) -> datetime | None:
-    """Return a moment of a form, in UTC; None: there is none, or it is no moment."""
+def _moment(text: str, now: datetime) -> tuple[datetime | None, str]:
+    """Return a moment of a form, in UTC, and what is wrong with it; None and nothing: the form has none."""
+    if not text:
+        return None, ""
     try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
+        return timeline.read_moment(text, now, UTC), ""
+    except ValueError as error:
+        return None, str(error)

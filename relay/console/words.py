@@ -21,23 +21,21 @@ def code(text: str) -> Markup:
     return Markup("").join(marked)
 
 
-def read(moment: datetime | str | None) -> datetime | None:
+def read(moment: datetime | str) -> datetime:
     """Return a moment that may be a text as the documents of the admin API have it."""
     return datetime.fromisoformat(moment) if isinstance(moment, str) else moment
 
 
 def stamp(moment: datetime | str) -> str:
     """Return a moment for people, to the second, in UTC."""
-    found = read(moment)
-    return "" if found is None else f"{found.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    return f"{read(moment).astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def ago(moment: datetime | str | None, now: datetime) -> str:
     """Return the distance of a moment from now; empty: there is none."""
-    found = read(moment)
-    if found is None:
+    if moment is None:
         return ""
-    seconds = round((now - found).total_seconds())
+    seconds = round((now - read(moment)).total_seconds())
     if not seconds:
         return "just now"
     text = duration(abs(seconds))
@@ -57,6 +55,11 @@ def number(value: float) -> str:
     if value == int(value) or value >= FEW:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 0.1 else f"{value:.2f}"  # noqa: PLR2004 -- its first digit is shown
+
+
+def count(value: int, one: str, several: str) -> str:
+    """Return how many things there are; `one` and `several` are their name."""
+    return f"{number(value)} {one if value == 1 else several}"
 
 
 def size(octets: float) -> str:

@@ -153,7 +153,7 @@ async def test_each_role_has_a_console_that_shows_what_the_role_does(
     assert "requests open" in shown["watch"]["/servers"]
     assert "<button" not in shown["watch"]["/servers"].partition("<main")[2].partition("</main")[0]
     assert "Pings held" in shown["watch"]["/"]
-    assert "follow one another, each a template" in shown["push"]["/egress"]
+    assert "unbroken, each a template" in shown["push"]["/egress"]
     assert "delivered" in shown["push"]["/providers"]
     assert shown["watch"]["/mailboxes"] == shown["push"]["/mailboxes"] == ""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import sqlalchemy as sa
 from aiohttp import ClientResponse, CookieJar
 from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application, Request
@@ -22,7 +23,7 @@ from relay.admin.audit import AuditKey
 from relay.admin.people import TrustedProxy
 from relay.admin.tokens import AdminToken, Scope, digest_of
 from relay.console import app
-from relay.console.app import COOKIE, GUESSES, HOST_COOKIE, LIVE, Console
+from relay.console.app import COOKIE, FORM, GUESSES, HOST_COOKIE, LIVE, Console
 from relay.console.egress import EgressViewer
 from relay.console.process import ProcessView
 from relay.console.sessions import IDLE
@@ -32,7 +33,7 @@ from relay.http.addresses import Proxies
 from relay.http.admission import Pace
 from relay.ops.app import create_ops_app
 from relay.push.stats import PushStats
-from relay.store.engine import open_database
+from relay.store.engine import Database, open_database
 from relay.store.explanation import SqlExplanationStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
@@ -70,6 +71,7 @@ class Site:
     watches: SqlWatchStore
     admin: Administration
     ops: Ops
+    database: Database
 
     async def get(self, path: str, status: int = 200, headers: Mapping[str, str] | None = None) -> str:
         answer = await self.client.get(f"/console{path}", headers=headers, allow_redirects=False)
@@ -132,7 +134,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         console.take(TOKENS, None)
         served = create_ops_app(ops.health, ops.metrics, console=console)
         async with TestClient(TestServer(served), cookie_jar=CookieJar(unsafe=True)) as client:
-            yield Site(client, console, store, registrations, watches, admin, ops)
+            yield Site(client, console, store, registrations, watches, admin, ops, engine)
 
 
 async def test_a_form_that_does_not_end_is_not_waited_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,12 +154,13 @@ async def test_whoever_is_not_logged_in_is_led_to_the_login_and_back(site: Site)
         answer = await site.client.get(f"/console{page}", allow_redirects=False)
         assert (answer.status, answer.headers["Location"].partition("?")[0]) == (303, "/console/login"), page
         assert "ann@example.com" not in await answer.text()
-    answer = await site.client.get("/console/servers")
-    assert 'name="to" value="/servers"' in await answer.text()
+    answer = await site.client.get("/console/mailboxes/mb%2Fann?at=2026-11-24T08:00%2B01:00")
+    asked = 'name="to" value="/mailboxes/mb%2Fann?at=2026-11-24T08:00%2B01:00"'
+    assert asked in await answer.text()
 
-    answer = await site.post("/console/login", token=ACTOR, to="/servers")
+    answer = await site.post("/console/login", token=ACTOR, to="/servers?a=b")
 
-    assert answer.headers["Location"] == "/console/servers"
+    assert answer.headers["Location"] == "/console/servers?a=b"
     assert "Mail servers" in await site.get("/servers")
 
 
@@ -261,13 +264,13 @@ async def test_pages_show_what_the_relay_knows_and_no_secret(site: Site) -> None
 
 async def test_every_answer_has_the_headers_of_pages(site: Site) -> None:
     answers = [await site.client.get("/console/login"), await site.login(), await site.client.get("/console/mailboxes")]
-    answers.append(await site.client.get("/console/nowhere"))
+    answers += [await site.client.get("/console/nowhere"), await site.client.get("/console/acts/verify")]
 
-    for answer in answers[:3]:
+    assert [answer.status for answer in answers[3:]] == [404, 404]
+    for answer in answers:
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         assert answer.headers["Cache-Control"] == "no-store"
         assert answer.headers["X-Frame-Options"] == "DENY"
-    assert answers[3].status == 404
 
 
 async def test_acts_are_done_under_the_name_of_the_token_and_told(site: Site) -> None:
@@ -369,11 +372,19 @@ async def test_the_token_of_another_session_opens_no_form(site: Site) -> None:
     assert (await site.post(f"{MAILBOX}/pause", form_token=other)).status == 403
 
 
-@pytest.mark.parametrize("media_type", ["multipart/form-data; boundary=x", "application/json", "text/plain"])
-async def test_only_forms_are_taken(site: Site, media_type: str) -> None:
-    answer = await site.client.post(
-        "/console/login", data=b"token=" + ACTOR.encode(), headers={**OWN, "Content-Type": media_type}
-    )
+@pytest.mark.parametrize(
+    ("media_type", "body"),
+    [
+        ("multipart/form-data; boundary=x", b"token="),
+        ("application/json", b"token="),
+        ("text/plain", b"token="),
+        (f"{FORM}; charset=nonsense", b"token="),
+        (f"{FORM}; charset=utf-7", b"token=+2AA-"),  # half of a surrogate pair
+        (FORM, b"token=\xff"),
+    ],
+)
+async def test_only_forms_are_taken(site: Site, media_type: str, body: bytes) -> None:
+    answer = await site.client.post("/console/login", data=body, headers={**OWN, "Content-Type": media_type})
 
     assert answer.status == 400
     large = await site.post("/console/login", token="x" * 9000)
@@ -410,6 +421,38 @@ async def test_a_search_leaves_no_user_in_an_address(site: Site) -> None:
     assert "ann@example.com" in await site.act("/console/mailboxes", user="", server="", state="nonsense")
 
 
+async def test_what_became_of_an_act_is_told_though_its_page_is_gone(site: Site) -> None:
+    await site.login(LEAVER)
+    answer = await site.post(
+        f"{PHONE}/forget", form_token=await site.form_token(), confirm="forget", mailbox="mb-of-nobody"
+    )
+
+    assert "Done: it is gone" in await site.get(answer.headers["Location"].removeprefix("/console"), 404)
+    assert "Done" not in await site.get("/mailboxes")
+
+
+async def test_a_mailbox_that_cannot_be_read_is_not_offered_to_be_forgotten(site: Site) -> None:
+    await site.login(LEAVER)
+    unreadable = sa.text("UPDATE mailbox SET since = '20000-01-01' WHERE id = 'mb-ann'")
+    await site.database.run(lambda connection: connection.execute(unreadable))
+
+    page = await site.get("/mailboxes/mb-ann")
+
+    assert "Forget the user" not in page
+    assert "cannot be read: correct it first" in await site.act(f"{MAILBOX}/forget", confirm="mb-ann")
+
+
+async def test_what_a_page_renews_by_itself_is_found_by_the_name_of_its_thing(site: Site) -> None:
+    """Its buttons stay, so they must not come to stand below another thing."""
+    await site.login()
+    await activate(site.phones, site.watches, "ann", device="tablet")
+
+    page, servers = await site.get("/mailboxes/mb-ann"), await site.get("/servers")
+
+    assert re.findall(r'data-live id="registration-([^"]+)"', page) == ["reg-ann-phone", "reg-ann-tablet"]
+    assert 'data-live id="live-office"' in servers
+
+
 async def test_hostile_texts_are_only_texts(site: Site) -> None:
     await site.login()
     hostile = "\"><script>alert(1)</script><b x='"
@@ -429,7 +472,7 @@ async def test_hostile_texts_are_only_texts(site: Site) -> None:
     for text in (listed, shown, page, moment, unknown, forged):
         assert "<script>" not in text
         assert "<b x" not in text
-    assert "is no date with a time" in moment
+    assert "is no time: write 14:05" in moment
     assert (await site.get("/egress?file=../egress.key", 404)).count("egress.key") == 1
 
 
@@ -440,6 +483,9 @@ async def test_a_moment_of_the_timeline_is_judged(site: Site) -> None:
 
     assert "What the watch did then is not known" in page
     assert "No event is kept from then" in page
+    assert "is in the future: it is 2026-11-24 08:30:15 UTC now" in await site.get(
+        "/mailboxes/mb-ann?at=2026-11-24T08:31"
+    )
 
 
 async def test_a_page_without_the_database_says_so(site: Site) -> None:
@@ -501,6 +547,18 @@ async def test_a_session_of_one_person_is_none_of_another(site: Site) -> None:
 
     assert (await site.post(f"{MAILBOX}/pause", form_token=eves)).status == 403
     assert await site.form_token() != eves
+
+
+async def test_a_person_whom_a_proxy_names_gets_one_session(site: Site) -> None:
+    site.console.take((), PROXY)
+    site.client.session.headers["X-Forwarded-User"] = "eve"
+
+    answer = await site.client.get("/console/login?to=/mailboxes", allow_redirects=False)
+
+    assert answer.headers["Location"] == "/console/mailboxes"
+    given = answer.cookies[COOKIE].value
+    followed = await site.client.get("/console/mailboxes")
+    assert (bool(given), COOKIE in followed.cookies) == (True, False)
 
 
 async def test_the_start_page_leads_on(site: Site) -> None:

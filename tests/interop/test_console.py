@@ -164,7 +164,7 @@ async def test_every_act_is_done_and_told(world: World) -> None:
             await page.follow(button)
             assert told in await page.text(".notice"), button
         assert "Nothing changed" in await after(page, "form[action$='/retry'] button")
-        await shows(page, world, "delivered", "registration-1")
+        await shows(page, "delivered", "[id^=registration-]")
         await world.site.held(2)
 
         await page.navigate(f"{world.base}/servers")
@@ -207,12 +207,12 @@ async def forget(page: Page, part: str, word: str) -> str:
     return await after(page, f"{part} button")
 
 
-async def shows(page: Page, world: World, text: str, part: str) -> None:
+async def shows(page: Page, text: str, part: str) -> None:
     """Wait until a part of a page shows a text by itself, without being loaded again."""
     await page.evaluate("window.same = true")
 
     async def fresh() -> bool:
-        return text in await page.text(f"#{part}")
+        return text in str(await page.evaluate(f"document.querySelector('{part}').innerText"))
 
     await until(fresh)
     assert await page.evaluate("window.same")
@@ -236,6 +236,31 @@ async def test_pages_follow_the_relay_by_themselves_until_they_are_paused(world:
         await page.navigate(f"{world.base}/")
         await page.evaluate("document.cookie = 'other=1'")  # a page reads no session from its cookies
         assert "relay-console" not in await page.evaluate("document.cookie")
+
+
+async def test_a_page_that_is_not_fresh_says_so_and_a_table_stays_where_it_was_scrolled(world: World) -> None:
+    async with world.page(360, 740) as page:
+        made = await page.text("#made")
+        table = "document.querySelector('#by-state .scroll')"
+        assert await page.evaluate(f"({table}.scrollLeft = 40, {table}.scrollLeft)") == 40
+
+        async def renewed() -> bool:
+            return await page.text("#made") != made
+
+        await until(renewed)
+        assert await page.evaluate(f"{table}.scrollLeft") == 40
+        network = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        await page.command("Network.emulateNetworkConditions", offline=True, **network)
+        await shows(page, "its numbers are old", "#stale")
+        await check(page)
+        await picture(page, "stale", "phone")
+        page.console.clear()  # the browser writes there that it is offline
+        await page.command("Network.emulateNetworkConditions", offline=False, **network)
+
+        async def fresh() -> bool:
+            return not await page.evaluate("document.querySelector('#stale').innerText")
+
+        await until(fresh)
 
 
 async def test_everything_works_without_a_script(world: World) -> None:

@@ -4,7 +4,10 @@
 const PERIOD = 10_000; // milliseconds between two looks
 const LIVE = "X-Relay-Live"; // such a request prolongs no session
 
+const OLD = "This page could not be refreshed, so its numbers are old. Load it again.";
+
 const button = document.getElementById("live");
+const stale = document.getElementById("stale"); // a screen reader reads out what is written there
 let paused = false;
 
 // A document made by XMLHttpRequest runs no scripts, and needs no HTML made of text in the page.
@@ -31,6 +34,21 @@ function isInUse(part) {
   );
 }
 
+// Puts a fresh part in the place of the present one; a table stays where a person scrolled it.
+function renew(part, fresh) {
+  const places = [...part.querySelectorAll(".scroll")].map((table) => table.scrollLeft);
+  part.replaceWith(fresh);
+  fresh.querySelectorAll(".scroll").forEach((table, number) => {
+    table.scrollLeft = places[number] ?? 0;
+  });
+}
+
+function tell(text) {
+  if (stale.textContent !== text) {
+    stale.textContent = text;
+  }
+}
+
 async function refresh() {
   if (paused || document.hidden) {
     return;
@@ -40,21 +58,22 @@ async function refresh() {
   try {
     answer = await fetchDocument(here);
   } catch {
-    document.body.classList.add("stale");
+    tell(OLD);
     return;
   }
-  document.body.classList.toggle("stale", answer.status >= 500);
   if (new URL(answer.responseURL).pathname !== location.pathname) {
     location.reload(); // the session has ended
     return;
   }
   if (answer.status !== 200 || answer.response === null) {
+    tell(OLD);
     return;
   }
-  for (const part of document.querySelectorAll("[data-live]")) {
+  tell("");
+  for (const part of document.querySelectorAll("[data-live], #made")) {
     const fresh = answer.response.getElementById(part.id);
     if (fresh !== null && !isInUse(part)) {
-      part.replaceWith(document.adoptNode(fresh));
+      renew(part, document.adoptNode(fresh));
     }
   }
 }

@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from relay.console.words import ago, code, duration, number, read, size, stamp
+from relay.console.words import ago, code, count, duration, number, size, stamp
 from tests.fakes.ops import NOON
 
 
@@ -34,7 +34,6 @@ def test_a_moment_is_told_by_its_distance(seconds: float, text: str) -> None:
 
 def test_no_moment_has_no_distance() -> None:
     assert ago(None, NOON) == ""
-    assert read(None) is None
 
 
 def test_moments_of_documents_are_read() -> None:
@@ -48,6 +47,12 @@ def test_moments_of_documents_are_read() -> None:
 )
 def test_a_number_is_short(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_things_are_counted_with_their_name() -> None:
+    counted = [count(value, "entry", "entries") for value in (0, 1, 2, 1200)]
+
+    assert counted == ["0 entries", "1 entry", "2 entries", "1,200 entries"]
 
 
 @pytest.mark.parametrize(
