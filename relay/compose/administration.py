@@ -90,6 +90,7 @@ def _view(running: Running, counts: CountsCache, health: Health, metrics: Metric
         admissions=lambda: [] if running.admissions is None else running.admissions.items(),
         connections=running.connections,
         pushes=running.pushes,
+        accounts=lambda: () if running.apns_accounts is None else running.apns_accounts.states,
         services=lambda: running.push_services,
         projects=lambda: running.fcm_projects,
         clock=running.now,

@@ -26,6 +26,7 @@ from relay.push.fcm.projects import Projects
 from relay.push.fcm.sender import FcmSender
 from relay.push.key_files import KeyFile
 from relay.push.shadow import ShadowingSender
+from relay.push.stats import Accounts
 from relay.push.webpush.own_service import OwnDeviceService
 from relay.push.webpush.sender import WebPushSender
 from relay.push.webpush.services import Services
@@ -101,6 +102,7 @@ class _Built:
     """Pushes at once: a dispatcher claims only as many, since the time limit of others would pass in a queue."""
     files: Sequence[KeyFile[Any]]
     capacities: Capacities = unbounded
+    accounts: Accounts | None = None
     services: Services | None = None
     projects: Projects | None = None
 
@@ -190,6 +192,8 @@ class _Provider:
         for file in built.files:
             file.listen(self._hurry)
         self._running.key_files += built.files
+        if built.accounts is not None:
+            self._running.apns_accounts = built.accounts
         if built.services is not None:
             self._running.push_services = built.services
         if built.projects is not None:
@@ -231,7 +235,7 @@ def _build(platform: Platform, settings: Settings, running: Running, egress: Egr
     match platform:
         case Platform.APNS if settings.apns is not None:
             apns = ApnsSender(settings.apns, egress, now, random, receipts=receipts)
-            return _Built(apns, settings.apns.in_flight, apns.key_files)
+            return _Built(apns, settings.apns.in_flight, apns.key_files, accounts=apns)
         case Platform.FCM if settings.fcm is not None:
             fcm = FcmSender(settings.fcm, now, random, egress, running.clocks, receipts=receipts)
             in_flight, projects = settings.fcm.in_flight, fcm.projects
@@ -241,7 +245,7 @@ def _build(platform: Platform, settings: Settings, running: Running, egress: Egr
             own = OwnDeviceService(SqlCanaryStore(running.database), now) if _has_own_device(settings) else None
             webpush = WebPushSender(config, now, random, egress, running.clocks, receipts=receipts, own=own)
             services = webpush.services
-            return _Built(webpush, config.in_flight, [webpush.key_file], services.capacities, services)
+            return _Built(webpush, config.in_flight, [webpush.key_file], services.capacities, services=services)
         case _:
             return None
 

@@ -38,7 +38,7 @@ from relay.push.dispatch import Handovers
 from relay.push.egress.log import EgressLog
 from relay.push.fcm.projects import Projects
 from relay.push.key_files import KeyFile
-from relay.push.stats import PushStats
+from relay.push.stats import Accounts, PushStats
 from relay.push.webpush.services import Services
 from relay.registration.receipts import ReceiptStats
 from relay.security.key_presence import KeyPresence
@@ -93,6 +93,8 @@ class Running:
     """What the dispatchers of this process take over from transactions that set marks."""
     key_files: list[KeyFile[Any]] = field(default_factory=list)
     """The key files that the relay watches for changes."""
+    apns_accounts: Accounts | None = None
+    """The accounts at Apple."""
     push_services: Services | None = None
     """The push services of WebPush."""
     fcm_projects: Projects | None = None

@@ -14,14 +14,14 @@ from relay.console import words
 from relay.console.history import RECENT, History, Point, Totals, per_minute, quantile
 from relay.console.plots import Plot, Value, plot
 from relay.domain.clock import Clock
-from relay.domain.model import Platform, RegistrationState, Role
+from relay.domain.model import Environment, Platform, RegistrationState, Role
 from relay.domain.outcome import OutcomeKind
 from relay.domain.reasons import row_of, write_reason
 from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import Health, PartState, Report, worst
 from relay.ops.mail_server import PROTOCOLS, Used
 from relay.push.fcm.projects import Projects
-from relay.push.stats import ChannelFault, Outage, PushStats
+from relay.push.stats import AccountState, ChannelFault, Outage, PushStats
 from relay.push.webpush.services import KnownService, Services
 
 WATCHES: Final = frozenset({Role.ALL, Role.WATCH})
@@ -36,6 +36,7 @@ STATES: Final = {
 TITLES: Final = {Platform.APNS: "APNs", Platform.FCM: "FCM", Platform.WEBPUSH: "WebPush"}
 FAILED: Final = (OutcomeKind.REFUSED, OutcomeKind.RETRY_LATER, OutcomeKind.TOKEN_GONE, OutcomeKind.EXPIRED)
 PERCENT: Final = 100
+EVERYWHERE: Final = tuple(Environment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +80,14 @@ class ServerRow:
 
 
 @dataclass(frozen=True, slots=True)
-class ProjectRow:
-    """One Firebase project."""
+class AccountRow:
+    """One account at Apple, or one Firebase project."""
 
     table: str
     apps: tuple[str, ...]
-    away: bool
-    detail: str
+    """An app of one environment only has that in brackets."""
+    trouble: str
+    """Why it takes no push now; empty: it does."""
     remedy: str
     in_flight: int
 
@@ -105,7 +107,7 @@ class ProviderRow:
     faults: tuple[ChannelFault, ...]
     refused: tuple[tuple[str, str, int, str, str], ...]
     """App, environment, registrations, reason and remedy of device tokens that it refuses."""
-    projects: tuple[ProjectRow, ...]
+    accounts: tuple[AccountRow, ...]
     services: tuple[KnownService, ...]
 
 
@@ -124,11 +126,15 @@ class ProcessView:
         admissions: Callable[[], Iterable[tuple[str, ServerAdmission]]],
         connections: Mapping[str, Used],
         pushes: Mapping[Platform, PushStats],
+        accounts: Callable[[], Sequence[AccountState]],
         services: Callable[[], Services | None],
         projects: Callable[[], Projects | None],
         clock: Clock,
     ) -> None:
-        """Take the parts; those of other roles are empty. `servers` returns the URLs of relay.toml's by their names."""
+        """Take the parts; those of other roles are empty.
+
+        `servers` returns the URLs of relay.toml's by their names, `accounts` the accounts at Apple.
+        """
         self.role = role
         self.version = version
         self._health = health
@@ -138,6 +144,7 @@ class ProcessView:
         self._admissions = admissions
         self._connections = connections
         self._pushes = pushes
+        self._accounts = accounts
         self._services = services
         self._projects = projects
         self._clock = clock
@@ -299,7 +306,6 @@ class ProcessView:
         bad = PartState.DEGRADED if stats.doubts else PartState.OK
         state = PartState.FAILED if stats.outages or stats.faults else bad
         tokens = [] if newest is None else [each for each in newest.tokens if each.platform is platform]
-        projects = self._projects() if platform is Platform.FCM else None
         services = self._services() if platform is Platform.WEBPUSH else None
         return ProviderRow(
             platform.value,
@@ -315,18 +321,39 @@ class ProcessView:
                 for each in tokens
                 if each.reason
             ),
-            () if projects is None else tuple(_projects(projects)),
+            tuple(self._account_rows(platform, stats)),
             () if services is None else tuple(services.states),
         )
+
+    def _account_rows(self, platform: Platform, stats: PushStats) -> Iterable[AccountRow]:
+        projects = self._projects()
+        match platform:
+            case Platform.APNS:
+                yield from (_account(each, stats) for each in self._accounts())
+            case Platform.FCM if projects is not None:
+                for table, project in projects.states.items():
+                    own = (project.breaker.detail, project.remedy) if project.away else ("", "")
+                    yield _account(AccountState(table, project.apps, EVERYWHERE, project.in_flight, *own), stats)
+            case _:
+                return
 
     def seconds_since(self, moment: float) -> float:
         """Return how long ago a moment of the loop's clock is."""
         return max(0.0, asyncio.get_running_loop().time() - moment)
 
 
-def _projects(projects: Projects) -> Iterable[ProjectRow]:
-    for table, state in projects.states.items():
-        yield ProjectRow(table, state.apps, state.away, state.breaker.detail, state.remedy, state.in_flight)
+def _account(account: AccountState, stats: PushStats) -> AccountRow:
+    """Return the row of an account: its own trouble comes first, then that of its apps, then that of the provider.
+
+    Two accounts may be for one app, each in one environment.
+    """
+    where, troubles = account.environments, [(account.reason, account.remedy)]
+    faults = (each for each in stats.faults.values() if each.app in account.apps)
+    troubles += [(each.reason, each.remedy) for each in faults if each.environment in where]
+    troubles += [(each.reason, each.remedy) for each in stats.outages.values() if each.environment in where]
+    trouble, remedy = next((each for each in troubles if each[0]), ("", ""))
+    only = f" ({where[0]})" if len(where) == 1 else ""
+    return AccountRow(account.table, tuple(f"{app}{only}" for app in account.apps), trouble, remedy, account.in_flight)
 
 
 def _badness(report: Report) -> tuple[int, str]:

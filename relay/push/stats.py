@@ -1,9 +1,10 @@
-"""What health and metrics read of a dispatcher: counters, and the channel faults and outages of now."""
+"""What health, metrics and console read of pushes: counters, and the faults, outages and accounts of now."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from relay.domain.model import DuePush, Environment
 from relay.domain.outcome import OutcomeKind
@@ -28,6 +29,29 @@ class Outage:
     reason: str
     remedy: str
     since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AccountState:
+    """One account at Apple, or one Firebase project."""
+
+    table: str
+    """Its table in relay.toml."""
+    apps: tuple[str, ...]
+    environments: tuple[Environment, ...]
+    in_flight: int
+    """Pushes that wait for a connection or for an answer."""
+    reason: str
+    """Why it takes no push; empty: it does, as far as is known."""
+    remedy: str
+
+
+class Accounts(Protocol):
+    """What knows the accounts at Apple."""
+
+    @property
+    def states(self) -> Sequence[AccountState]:
+        """The accounts of now."""
 
 
 def _ignore(push: DuePush) -> None:

@@ -462,10 +462,15 @@ async def test_a_push_that_finds_no_room_in_time_is_tried_again_later(tmp_path: 
 async def test_a_handshake_that_fails_is_named_and_passes(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         simulator.fail_handshakes()
-        assert failure(await sender.send(due_push(1))).startswith(("tls-failed", "connection-lost"))
+        reason = failure(await sender.send(due_push(1)))
+        assert reason.startswith(("tls-failed", "connection-lost"))
+        [state] = sender.states
+        assert (state.table, state.apps, state.in_flight, state.reason) == ("apns", (APP,), 0, reason)
+        assert state.remedy
 
         simulator.heal()
         assert isinstance(await sender.send(due_push(2)), Delivered)
+        assert [(state.reason, state.remedy) for state in sender.states] == [("", "")]
 
 
 async def test_whatever_the_server_does_every_push_ends_in_time_and_is_doubted_once(tmp_path: Path) -> None:

@@ -121,6 +121,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
             admissions=list,
             connections={},
             pushes={Platform.APNS: PushStats()},
+            accounts=tuple,
             services=lambda: None,
             projects=lambda: None,
             clock=ops.clock,

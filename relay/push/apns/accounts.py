@@ -145,6 +145,16 @@ class Account:
         """Return the connections to one environment; raises KeyError when the account is not for it."""
         return self._pools[environment]
 
+    @property
+    def in_flight(self) -> int:
+        """The number of pushes that wait for a connection or for an answer."""
+        return sum(pool.in_flight for pool in self._pools.values())
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the last attempt to connect to an environment failed; None: none did."""
+        return next((pool.failure for pool in self._pools.values() if pool.failure is not None), None)
+
     async def drain(self, patience: float) -> None:
         """Close all connections, after so many seconds at most for the pushes in flight on each."""
         for pool in self._pools.values():

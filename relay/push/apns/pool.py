@@ -59,6 +59,16 @@ class ApnsPool:
         """Why the last attempt to connect failed; None: it did not."""
         self._closed = False
 
+    @property
+    def in_flight(self) -> int:
+        """The number of requests that wait for a connection or for an answer."""
+        return len(self._line) + sum(connection.in_flight for connection in self.connections)
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the last attempt to connect failed; None: it did not."""
+        return self._failure
+
     async def send(self, request: Request) -> Answer:
         """Send one request and wait for its answer.
 

@@ -20,12 +20,13 @@ from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater
 from relay.network.dialling import Dialler
 from relay.push.apns.accounts import Account
 from relay.push.apns.answers import read_apns
-from relay.push.apns.config import ApnsConfig
+from relay.push.apns.config import ApnsAccount, ApnsConfig
 from relay.push.apns.exchange import Answer, MaybeSent, NotSent, Request
 from relay.push.egress.log import Egress, Unwritable, held
 from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile
 from relay.push.payload import ApnsMessage, Notice
+from relay.push.stats import AccountState
 
 HEX: Final = re.compile(r"[0-9a-fA-F]{2,200}", re.ASCII)
 
@@ -61,6 +62,7 @@ class ApnsSender:
 
         With `receipts` a push has an id that its app may acknowledge.
         """
+        self._config = config
         self._receipts = receipts
         self._egress = egress
         self._clock = clock
@@ -94,6 +96,11 @@ class ApnsSender:
         """The files to watch for changes, one for each account."""
         return [account.file for account in self.accounts]
 
+    @property
+    def states(self) -> tuple[AccountState, ...]:
+        """The accounts of now, in the order of the configuration."""
+        return tuple(map(_state, self._config.accounts, self.accounts))
+
     async def send(self, push: DuePush) -> Outcome:
         """Send one push to APNs; returns within the time limit and a second in every case."""
         account = self._by_app.get((push.app, push.environment))
@@ -105,10 +112,8 @@ class ApnsSender:
                 answer = await self._deliver(account, push.environment, request)
         except Unwritable as error:
             return held(error)
-        except (NotSent, MaybeSent) as error:
+        except (NotSent, MaybeSent, TimeoutError, OSError) as error:
             return _unanswered(error)
-        except (TimeoutError, OSError) as error:
-            return read_failure(error, "apns.ca_file")
         return self._read(answer)
 
     async def close(self) -> None:
@@ -197,7 +202,22 @@ def is_device_token(text: str) -> bool:
     return len(text) % 2 == 0 and HEX.fullmatch(text) is not None
 
 
-def _unanswered(error: NotSent | MaybeSent) -> RetryLater:
+def _state(described: ApnsAccount, account: Account) -> AccountState:
+    failed = None if account.failure is None else _unanswered(account.failure)
+    return AccountState(
+        described.table,
+        tuple(sorted(described.topics)),
+        tuple(each for each in Environment if each in described.environments),
+        account.in_flight,
+        "" if failed is None else failed.reason,
+        "" if failed is None else failed.remedy,
+    )
+
+
+def _unanswered(error: Exception) -> RetryLater | Refused:
+    """Return the outcome of a push that has no answer."""
+    if not isinstance(error, NotSent | MaybeSent):
+        return read_failure(error, "apns.ca_file")
     concerns_all = error.ending.concerns_all
     return RetryLater(str(error), remedy=CUT if concerns_all else "", provider=concerns_all)
 

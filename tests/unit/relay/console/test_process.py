@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -15,15 +16,18 @@ from eas_watcher.reasons import Reason
 from eas_watcher.runtime.context import FleetStats
 from eas_watcher.server.admission import ClientAdmission, ServerAdmission
 from eas_watcher.server.idle_timeout import IdleTimeout, PathKnowledge
-from relay.console.process import ProcessView, ServerRow
+from relay.console.process import AccountRow, ProcessView, ServerRow
 from relay.domain.model import Environment, Platform, RegistrationState, Role
-from relay.domain.outcome import OutcomeKind
+from relay.domain.outcome import OutcomeKind, RetryLater
 from relay.domain.ports.ops import OutboxLevel, TokenLevel
 from relay.ops.counts import CountsCache
 from relay.ops.health import Finding, Health, Part, PartState
-from relay.push.stats import ChannelFault, Outage, PushStats
+from relay.push.fcm.config import FcmAccount
+from relay.push.fcm.projects import Projects
+from relay.push.stats import AccountState, ChannelFault, Outage, PushStats
 from relay.push.webpush.services import Services
 from tests.fakes.ops import NOON, HandClock, OpsCounts
+from tests.unit.relay.push.pushes import due_push
 
 URL = "https://mail.example.com/Microsoft-Server-ActiveSync"
 FOUND = "https://other.example.com/Microsoft-Server-ActiveSync"
@@ -40,6 +44,9 @@ class Parts:
     admissions: dict[str, ServerAdmission] = field(default_factory=dict)
     apns: PushStats = field(default_factory=PushStats)
     webpush: PushStats = field(default_factory=PushStats)
+    accounts: list[AccountState] = field(default_factory=list)
+    fcm: PushStats = field(default_factory=PushStats)
+    projects: Projects | None = None
     services: Services = field(default_factory=lambda: Services(10, Random(1)))
     parts: list[Part] = field(default_factory=list)
 
@@ -55,9 +62,10 @@ class Parts:
             servers=lambda: {"main": URL},
             admissions=self.admissions.items,
             connections={URL: lambda: {"http/1.1": (0, 0), "h2": (2, 150)}},
-            pushes={Platform.APNS: self.apns, Platform.WEBPUSH: self.webpush},
+            pushes={Platform.APNS: self.apns, Platform.FCM: self.fcm, Platform.WEBPUSH: self.webpush},
+            accounts=lambda: self.accounts,
             services=lambda: self.services,
-            projects=lambda: None,
+            projects=lambda: self.projects,
             clock=self.clock,
         )
 
@@ -141,7 +149,7 @@ async def test_a_provider_shows_its_troubles_and_rates(parts: Parts) -> None:
     parts.webpush.doubts[MINE] = Outage(MINE, "500", "", NOON)
     view.history.sample()
 
-    apns, webpush = view.providers()
+    apns, _, webpush = view.providers()
 
     assert (apns.title, apns.state) == ("APNs", PartState.FAILED)
     assert {each.name: each.value for each in apns.facts} == {
@@ -154,6 +162,40 @@ async def test_a_provider_shows_its_troubles_and_rates(parts: Parts) -> None:
     assert (apns.outages[0].reason, apns.faults[0].reason) == ("503", "InvalidProviderToken")
     assert apns.refused == (("mail", "production", 4, "BadDeviceToken", "register again"),)
     assert (webpush.state, webpush.doubts[0].reason, webpush.services) == (PartState.DEGRADED, "500", ())
+
+
+async def test_an_account_at_apple_shows_its_own_trouble_and_that_of_its_apps(parts: Parts) -> None:
+    both, sandbox = tuple(Environment), Environment.SANDBOX
+    parts.accounts += [
+        AccountState("apns", ("mail",), (MINE,), 3, "", ""),
+        AccountState("apns.accounts.test", ("mail",), (sandbox,), 0, "", ""),
+        AccountState("apns.accounts.other", ("notes", "tasks"), both, 0, "tls-failed", "check the port"),
+    ]
+    parts.apns.faults["mail", sandbox] = ChannelFault("mail", sandbox, "BadCertificate", "give the right one", NOON)
+    view = await parts.view()
+
+    assert view.providers()[0].accounts == (
+        AccountRow("apns", ("mail (production)",), "", "", 3),
+        AccountRow("apns.accounts.test", ("mail (sandbox)",), "BadCertificate", "give the right one", 0),
+        AccountRow("apns.accounts.other", ("notes", "tasks"), "tls-failed", "check the port", 0),
+    )
+    parts.apns.outages[MINE] = Outage(MINE, "503", "wait", NOON)
+    assert [row.trouble for row in view.providers()[0].accounts] == ["503", "BadCertificate", "tls-failed"]
+
+
+async def test_a_firebase_project_that_rests_says_why(parts: Parts) -> None:
+    tables = ("fcm", "fcm.accounts.other")
+    accounts = [FcmAccount(frozenset({f"app-of-{table}"}), Path("x.json"), table) for table in tables]
+    projects = parts.projects = Projects(accounts, 20, Random(1))
+    for number in range(10):
+        push = due_push(number)
+        if projects.admit("fcm", push, 0.0) is None:
+            projects.ended("fcm", push, RetryLater("timed-out", remedy="wait"), 0.0, of_project=True)
+
+    rests, serves = (await parts.view()).providers()[1].accounts
+
+    assert rests == AccountRow("fcm", ("app-of-fcm",), "timed-out", "wait", 0)
+    assert (serves.trouble, serves.remedy) == ("", "")
 
 
 async def test_push_services_show_whether_they_are_away(parts: Parts) -> None:
@@ -170,7 +212,7 @@ async def test_push_services_show_whether_they_are_away(parts: Parts) -> None:
             parts.services.ended(service, push, now)
     view = await parts.view()
 
-    bad, good = view.providers()[1].services
+    bad, good = view.providers()[2].services
 
     assert (bad.away, bad.reason, bad.accepted_at) == (True, "connection refused", None)
     assert (good.away, good.under_way) == (False, 0)
