@@ -78,6 +78,8 @@ class Turnover:
         self._added: set[bytes] = set()
         """Keys that were added since mailboxes were looked at that waited for them."""
         self._changed = asyncio.Event()
+        self._counted: tuple[tuple[int, ...], bytes, float] | None = None
+        """The shards and the key that were counted last while other processes lack the key, and when."""
         self.progress = TurnoverProgress()
 
     def use(self, key: SealingPrivateKey) -> None:
@@ -111,9 +113,10 @@ class Turnover:
         if added := frozenset(self._added):
             await self._store.look_at_seals(shards, added)
             self._added -= added
-        if not self._agreement.settled:
-            return False
         head = self._accounts.key.public_key().head
+        if not self._agreement.settled:
+            await self._count(shards, head)
+            return False
         before, found = self.progress.renewed, TurnoverProgress()
         rows = await self._store.sealed_otherwise(shards, head, None, BATCH)
         if len(rows) == BATCH:
@@ -129,6 +132,14 @@ class Turnover:
             log.info("credentials sealed anew", extra={"renewed": done, "left": found.left, "closed": found.closed})
         self.progress.left, self.progress.closed = found.left, found.closed
         return frozenset(shards) == frozenset(self._watched.watched_shards)  # after a start they come one by one
+
+    async def _count(self, shards: tuple[int, ...], head: bytes) -> None:
+        """Count what waits for other processes: once for some shards and a key, and then as often as it is looked."""
+        now = asyncio.get_running_loop().time()
+        counted = self._counted
+        if counted is None or counted[:2] != (shards, head) or now - counted[2] >= EVERY:
+            self.progress.left = await self._store.count_sealed_otherwise(shards, head)
+            self._counted = shards, head, now
 
     async def _replace(self, rows: list[SealedMailbox], found: TurnoverProgress) -> None:
         """Replace the seals of some mailboxes; add what is left to `found`."""

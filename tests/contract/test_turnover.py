@@ -94,6 +94,7 @@ async def test_nothing_is_sealed_for_a_key_that_another_process_lacks(site: Site
     async with site.watched(OLD) as mailboxes, turning(site, mailboxes, agreement) as turns:
         await until(lambda: bool(site.office.requests))
         turns.use(BOTH)
+        await until(lambda: turns.progress.left == 1)
         await asyncio.sleep(0.3)
         assert (await seals(site))[0].startswith(OLD.public_key().head)
         agreement.settled = True
@@ -102,6 +103,7 @@ async def test_nothing_is_sealed_for_a_key_that_another_process_lacks(site: Site
             return (await seals(site))[0].startswith(HEAD)
 
         await until(renewed)
+        await until(lambda: turns.progress.left == 0)
 
 
 async def test_a_mailbox_whose_key_was_missing_is_watched_once_the_key_is_there(site: Site) -> None:
