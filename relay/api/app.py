@@ -23,6 +23,7 @@ from relay.domain.model import MOST_REGISTRATIONS
 from relay.http import kinds, problems
 from relay.http.addresses import Proxies
 from relay.http.listeners import hung_up
+from relay.http.pages import FILES
 from relay.registration.capabilities import Capabilities
 from relay.registration.errors import Busy, TooManyRequests
 from relay.registration.receipts import Receipts
@@ -132,18 +133,17 @@ def _guarded(guard: Guard, api: RegistrationApi) -> Middleware:
     @web.middleware
     async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Refuse a request before anything is done for it; in a flood the log would be one too."""
-        access = shown(request)
         proxies = api.limits.proxies
         client = proxies.client(request.remote, request.headers.getall(proxies.header, []))
+        if request.match_info.route.name == FILES:
+            return await _file(guard, client, request, handler)
+        access = shown(request)
         resource = request.match_info.route.resource
         registers = resource is not None and (request.method, resource.canonical) in REGISTER
         try:
             guard.admit(client, access, registers=registers)
         except (TooManyRequests, Busy) as error:
-            answer = refusal(error)
-            if answer is None:
-                raise
-            return _limited(answer, guard.allowances(client, access, registers=registers))
+            return _limited(_answer(error), guard.allowances(client, access, registers=registers))
         left = guard.allowances(client, access, registers=registers)
         response = await handler(request)
         if access is not None and response.status < HTTPStatus.BAD_REQUEST:
@@ -153,6 +153,22 @@ def _guarded(guard: Guard, api: RegistrationApi) -> Middleware:
         return _limited(response, left)
 
     return guarded
+
+
+async def _file(guard: Guard, client: str, request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Serve a file of the web app, unless too many are asked for; no answer about it depends on the client's limits."""
+    try:
+        guard.admit_file(client)
+    except (TooManyRequests, Busy) as error:
+        return _answer(error)
+    return await handler(request)
+
+
+def _answer(error: TooManyRequests | Busy) -> web.Response:
+    answer = refusal(error)
+    if answer is None:
+        raise error
+    return answer
 
 
 def _limited(response: web.StreamResponse, allowances: Iterable[Allowance]) -> web.StreamResponse:

@@ -13,6 +13,11 @@ from relay.registration.secret import Access
 STRANGERS: Final = 6_000.0
 """Requests per minute of all clients whose secret the relay does not know yet: 100 a second, some 50 ms of the loop."""
 AT_ONCE: Final = 50.0  # of these, after a pause
+FILES: Final = 6_000.0
+"""Files of the web app per minute for all clients: 100 a second, some 30 ms of the loop."""
+FILES_AT_ONCE: Final = 500.0  # of these, after a pause
+FILES_OF_ONE: Final = 1_500.0
+"""Of these for one client: 100 phones behind one address load the web app within a minute, some 15 files each."""
 ONE: Final = 60.0  # requests per minute of a registration whose secret the relay knows
 KNOWN: Final = (
     10_000  # secrets that are remembered, some 150 bytes each; the one unused for the longest time goes first
@@ -29,6 +34,8 @@ CODES: Final[Mapping[type[TooManyRequests], str]] = {
 
 class Guard:
     """Counts the requests of each client, of all strangers together, and of each registration that showed its secret.
+
+    Files of the web app are counted apart: a page loads a dozen of them, and they ask nothing of the database.
 
     A registration that showed its secret is counted by itself alone: it gets through while strangers, perhaps behind
     the same NAT address, use up the shares of all others. A wrong secret costs what no secret costs, so the answers
@@ -52,6 +59,8 @@ class Guard:
         self._clients = RateLimit(per_minute, clock)
         self._registering = RateLimit(registrations, clock, refusal=TooManyRegistrations)
         self._strangers = RateLimit(strangers, clock, burst=AT_ONCE, capacity=1)
+        self._files = RateLimit(FILES, clock, burst=FILES_AT_ONCE, capacity=1)
+        self._files_of_one = RateLimit(FILES_OF_ONE, clock)
         self._registrations = RateLimit(ONE, clock, refusal=TooManyOfRegistration)
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._refused = Counter[str]() if refused is None else refused
@@ -63,21 +72,20 @@ class Guard:
 
     def admit(self, client: str, access: Access | None, *, registers: bool) -> None:
         """Count a request, perhaps for a new registration; raise TooManyRequests or Busy if it must not be served."""
-        try:
+        with self._counting_refusals():
             if access is not None and _digest(access) in self._known:
                 self._registrations.take(access.registration_id)
                 return
             self._clients.take(client)
             if registers:
                 self._registering.take(client)
-        except TooManyRequests as error:
-            self._refused[CODES[type(error)]] += 1
-            raise
-        try:
-            self._strangers.take(EVERYBODY)
-        except TooManyRequests as error:
-            self._refused["busy"] += 1
-            raise Busy("too many requests come at once; ask again") from error
+        self._take_of_all(self._strangers)
+
+    def admit_file(self, client: str) -> None:
+        """Count a request for a file of the web app; raise TooManyRequests or Busy if it must not be served."""
+        with self._counting_refusals():
+            self._files_of_one.take(client)
+        self._take_of_all(self._files)
 
     def allowances(self, client: str, access: Access | None, *, registers: bool) -> tuple[Allowance, ...]:
         """Return what each limit that counts such a request leaves to its client."""
@@ -97,6 +105,22 @@ class Guard:
     def proved(self) -> None:
         """Give all strangers the share of a request back whose credential a mail server has accepted: it was none."""
         self._strangers.give_back(EVERYBODY)
+
+    @contextmanager
+    def _counting_refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except TooManyRequests as error:
+            self._refused[CODES[type(error)]] += 1
+            raise
+
+    def _take_of_all(self, limit: RateLimit) -> None:
+        """Take from what all clients have together; raises Busy."""
+        try:
+            limit.take(EVERYBODY)
+        except TooManyRequests as error:
+            self._refused["busy"] += 1
+            raise Busy("too many requests come at once; ask again") from error
 
     def gate(self, most: int) -> "Gate":
         """Return a gate to the database, whose refusals count here."""

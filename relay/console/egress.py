@@ -9,6 +9,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from errno import ELOOP
 from pathlib import Path
@@ -70,8 +71,11 @@ class EgressViewer:
 
     def files(self) -> list[LogFile]:
         """Return the files of the log, the newest of each chain first."""
-        found = {path: path.lstat() for path in self.folder.iterdir() if NAME.fullmatch(path.name)}
-        regular = {path: stat.st_size for path, stat in found.items() if S_ISREG(stat.st_mode)}
+        regular: dict[Path, int] = {}
+        for path in self.folder.iterdir():
+            with suppress(FileNotFoundError):  # the relay has just removed an old file
+                if NAME.fullmatch(path.name) and S_ISREG((found := path.lstat()).st_mode):
+                    regular[path] = found.st_size
         return [LogFile(path.name, regular[path]) for path in sorted(regular, key=_order)]
 
     def page(self, name: str, before: int | None = None) -> LogPage:

@@ -15,7 +15,7 @@ from relay.admin.administration import Administration
 from relay.admin.tokens import Scope
 from relay.admin.values import Done, MailboxFilter, NotDone, Order, Unknown
 from relay.console.app import Console, Visit
-from relay.console.egress import EgressViewer
+from relay.console.egress import EgressViewer, LogPage
 from relay.console.sessions import Wanted
 from relay.domain.explanation import Findings, MailboxExplanation, UnreadableMailbox
 from relay.domain.model import RegistrationId
@@ -221,12 +221,18 @@ class EgressPages:
             shown["files"] = files = await asyncio.to_thread(viewer.files)
             name = name or (files[0].name if files else "")
             if name:
-                shown["page"] = await asyncio.to_thread(viewer.page, name, before)
-        except FileNotFoundError as error:
-            raise Unknown(name) from error
+                shown["page"] = await self._page(viewer, name, before)
         except OSError as error:
             shown["trouble"] = error.strerror or str(error)
         return self._console.show(visit, "egress.html", has_log=True, **{**shown, **values})
+
+    @staticmethod
+    async def _page(viewer: EgressViewer, name: str, before: int | None) -> LogPage:
+        """Return a page of a file; raises Unknown, OSError."""
+        try:
+            return await asyncio.to_thread(viewer.page, name, before)
+        except FileNotFoundError as error:
+            raise Unknown(name) from error
 
     async def _verify(self, visit: Visit) -> web.StreamResponse:
         if self._viewer is None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 HASH: Final = 16  # hex digits of the version in the path of a file
 FOREVER: Final = "public, max-age=31536000, immutable"  # a year, the longest time that caches know [RFC 9111 1.2.2]
+FILES: Final = "files"
+"""The name of the route of the files: what they cost is less than what a request costs that is no file."""
 SEC_FETCH_SITE: Final = "Sec-Fetch-Site"
 POLICY: Final[Mapping[str, str]] = {
     "default-src": "'none'",
@@ -108,7 +110,7 @@ class Pages:
 
     def add_to(self, app: web.Application) -> None:
         """Add the route of the files to an application."""
-        app.router.add_get(f"{self.root}/static/{{version}}/{{name}}", self._file)
+        app.router.add_get(f"{self.root}/static/{{version}}/{{name}}", self._file, name=FILES)
 
     def asset(self, name: str) -> str:
         """Return the path of a file of `static/`; raises KeyError for one that does not exist."""

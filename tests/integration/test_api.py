@@ -2,7 +2,7 @@ import asyncio
 import gzip
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientResponse, ClientSession
+from aiohttp.web import Application
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eas_watcher.machine.memory import WatchState
+from relay.api import guard
 from relay.api.app import LARGEST, Limits, RegistrationApi
 from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import Mark, Platform, RegistrationId, RegistrationState
@@ -25,6 +27,7 @@ from relay.http.listeners import open_listener
 from relay.registration.registrations import Registered
 from relay.registration.requests import BasicLogin, RegistrationRequest
 from relay.security.invitations import invite
+from relay.webapp.serving import WebAppRoutes
 from tests.fakes.api_contract import broken_promise
 from tests.fakes.relay_api import (
     APNS_APP,
@@ -38,6 +41,7 @@ from tests.fakes.relay_api import (
     ApiWorld,
     judging,
 )
+from tests.integration.test_webapp import SETTINGS
 from tests.waiting import until
 
 FCM_FID = "cAnInventedFid_0123-ab"
@@ -93,10 +97,15 @@ def wish(password: str = GOOD, **changes: Any) -> Json:
 
 @asynccontextmanager
 async def serving(
-    limits: Limits = MANY, world: ApiWorld | None = None, vapid_public_key: str = ""
+    limits: Limits = MANY,
+    world: ApiWorld | None = None,
+    vapid_public_key: str = "",
+    more: Callable[[Application], None] | None = None,
 ) -> AsyncIterator[Api]:
     world = world or ApiWorld(verdict_wait=0.3)
-    app = RegistrationApi(world.service, world.receipts, limits, world.tokens, world.capabilities, vapid_public_key).app
+    app = RegistrationApi(
+        world.service, world.receipts, limits, world.tokens, world.capabilities, vapid_public_key, more=more
+    ).app
     async with (
         open_listener(app, "127.0.0.1", 0, largest=LARGEST) as port,
         ClientSession(f"http://127.0.0.1:{port}") as client,
@@ -535,6 +544,19 @@ async def test_no_address_may_ask_anything_too_often(method: str, path: str, sec
         assert (response.status, answer["code"]) == (429, "too-many-requests")
         assert response.headers["Connection"] == "close"
         assert api.world.store.views == touched
+
+
+async def test_files_of_the_web_app_take_no_share_of_its_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "FILES_OF_ONE", 5.0)
+    web_app = WebAppRoutes(SETTINGS)
+    style, missing = "/app/static/any/app.css", "/app/static/any/none.css"
+    async with serving(Limits(requests_per_minute=1), more=web_app.add_to) as api:
+        answers = [await api.client.get(path) for path in (style, missing, style, style, style, style)]
+        assert [answer.status for answer in answers] == [200, 404, 200, 200, 200, 429]
+        assert not [answer for answer in answers if "RateLimit" in answer.headers]
+
+        assert (await api.client.get("/app/")).status == 200
+        assert (await api.client.get("/app/")).status == 429
 
 
 async def test_an_app_gets_through_while_a_stranger_asks_from_its_address() -> None:

@@ -477,6 +477,15 @@ async def test_hostile_texts_are_only_texts(site: Site) -> None:
     assert (await site.get("/egress?file=../egress.key", 404)).count("egress.key") == 1
 
 
+async def test_an_egress_log_whose_folder_is_gone_cannot_be_read(site: Site, tmp_path: Path) -> None:
+    await site.login()
+    (tmp_path / "egress").rmdir()
+
+    assert "The log cannot be read: No such file or directory" in await site.get("/egress")
+    verified = await site.act("/console/egress/verify")
+    assert "Nothing changed: the log cannot be read: No such file or directory" in verified
+
+
 async def test_a_moment_of_the_timeline_is_judged(site: Site) -> None:
     await site.login()
 

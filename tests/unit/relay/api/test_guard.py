@@ -89,6 +89,33 @@ def test_no_accepted_credential_makes_the_share_of_strangers_larger() -> None:
     assert admitted(guard, NAT) == guards.AT_ONCE
 
 
+def test_files_take_nothing_from_the_share_of_strangers_and_have_limits_of_their_own() -> None:
+    refused = Counter[str]()
+    guard = Guard(1000, 2, seconds := Seconds(), refused)
+    for number in range(int(guards.FILES_AT_ONCE)):
+        guard.admit_file(f"192.0.2.{number % 250}")
+    with pytest.raises(Busy):
+        guard.admit_file(NAT)
+
+    assert admitted(guard, NAT) == guards.AT_ONCE
+    seconds.now += 1.5 * 60 / guards.FILES
+    guard.admit_file(NAT)
+    assert refused == {"busy": 2}
+
+
+def test_one_client_does_not_take_the_files_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "FILES_OF_ONE", 3.0)
+    refused = Counter[str]()
+    guard = Guard(1000, 2, Seconds(), refused)
+    for _ in range(3):
+        guard.admit_file(NAT)
+    with pytest.raises(TooManyRequests):
+        guard.admit_file(NAT)
+
+    guard.admit_file("192.0.2.2")
+    assert refused == {"too-many-requests": 1}
+
+
 def test_the_memory_of_secrets_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guards, "KNOWN", 2)
     guard = Guard(1, 1, Seconds())

@@ -76,6 +76,23 @@ def test_files_come_with_the_newest_first(folder: Path, viewer: EgressViewer) ->
     assert not [entry for file in files for entry in viewer.page(file.name).entries if entry.faults]
 
 
+def test_a_file_that_goes_while_files_are_listed_is_left_out(
+    folder: Path, viewer: EgressViewer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, 9, largest=1500)
+    look = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        if path.name == "egress-000002.jsonl":
+            path.unlink()
+        return look(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+
+    assert "egress-000002.jsonl" not in [file.name for file in viewer.files()]
+    assert len(viewer.files()) > 1
+
+
 def test_a_changed_line_is_marked(folder: Path, viewer: EgressViewer) -> None:
     write(folder, 5)
     [file] = viewer.files()
