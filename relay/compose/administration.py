@@ -36,7 +36,7 @@ async def open_administration(
     api = None
 
     def account_of(user: str) -> str:
-        return running.timeline.account_of(user)  # keyed anew when the sealing key is replaced
+        return running.timeline.account_of(user)  # with another key once the sealing key is replaced
 
     if settings.role in {Role.ALL, Role.API}:
         store = SqlAdminStore(

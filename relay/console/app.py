@@ -1,8 +1,8 @@
 """The console: pages for administrators on the ops listener.
 
-Whoever uses it logged in with an admin token, or comes through a proxy that logs people in. The scopes of the admin API
-decide which buttons a page has, and are checked again at each act; acts are the same use cases. A form is taken only
-from a page of the console itself: the browser says so, and the form has the token of its session.
+People log in with an admin token, or come through a proxy that logs them in. The scopes of the admin API decide which
+buttons a page has, and are checked again at each act; acts are the same use cases. A form is taken only from a page of
+the console itself: the browser says so, and the form has the token of its session.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ FORM_SECONDS: Final = 10.0
 """Seconds within which a form must be here: a connection that waits for its rest is one that health checks lack."""
 PER_SECOND: Final = 10.0  # requests of all people
 BURST: Final = 100.0
-GUESSES_PER_SECOND: Final = 0.2  # wrong tokens that are told so; more are told to wait
+GUESSES_PER_SECOND: Final = 0.2  # wrong tokens that are looked up; for more the answer is to wait
 GUESSES: Final = 10.0
 SECRET: Final = 32  # random bytes of a cookie and of a form's token
 
@@ -125,7 +125,7 @@ class Console:
         return bool(self._tokens) or self._proxy is not None
 
     def take(self, tokens: tuple[AdminToken, ...], proxy: TrustedProxy | None) -> None:
-        """Let those in who have a token or whom a proxy names; nobody: the console is off.
+        """Let those in who have a token or whom a proxy names; without either the console is off.
 
         Sessions of tokens that are gone end with their next request.
         """
@@ -238,7 +238,7 @@ class Console:
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "Database away", text) from error
 
     def _visit(self, request: web.Request) -> Visit | None:
-        """Return the visit of somebody who is logged in, or whom a proxy names; None: nobody is."""
+        """Return the visit of a person who is logged in, or whom a proxy names; None: the request shows no person."""
         cookie = request.cookies.get(HOST_COOKIE) or request.cookies.get(COOKIE) or ""
         session = self._sessions.find(cookie, touch=LIVE not in request.headers) if cookie else None
         person = self._proxied(request)

@@ -94,5 +94,5 @@ def _last(values: Sequence[Value], write: Callable[[float], str]) -> str:
 def _in_words(values: Sequence[Value], write: Callable[[float], str]) -> str:
     known = [value for value in values if value is not None]
     if not known:
-        return "nothing measured so far"
+        return "nothing measured yet"
     return f"now {_last(values, write)}, least {write(min(known))}, most {write(max(known))}"

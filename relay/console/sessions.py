@@ -50,7 +50,7 @@ class Sessions:
     """All sessions of a process, by the hash of what the browser's cookie has."""
 
     def __init__(self, secret: Callable[[], str], clock: Callable[[], datetime]) -> None:
-        """Start without sessions; `secret` returns a new random text that nobody guesses."""
+        """Start without sessions; `secret` returns a new random text that cannot be guessed."""
         self._secret = secret
         self._clock = clock
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()

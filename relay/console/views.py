@@ -29,6 +29,10 @@ FORGET: Final = "forget"
 """What is typed to forget a registration."""
 
 
+BUSY: Final = NotDone("the log is being verified already: wait a moment")
+"""A whole log is read by one request at a time: the next ones would take what the process needs for pushes."""
+
+
 class ProcessPages:
     """What every process shows of itself: overview, servers, providers."""
 
@@ -73,6 +77,7 @@ class MailboxPages:
     def __init__(self, console: Console, admin: Administration, explanation: Explain) -> None:
         """Add the pages of a process with the use cases of administrators."""
         self._console, self._admin, self._explanation = console, admin, explanation
+        self._verifying = asyncio.Lock()
         console.links += [("/mailboxes", "Mailboxes"), ("/acts", "Acts")]
         mailbox, registration = "/mailboxes/{id}", "/registrations/{id}"
         console.open("GET", "/mailboxes", Scope.READ, self._list)
@@ -189,7 +194,12 @@ class MailboxPages:
         return await self._show_acts(visit, _number(visit.request.query.get("before", "")))
 
     async def _verify_acts(self, visit: Visit) -> web.StreamResponse:
-        return await self._show_acts(visit, None, verdict=await self._admin.verify_acts())
+        if self._verifying.locked():
+            visit.tell(BUSY)
+            return self._console.back("/acts")
+        async with self._verifying:
+            verdict = await self._admin.verify_acts()
+        return await self._show_acts(visit, None, verdict=verdict)
 
     async def _show_acts(self, visit: Visit, before: int | None, **values: object) -> web.StreamResponse:
         acts = await self._admin.acts(ROWS, before)
@@ -238,7 +248,7 @@ class EgressPages:
         if self._viewer is None:
             return self._console.back("/egress")
         if self._auditing.locked():
-            visit.tell(NotDone("the log is being verified already: wait a moment"))
+            visit.tell(BUSY)
             return self._console.back("/egress")
         async with self._auditing:
             try:

@@ -38,7 +38,7 @@ class Admission:
         self._proxies = proxies
         self._clients: Counter[str] = Counter()
         self._addresses: Counter[str] = Counter()
-        """The connections of each address, from which those of the clients are counted anew when `proxies` change."""
+        """The connections of each address, from which those of the clients are counted again when `proxies` change."""
         self.open = 0
         self.refused: Counter[Refused] = Counter()
 

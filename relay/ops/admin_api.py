@@ -48,7 +48,7 @@ T = TypeVar("T")
 ROOT: Final = "/admin/v1"
 PER_SECOND: Final = 10.0  # requests of one token
 BURST: Final = 100.0  # of them at once after a pause
-REFUSED_PER_SECOND: Final = 0.5  # requests without a good token that are told so; more are told to wait
+REFUSED_PER_SECOND: Final = 0.5  # requests without a good token that are answered so; for more the answer is to wait
 REFUSED_BURST: Final = 20.0
 RETRY: Final = 5  # seconds to wait while the database is away
 

@@ -10,15 +10,15 @@ from relay.ops.health import OK, Finding, Part, PartState
 FAILING: Final = 2
 """Mails in a row that are not shown: one may be late at the mail server."""
 
-_ANEW: Final = "After {} write the password into {} anew and reload: the relay does not show the refused one again."
+_AGAIN: Final = "After {} write the password into {} again and reload: the relay does not show the refused one again."
 _WORDS: Final[Mapping[Result, tuple[str, str]]] = {
     Result.NOT_SENT: (
         "the mail server does not take the canary's mails: {why}",
-        f"Look at canary.smtp_host and its other keys. {_ANEW.format('login-refused', 'canary.smtp_password_file')}",
+        f"Look at canary.smtp_host and its other keys. {_AGAIN.format('login-refused', 'canary.smtp_password_file')}",
     ),
     Result.NOT_WATCHED: (
         "the canary's mailbox is not watched: {why}",
-        f"Run `relay explain` with canary.user. {_ANEW.format('credential-refused', 'canary.password_file')}",
+        f"Run `relay explain` with canary.user. {_AGAIN.format('credential-refused', 'canary.password_file')}",
     ),
     Result.NOT_NOTICED: (
         "the canary's mail came to no notice",

@@ -57,8 +57,8 @@ def database(counts: CountsCache, clock: Clock) -> Part:
     return Part("database", check, essential=True)
 
 
-def mailboxes(levels: Callable[[], Mapping[tuple[WatchState, Reason | None], int] | None], server: str = "") -> Part:
-    """Return the part of a mail server, or of all of them, checked by the share of mailboxes that are not watched.
+def mailboxes(levels: Callable[[], Mapping[tuple[WatchState, Reason | None], int] | None]) -> Part:
+    """Return the part of all mail servers, checked by the share of mailboxes that are not watched.
 
     `levels` returns counts by state and reason; None: not counted yet.
     """
@@ -88,7 +88,7 @@ def mailboxes(levels: Callable[[], Mapping[tuple[WatchState, Reason | None], int
         failed = number and max(number, waiting) >= MOST * total
         return Finding(PartState.FAILED if failed else PartState.DEGRADED, text, remedy)
 
-    return Part(f"server {server}" if server else "mail servers", check)
+    return Part("mail servers", check)
 
 
 def credential_checks(levels: Callable[[], Mapping[tuple[WatchState, Reason | None], int] | None]) -> Part:

@@ -92,7 +92,7 @@ def text(
         f"  last change  {_ago(mailbox.last_change_at, now)}",
         *([f"  next try     {_moment(mailbox.next_try_at)}"] if mailbox.next_try_at else []),
         f"  device       id {mailbox.device_id}, type {DEVICE_TYPE}",
-        f"  watched by   {explanation.owner or 'nobody'}",
+        f"  watched by   {explanation.owner or 'no process'}",
         f"  to do        {advise_on_mailbox(explanation, now)}",
     ]
     for known in explanation.registrations:
@@ -102,7 +102,7 @@ def text(
             f"registration {own.id}: {own.app} through {own.platform.value} ({own.environment.value})",
             f"  state        {own.state.value}; {own.mode.value} pushes for {classes}",
             f"  last push    {_ago(own.last_push_at, now)}",
-            f"  provider     {_last_outcome(own) or 'said nothing so far'}",
+            f"  provider     {_last_outcome(own) or 'said nothing yet'}",
             *([f"  quarantine   {_quarantined(own.quarantine, now)}"] if own.quarantine else []),
             *(f"  waiting      {_waiting(mark, now)}" for mark in known.marks),
             f"  to do        {_advise(known, mailbox, now)}",
@@ -213,7 +213,7 @@ def _moment(moment: datetime | None) -> str | None:
 def _last_ping(mailbox: Mailbox, now: datetime) -> str:
     """Return when the last Ping began; the first one is noted up to half a minute later."""
     if mailbox.last_ping_at is None and mailbox.state is WatchState.WATCHING:
-        return "not noted so far: look again in half a minute"
+        return "not noted yet: look again in half a minute"
     return _ago(mailbox.last_ping_at, now)
 
 

@@ -93,8 +93,12 @@ def _judge_serving(name: str, admission: ServerAdmission) -> Finding:
 def _describe(used: Mapping[str, tuple[int, int]]) -> str:
     """Return how the relay speaks to a server; empty without a connection."""
     spoken = [
-        f"{requests} requests on {connections} connections over {PROTOCOLS[protocol]}"
+        f"{_several(requests, 'request')} on {_several(connections, 'connection')} over {PROTOCOLS[protocol]}"
         for protocol, (connections, requests) in used.items()
         if connections
     ]
     return " and ".join(spoken)
+
+
+def _several(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"

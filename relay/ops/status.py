@@ -162,7 +162,7 @@ class _Pace:
         self._pairs = [(now, then) for now, then in pairs if not then.trouble and now.at > then.at]
 
     def of(self, name: str, **labels: str) -> float | None:
-        """Return the pace of a counter; a process that started anew counts from 0."""
+        """Return the pace of a counter; a process that was restarted counts from 0."""
         if not self._pairs:
             return None
         return sum(

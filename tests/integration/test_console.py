@@ -19,7 +19,7 @@ from aiohttp.web import Application, Request
 
 from eas_watcher.runtime.context import FleetStats
 from relay.admin.administration import Administration
-from relay.admin.audit import AuditKey
+from relay.admin.audit import AuditKey, Verdict
 from relay.admin.people import TrustedProxy
 from relay.admin.tokens import AdminToken, Scope, digest_of
 from relay.console import app
@@ -32,6 +32,7 @@ from relay.domain.model import Platform, RegistrationId, Role
 from relay.http.addresses import Proxies
 from relay.http.admission import Pace
 from relay.ops.app import create_ops_app
+from relay.push.egress.auditing import Audit
 from relay.push.stats import PushStats
 from relay.store.engine import Database, open_database
 from relay.store.explanation import SqlExplanationStore
@@ -252,7 +253,7 @@ async def test_pages_show_what_the_relay_knows_and_no_secret(site: Site) -> None
     assert "APNs" in shown["/providers"]
     assert "ben@example.com" in shown["/mailboxes"]
     assert "reg-ann-phone" in shown["/mailboxes/mb-ann"]
-    assert "Nothing has left so far" in shown["/egress"]
+    assert "Nothing has left yet" in shown["/egress"]
     for page, text in shown.items():
         assert "token-ann" not in text, page
         assert ACTOR not in text, page
@@ -302,6 +303,36 @@ async def test_acts_are_done_under_the_name_of_the_token_and_told(site: Site) ->
     ]
     verified = await site.post("/console/acts/verify", form_token=await site.form_token())
     assert "6 entries, unbroken" in await verified.text()
+
+
+@pytest.mark.parametrize("log", ["acts", "egress"])
+async def test_a_log_is_verified_once_at_a_time(site: Site, log: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await site.login()
+    fields = {"form_token": await site.form_token()}
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> Verdict:
+        begun.set()
+        await go_on.wait()
+        return Verdict(0, "")
+
+    async def in_a_thread(*_: object) -> Audit:
+        await slowly()
+        return Audit.of_nothing()
+
+    monkeypatch.setattr(site.admin, "verify_acts", slowly)
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio, "to_thread", in_a_thread)
+        first = asyncio.ensure_future(site.post(f"/console/{log}/verify", fields))
+        await begun.wait()
+    async with asyncio.timeout(10):
+        second = await site.post(f"/console/{log}/verify", fields)
+    told = await site.get(f"/{log}")
+    go_on.set()
+
+    assert (second.status, second.headers["Location"]) == (303, f"/console/{log}")
+    assert "is being verified already" in told
+    assert (await first).status == 200
 
 
 ACTS = (

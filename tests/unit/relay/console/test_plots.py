@@ -33,8 +33,8 @@ def test_a_line_has_a_gap_where_nothing_was_measured() -> None:
 
 
 def test_nothing_measured_is_no_line() -> None:
-    assert of(None) == ("", "Pings: held: nothing measured so far")
-    assert of() == ("", "Pings: held: nothing measured so far")
+    assert of(None) == ("", "Pings: held: nothing measured yet")
+    assert of() == ("", "Pings: held: nothing measured yet")
 
 
 def test_the_scale_shows_small_numbers_as_small() -> None:

@@ -32,7 +32,7 @@ def test_a_canary_that_was_shown_or_not_sent_yet_is_well() -> None:
     ("result", "why", "says", "todo"),
     [
         (Result.NOT_SENT, "smtp-550", "does not take the canary's mails: smtp-550", "canary.smtp_host"),
-        (Result.NOT_WATCHED, "credential-refused", "is not watched: credential-refused", "canary.password_file anew"),
+        (Result.NOT_WATCHED, "credential-refused", "is not watched: credential-refused", "canary.password_file again"),
         (Result.NOT_NOTICED, "", "came to no notice", "in the Inbox"),
         (Result.NOT_ACCEPTED, "", "no provider took the push", "parts of the providers"),
         (Result.NOT_SHOWN, "", "its device did not show it", "phone of the canary"),

@@ -127,11 +127,11 @@ def test_new_mailboxes_that_nobody_judges_are_told(
 
 @pytest.mark.parametrize("reason", sorted(set(REASONS) - {Reason.MAINTENANCE}))
 def test_each_reason_has_its_own_remedy(reason: Reason) -> None:
-    part = checks.mailboxes(lambda: {(WatchState.BLOCKED, reason): 3}, "main")
+    part = checks.mailboxes(lambda: {(WatchState.BLOCKED, reason): 3})
 
     remedy = part.check().remedy
 
-    assert part.name == "server main"
+    assert part.name == "mail servers"
     assert remedy.startswith(row_of(WatchState.BLOCKED, reason).remedy)
     assert ("access rules" in remedy) == (REASONS[reason].access_rule)
 

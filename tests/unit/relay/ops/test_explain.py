@@ -65,13 +65,13 @@ def test_moments_in_the_future_are_shown_too() -> None:
     told = text(MailboxExplanation(mailbox, None, None, (replace(known, registration=REGISTRATION),)), NOW)
 
     assert "next try     2026-11-24T12:05:00Z" in told
-    assert "last Ping    not noted so far: look again in half a minute\n" in told
+    assert "last Ping    not noted yet: look again in half a minute\n" in told
     waiting = replace(mailbox, state=WatchState.WAITING)
     assert "last Ping    never\n" in text(MailboxExplanation(waiting, None, None, ()), NOW)
-    assert "watched by   nobody" in told
+    assert "watched by   no process" in told
     assert "due 2026-11-24T12:05:00Z (in 5 minutes)" in told
     assert "in hand" in told
-    assert "provider     said nothing so far" in told
+    assert "provider     said nothing yet" in told
 
 
 def test_programs_read_the_same() -> None:

@@ -187,7 +187,7 @@ async def test_a_server_without_trouble_shows_how_the_relay_speaks_to_it() -> No
     part = mail_server("main", lambda: server.admission, server.clock, lambda: used)
     assert part.check() == Finding(PartState.OK, "250 requests on 3 connections over HTTP/2")
     used["http/1.1"] = 2, 1
-    both = "1 requests on 2 connections over HTTP/1.1 and 250 requests on 3 connections over HTTP/2"
+    both = "1 request on 2 connections over HTTP/1.1 and 250 requests on 3 connections over HTTP/2"
     assert part.check().reason == both
     await server.fail_first_request()
     assert part.check().state is PartState.DEGRADED
