@@ -104,6 +104,7 @@ class ProviderRow:
     """Pushes since the start, by how they ended."""
     outages: tuple[Outage, ...]
     doubts: tuple[Outage, ...]
+    """Of environments that are not away."""
     faults: tuple[ChannelFault, ...]
     refused: tuple[tuple[str, str, int, str, str], ...]
     """App, environment, registrations, reason and remedy of device tokens that it refuses."""
@@ -314,7 +315,7 @@ class ProcessView:
             tuple(facts),
             tuple(Figure(kind.value, words.number(count)) for kind, count in stats.outcomes.most_common()),
             tuple(stats.outages.values()),
-            tuple(stats.doubts.values()),
+            tuple(doubt for environment, doubt in stats.doubts.items() if environment not in stats.outages),
             tuple(stats.faults.values()),
             tuple(
                 (each.app, each.environment.value, each.registrations, each.reason, each.remedy)

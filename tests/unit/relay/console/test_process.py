@@ -161,6 +161,8 @@ async def test_a_provider_shows_its_troubles_and_rates(parts: Parts) -> None:
     assert [(each.name, each.value) for each in apns.outcomes] == [("delivered", "3"), ("refused", "1")]
     assert (apns.outages[0].reason, apns.faults[0].reason) == ("503", "InvalidProviderToken")
     assert apns.refused == (("mail", "production", 4, "BadDeviceToken", "register again"),)
+    parts.apns.doubts[MINE] = Outage(MINE, "503", "wait", NOON)
+    assert view.providers()[0].doubts == ()  # the outage says it already
     assert (webpush.state, webpush.doubts[0].reason, webpush.services) == (PartState.DEGRADED, "500", ())
 
 
