@@ -1,5 +1,6 @@
 """Builds what administrators use of a process: the admin API and the console on the ops listener."""
 
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 
@@ -12,6 +13,7 @@ from relay.console.egress import EgressViewer
 from relay.console.process import ProcessView
 from relay.console.views import EgressPages, MailboxPages, ProcessPages
 from relay.domain.errors import SettingsInvalid
+from relay.domain.explanation import Findings
 from relay.domain.model import DuePush, Role
 from relay.ops.admin_api import AdminApi
 from relay.ops.counts import CountsCache
@@ -20,7 +22,7 @@ from relay.ops.metrics import Metrics
 from relay.settings import Settings
 from relay.settings.changes import Changes
 from relay.store.administration import SqlAdminStore
-from relay.store.explanation import SqlExplanationStore
+from relay.store.explanation import EVENTS, SqlExplanationStore
 
 
 async def open_administration(
@@ -49,9 +51,14 @@ async def open_administration(
         )
         acting = [Administration(store, settings.server_names, (), now, via) for via in ("api", "console")]
         find = SqlExplanationStore(running.database, now).find
+
+        async def explain(name: str, until: datetime | None) -> Findings:
+            most = EVENTS if until is None else running.settings.retention.events_of_one
+            return await find(name, account_of, most, until)
+
         api = AdminApi(acting[0], find, (), now)
         ProcessPages(console, acting[1])
-        MailboxPages(console, acting[1], partial(find, account_of=account_of))
+        MailboxPages(console, acting[1], explain)
     else:
         ProcessPages(console, None)
     EgressPages(console, None if running.egress is None else partial(_viewer, running))

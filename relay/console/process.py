@@ -69,6 +69,7 @@ class ServerRow:
     name: str
     """Its name in relay.toml; empty: Autodiscover found it."""
     url: str
+    """Empty: relay.toml does not name it any more."""
     state: PartState
     words: str
     """How it is; empty: no request has gone there."""
@@ -236,7 +237,7 @@ class ProcessView:
     # --- mail servers
 
     def servers(self, *, maintained: Mapping[str, datetime] | None = None) -> list[ServerRow]:
-        """Return the mail servers of relay.toml, then those that Autodiscover found.
+        """Return the mail servers of relay.toml, others that are in maintenance, then those that Autodiscover found.
 
         `maintained` says since when which are in maintenance; None: what was counted last says it.
         """
@@ -248,6 +249,8 @@ class ProcessView:
             self._server(name, url, known.pop(url, None), maintained.get(name))
             for name, url in sorted(configured.items())
         ]
+        removed = sorted(maintained.keys() - configured.keys())  # their mailboxes wait until the maintenance ends
+        rows += [self._server(name, "", None, maintained[name]) for name in removed]
         return rows + [self._server("", url, admission, None) for url, admission in sorted(known.items())]
 
     def _server(self, name: str, url: str, admission: ServerAdmission | None, maintained: datetime | None) -> ServerRow:

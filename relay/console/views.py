@@ -23,7 +23,8 @@ from relay.ops import explain, timeline
 
 log = logging.getLogger(__name__)
 
-Explain = Callable[[str], Awaitable[Findings]]
+Explain = Callable[[str, datetime | None], Awaitable[Findings]]
+"""Finds mailboxes by name, with their last events: those until a moment; None: until now."""
 ROWS: Final = 50  # mailboxes and acts of a page
 FORGET: Final = "forget"
 """What is typed to forget a registration."""
@@ -99,7 +100,7 @@ class MailboxPages:
         page = await self._admin.mailboxes(_filter(wanted), ROWS, visit.request.query.get("cursor") or None)
         events: list[str] = []
         if not page.rows and wanted.user:
-            events = timeline.lines((await self._explanation(wanted.user)).events, UTC)
+            events = timeline.lines((await self._explanation(wanted.user, None)).events, UTC)
         return self._console.show(
             visit,
             "mailboxes.html",
@@ -114,7 +115,7 @@ class MailboxPages:
         """Keep what is looked for in the session: an address would bring the user into logs and histories."""
         wanted = Wanted(visit.field("user"), visit.field("server"), visit.field("state"))
         if wanted.user and not (await self._admin.mailboxes(_filter(wanted), 1)).rows:
-            found = await self._explanation(wanted.user)
+            found = await self._explanation(wanted.user, None)
             if len(found.mailboxes) == 1:  # the id of a mailbox or of a registration
                 return self._console.back(_mailbox_path(_id_of(found.mailboxes[0])))
         visit.session.wanted = wanted
@@ -123,9 +124,9 @@ class MailboxPages:
     # --- one mailbox
 
     async def _mailbox(self, visit: Visit) -> web.StreamResponse:
-        one = await self._find(visit.part("id"))
         now, asked = self._console.clock(), visit.request.query.get("at", "")
         at, wrong = _moment(asked, now)
+        one = await self._find(visit.part("id"), None if at is None else at + timeline.AROUND)
         [document] = explain.document(Findings(mailboxes=(one,)), now, at)
         ids = [each.registration.id for each in one.registrations] if isinstance(one, MailboxExplanation) else []
         return self._console.show(
@@ -143,9 +144,9 @@ class MailboxPages:
             forget=FORGET,
         )
 
-    async def _find(self, id_: str) -> MailboxExplanation | UnreadableMailbox:
-        """Return one mailbox; raises Unknown."""
-        found = [each for each in (await self._explanation(id_)).mailboxes if _id_of(each) == id_]
+    async def _find(self, id_: str, until: datetime | None = None) -> MailboxExplanation | UnreadableMailbox:
+        """Return one mailbox with its last events, of those until a moment; raises Unknown."""
+        found = [each for each in (await self._explanation(id_, until)).mailboxes if _id_of(each) == id_]
         if not found:
             raise Unknown(id_)
         return found[0]

@@ -17,6 +17,7 @@ from aiohttp import ClientResponse, CookieJar
 from aiohttp.test_utils import TestClient, TestServer
 from aiohttp.web import Application, Request
 
+from eas_watcher.machine.memory import WatchState
 from eas_watcher.runtime.context import FleetStats
 from relay.admin.administration import Administration
 from relay.admin.audit import AuditKey, Verdict
@@ -29,14 +30,16 @@ from relay.console.process import ProcessView
 from relay.console.sessions import IDLE
 from relay.console.views import EgressPages, MailboxPages, ProcessPages
 from relay.domain.model import Platform, RegistrationId, Role
+from relay.domain.timeline import Event, EventKind, Happening
 from relay.http.addresses import Proxies
 from relay.http.admission import Pace
 from relay.ops.app import create_ops_app
 from relay.push.egress.auditing import Audit
 from relay.push.stats import PushStats
 from relay.store.engine import Database, open_database
-from relay.store.explanation import SqlExplanationStore
+from relay.store.explanation import EVENTS, SqlExplanationStore
 from relay.store.registrations import SqlRegistrationStore
+from relay.store.timeline import write
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
 from tests.contract.samples import NOW, activate
@@ -130,7 +133,8 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         admin = Administration(store, {"office"}, (AuditKey(b"k" * 32),), ops.clock, "console")
         console = Console(process, ops.clock)
         ProcessPages(console, admin)
-        MailboxPages(console, admin, SqlExplanationStore(engine, ops.clock).find)
+        find = SqlExplanationStore(engine, ops.clock).find
+        MailboxPages(console, admin, lambda name, until: find(name, before=until))
         (tmp_path / "egress").mkdir()
         EgressPages(console, partial(EgressViewer, tmp_path / "egress", tmp_path, tmp_path / "egress.key"))
         console.take(TOKENS, None)
@@ -506,6 +510,31 @@ async def test_hostile_texts_are_only_texts(site: Site) -> None:
         assert "<b x" not in text
     assert "is no time: write 14:05" in moment
     assert (await site.get("/egress?file=../egress.key", 404)).count("egress.key") == 1
+
+
+async def test_a_moment_before_the_last_events_shows_what_came_until_then(site: Site) -> None:
+    await site.login()
+    asked, later = NOW - timedelta(hours=2), NOW - timedelta(minutes=30)
+    held = Event(EventKind.STATE, "mb-ann", what=WatchState.WATCHING.value)
+    more = [Happening(later, Event(EventKind.NOTICED, "mb-ann", what="email"))] * EVENTS
+    await site.database.run(write, [Happening(asked - timedelta(hours=1), held), *more])
+
+    page = await site.get(f"/mailboxes/mb-ann?at={asked:%Y-%m-%dT%H:%M}")
+
+    assert f"A Ping was held, since {asked - timedelta(hours=1):%Y-%m-%d %H:%M:%S}" in page
+
+
+async def test_servers_in_maintenance_are_shown_though_relay_toml_names_them_no_more(site: Site) -> None:
+    await site.login()
+    await site.act("/console/servers/office/maintenance", on="on")
+    site.console.process._servers = dict
+
+    page = await site.get("/servers")
+    ended = await site.act("/console/servers/office/maintenance", on="off")
+
+    assert page.count("In maintenance since") == 1
+    assert "is not in relay.toml" in page
+    assert "names no mail server" in ended
 
 
 async def test_an_egress_log_whose_folder_is_gone_cannot_be_read(site: Site, tmp_path: Path) -> None:
