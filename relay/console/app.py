@@ -49,6 +49,16 @@ PER_SECOND: Final = 10.0  # requests of all people
 BURST: Final = 100.0
 GUESSES_PER_SECOND: Final = 0.2  # wrong tokens that are looked up; for more the answer is to wait
 GUESSES: Final = 10.0
+FILTERS: Final[Mapping[str, Callable[..., str]]] = {
+    "stamp": words.stamp,
+    "duration": words.duration,
+    "number": words.number,
+    "count": words.count,
+    "size": words.size,
+    "code": words.code,
+    "segment": partial(quote, safe=""),
+}
+"""How templates write values."""
 SECRET: Final = 32  # random bytes of a cookie and of a form's token
 
 
@@ -104,7 +114,7 @@ class Console:
         """Set up switched off; `take` says who may use it."""
         self.process = process
         self.clock = clock
-        self.pages = Pages("relay.console", ROOT)
+        self.pages = Pages("relay.console", ROOT, filters=FILTERS)
         self.links: list[tuple[str, str]] = []
         """The pages of the navigation: path below the root, and name."""
         self._tokens: tuple[AdminToken, ...] = ()
@@ -159,17 +169,6 @@ class Console:
     def _page(
         self, template: str, values: Mapping[str, object], status: HTTPStatus = HTTPStatus.OK
     ) -> web.StreamResponse:
-        filters = self.pages.environment.filters
-        if "stamp" not in filters:
-            filters |= {
-                "stamp": words.stamp,
-                "duration": words.duration,
-                "number": words.number,
-                "count": words.count,
-                "size": words.size,
-                "code": words.code,
-                "segment": partial(quote, safe=""),
-            }
         now = self.clock()
         common = {
             "root": ROOT,
