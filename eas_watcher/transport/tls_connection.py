@@ -284,19 +284,19 @@ class TlsConnection(Connection):
             if self._dialling is not None:
                 self._tls.do_handshake()
                 self._established(self._tls, self._dialling)
-                if not self._incoming.pending:
-                    return
-            while self._receiver is not None and self._tls is not None:
-                data = self._tls.read(RECORD)
+            while self._receiver is not None and (tls := self._readable()) is not None:
+                data = tls.read(RECORD)
                 self._flush()
                 if not data:
                     self._ended_by_server()
                     return
                 self._unproductive = 0
                 if self._keep is not None:
-                    self._keep(self._tls)
+                    self._keep(tls)
                     self._keep = None
                 self._receiver.received(data)
+            if self._unwritten:
+                self._encrypt()
         except ssl.SSLWantReadError:
             self._flush()
             if self._unwritten or self._unproductive:
@@ -304,6 +304,14 @@ class TlsConnection(Connection):
         except ssl.SSLError as error:
             self._flush()  # the alert that tells the server why
             self._fail(error)
+
+    def _readable(self) -> ssl.SSLObject | None:
+        """Return the TLS state while it has something to decrypt or to hand on; None: a read would raise an error.
+
+        Such an error takes longer than most records.
+        """
+        tls = self._tls
+        return tls if tls is not None and (self._incoming.pending or tls.pending()) else None
 
     def _established(self, tls: ssl.SSLObject, dialling: Dialling) -> None:
         """Hand the connection over; the end of the handshake leaves with the first request, if that comes at once."""

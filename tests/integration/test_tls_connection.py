@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -403,6 +404,37 @@ async def test_the_buffer_of_an_answer_to_a_ticket_is_freed(dialler: Dialler) ->
 
     assert set(sizes) == {4, 0}
     assert there.errors == []
+
+
+async def test_a_record_is_read_once(dialler: Dialler) -> None:
+    """A read of nothing raises an error, which would take longer than the record."""
+    reads: list[int] = []
+
+    class Noting(ssl.SSLObject):
+        def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 -- its name in SSLObject
+            reads.append(0)
+            data = super().read(len, buffer)
+            reads[-1] = 1
+            return data
+
+    served = Authority()
+    served.client.sslobject_class = Noting
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(3):
+            writer.write(await reader.readexactly(4))
+        await reader.read()
+
+    async with talking(served, answer) as url:
+        there = await dialler.with_tls(served.client).dial(endpoint(url), Gathering)
+        for _ in range(3):
+            before = len(there.came)
+            there.connection.write(b"ping")
+            await there.until(partial(lambda wanted: len(there.came) == wanted, before + 4))
+        there.connection.close()
+
+    assert sum(reads) == 3
+    assert len(reads) - sum(reads) <= 2  # those of TLS' own records, the tickets
 
 
 async def test_the_next_address_is_tried_when_one_refuses_or_is_silent(
