@@ -6,13 +6,14 @@ depth and number of tokens are bounded. The reader accepts what real servers sen
 uses.
 """
 
+from collections.abc import Mapping
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from eas_watcher.errors import ProtocolViolation
 from eas_watcher.wbxml.codepages import FIRST_TOKEN, TOKENS, names_of
 from eas_watcher.wbxml.element import Element
-from eas_watcher.wbxml.encode import CONTINUES, END, HAS_CONTENT, OPAQUE, STR_I, SWITCH_PAGE
+from eas_watcher.wbxml.encode import CONTINUES, END, HAS_CONTENT, HEADER, OPAQUE, STR_I, SWITCH_PAGE
 
 MAX_SIZE: Final = 8 * 1024 * 1024  # bytes; a Sync answer of 100 items without bodies has about 50 KiB
 MAX_DEPTH: Final = 64  # nested elements; a Sync answer needs 8
@@ -38,6 +39,23 @@ KEPT_OF_ITEMS: Final = frozenset({_name("Email", "Read"), _name("Email", "DateRe
 SKIPPED: Final = frozenset({_name("FolderHierarchy", "DisplayName")})
 
 
+class _Choice(NamedTuple):
+    """Which elements are built; all that is in the others is skipped."""
+
+    kept: Mapping[int, frozenset[int]]
+    """The names of the children that some elements keep."""
+    left_out: frozenset[int]
+    """The names that no other element keeps."""
+    content: int
+    """The name of an element whose own text is skipped."""
+
+
+_ALL: Final = _Choice({}, frozenset(), -1)
+_SPARSE: Final = _Choice(
+    {APPLICATION_DATA: KEPT_OF_ITEMS} | dict.fromkeys(KEPT_OF_ITEMS, frozenset[int]()), SKIPPED, APPLICATION_DATA
+)
+
+
 class WbxmlError(ProtocolViolation):
     """The bytes are not a WBXML document of ActiveSync; `offset` is the place, in bytes from the start."""
 
@@ -56,7 +74,7 @@ def decode(body: bytes, *, sparse: bool = False) -> Element:
         raise WbxmlError("the document is too large", MAX_SIZE)
     reader = _Reader(body)
     _read_header(reader)
-    return _read_root(reader, sparse=sparse)
+    return _read_root(reader, _SPARSE if sparse else _ALL)
 
 
 class _Reader:
@@ -107,6 +125,9 @@ class _Reader:
 
 def _read_header(reader: _Reader) -> None:
     """Check and skip version, public id, charset and string table [WBXML 1.3, 5.3]."""
+    if reader.body.startswith(HEADER):  # as nearly all servers write it
+        reader.at = len(HEADER)
+        return
     if reader.byte() not in VERSIONS:
         raise reader.fail("not a WBXML 1.1-1.3 document")
     if reader.mb_u_int32() == LITERAL_PUBLIC_ID:
@@ -119,11 +140,13 @@ def _read_header(reader: _Reader) -> None:
 class _Open:
     """An element whose END was not read yet."""
 
-    __slots__ = ("children", "name", "opaque", "text")
+    __slots__ = ("children", "kept", "name", "opaque", "text")
 
-    def __init__(self, name: int) -> None:
+    def __init__(self, name: int, kept: frozenset[int] | None) -> None:
         self.name = name
-        self.children: list[Element] | None = None
+        self.kept = kept
+        """The names of the children that are built; None: all are."""
+        self.children: list[Element] = []
         self.text: bytes | bytearray | None = None
         self.opaque = False
 
@@ -137,25 +160,12 @@ class _Open:
         self.text += text
         self.opaque = self.opaque and opaque
 
-    def add(self, child: Element) -> None:
-        """Append a child."""
-        if self.children is None:
-            self.children = [child]
-        else:
-            self.children.append(child)
-
     def close(self) -> Element:
         """Return the element."""
-        if self.text is None and self.children is None:
-            return _empty(self.name)
-        page, tag = _named(self.name)
-        return Element(page, tag, tuple(self.children or ()), self._read_text())
-
-    def _read_text(self) -> str | bytes:
         if self.text is None:
-            return ""
+            return Element(*_named(self.name), tuple(self.children)) if self.children else _empty(self.name)
         text = bytes(self.text)
-        return text if self.opaque else _decoded(text)
+        return Element(*_named(self.name), tuple(self.children), text if self.opaque else _decoded(text))
 
 
 def _decoded(text: bytes) -> str | bytes:
@@ -165,13 +175,7 @@ def _decoded(text: bytes) -> str | bytes:
         return text
 
 
-def _leaf(name: int, text: bytes) -> Element:
-    """Return an element with a text that came as a string."""
-    page, tag = _named(name)
-    return Element(page, tag, (), _decoded(text))
-
-
-def _read_root(reader: _Reader, *, sparse: bool) -> Element:  # noqa: C901, PLR0912, PLR0915 -- one loop: calls cost
+def _read_root(reader: _Reader, choice: _Choice) -> Element:  # noqa: C901, PLR0912, PLR0915 -- one loop: calls cost
     """Read the root element; bytes after it are ignored.
 
     A hostile answer costs as much time as this loop takes for MAX_TOKENS tokens, so it calls little.
@@ -186,15 +190,7 @@ def _read_root(reader: _Reader, *, sparse: bool) -> Element:  # noqa: C901, PLR0
             raise WbxmlError("the document ends too early", at)
         token = body[at]
         at += 1
-        if token == STR_I:
-            if not elements:
-                raise WbxmlError("text or END outside of the root element", at - 1)
-            start, at = at, body.find(0, at) + 1
-            if not at:
-                raise WbxmlError("a string does not end", start)
-            if not skipped and not (sparse and elements[-1].name == APPLICATION_DATA):
-                elements[-1].add_text(body[start : at - 1], opaque=False)
-        elif token == END:
+        if token == END:
             if skipped:
                 skipped -= 1
                 continue
@@ -203,53 +199,62 @@ def _read_root(reader: _Reader, *, sparse: bool) -> Element:  # noqa: C901, PLR0
             element = elements.pop().close()
             if not elements:
                 return element
-            elements[-1].add(element)
+            elements[-1].children.append(element)
         elif token == SWITCH_PAGE:
             if at >= size:
                 raise WbxmlError("the document ends too early", at)
             page = body[at] << PAGE
             at += 1
+        elif token == STR_I:
+            if not elements:
+                raise WbxmlError("text or END outside of the root element", at - 1)
+            start, at = at, body.find(0, at) + 1
+            if not at:
+                raise WbxmlError("a string does not end", start)
+            if not skipped and elements[-1].name != choice.content:
+                elements[-1].add_text(body[start : at - 1], opaque=False)
         elif token == OPAQUE:
             if not elements:
                 raise WbxmlError("text or END outside of the root element", at - 1)
             reader.at = at
             where = reader.skip(reader.mb_u_int32())
             at = reader.at
-            if not skipped and not (sparse and elements[-1].name == APPLICATION_DATA):
+            if not skipped and elements[-1].name != choice.content:
                 elements[-1].add_text(body[where], opaque=True)
         else:
-            name = page | token & TOKEN
-            if token & TOKEN < FIRST_TOKEN:
+            tag = token & TOKEN
+            if tag < FIRST_TOKEN:
                 raise WbxmlError("a global token that ActiveSync does not use", at - 1)
             if token & HAS_ATTRIBUTES:
                 raise WbxmlError("an element has attributes", at - 1)
             if len(elements) + skipped >= MAX_DEPTH:
                 raise WbxmlError("elements are nested too deep", at - 1)
-            # Most elements have one text and nothing else: three tokens at once.
-            end = body.find(0, at) if token & HAS_CONTENT and at < size and body[at] == STR_I else -1
-            leaf = 0 <= end < size - 1 and body[end + 1] == END
-            if skipped or (sparse and elements and _skips(elements[-1].name, name)):
-                skipped += not leaf and bool(token & HAS_CONTENT)
-            elif not token & HAS_CONTENT:
+            name = page | tag
+            skips = bool(skipped)
+            if elements and not skips:
+                kept = elements[-1].kept
+                skips = name in choice.left_out if kept is None else name not in kept
+            if not token & HAS_CONTENT:
                 if not elements:
                     return _empty(name)
-                elements[-1].add(_empty(name))
-            elif leaf and elements and not (sparse and name == APPLICATION_DATA):
-                elements[-1].add(_leaf(name, body[at + 1 : end]))
-            else:
-                elements.append(_Open(name))
+                if not skips:
+                    elements[-1].children.append(_empty(name))
                 continue
-            if leaf:
-                at = end + 2
-                next(tokens, None)
-                next(tokens, None)
+            # Most elements have one text and nothing else: three tokens at once.
+            if elements and name != choice.content and at < size and body[at] == STR_I:
+                end = body.find(0, at)
+                if 0 < end < size - 1 and body[end + 1] == END:
+                    if not skips:
+                        elements[-1].children.append(Element(*_named(name), (), _decoded(body[at + 1 : end])))
+                    at = end + 2
+                    next(tokens, None)
+                    next(tokens, None)
+                    continue
+            if skips:
+                skipped += 1
+            else:
+                elements.append(_Open(name, choice.kept.get(name)))
     raise WbxmlError("too many tokens", at)
-
-
-def _skips(parent: int, name: int) -> bool:
-    if parent == APPLICATION_DATA:
-        return name not in KEPT_OF_ITEMS
-    return parent in KEPT_OF_ITEMS or name in SKIPPED
 
 
 @cache

@@ -1,21 +1,25 @@
 """The tree that a WBXML document encodes: elements with a page, a tag, children and text."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from eas_watcher.errors import ProtocolViolation
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(NamedTuple):
     """One element. Its repr shows no text, because text may be mail content."""
 
     page: str
     """The name of the code page, which is the element's namespace, e.g. "AirSync"."""
     tag: str
     children: tuple["Element", ...] = ()
-    text: str | bytes = field(default="", repr=False)
+    text: str | bytes = ""
     """Text; bytes if it came as OPAQUE or is not UTF-8, which `string` checks."""
+
+    def __repr__(self) -> str:
+        """Return the names alone."""
+        return f"Element(page={self.page!r}, tag={self.tag!r}, children={self.children!r})"
 
     def find(self, tag: str, page: str | None = None) -> "Element | None":
         """Return the first child of that name, on `page` or by default on the page of this element."""
