@@ -99,6 +99,11 @@ class LaneBreaker:
         return self._breaker.away
 
     @property
+    def serves(self) -> bool:
+        """True if the lane takes any number of pushes, as nearly always."""
+        return self._retries is None and self._breaker.serves
+
+    @property
     def detail(self) -> str:
         """Why the lane's party is taken to be away; empty unless it is."""
         return self._breaker.state.detail if isinstance(self._breaker.state, Away) else ""
@@ -113,8 +118,6 @@ class LaneBreaker:
 
     def capacities(self, lane: Lane, under_way: int, now: float) -> Iterator[Capacity]:
         """Return the lanes within this one that take few pushes now, or none."""
-        if self._retries is None and self._breaker.capacity(under_way, now) is None:
-            return  # it serves, as nearly always
         turns = {lane: self._breaker}
         if self._retries is not None:
             turns = {replace(lane, retried=False): self._breaker, replace(lane, retried=True): self._retries}
@@ -259,12 +262,16 @@ class ProviderBreakers:
         found: list[Capacity] = []
         shut: set[Environment] = set()
         for environment, breaker in self._environments.items():
+            if breaker.serves:
+                continue
             own = list(breaker.capacities(Lane(environment), self._under_way[environment], now))
             found += own
             if own and not any(each.slots for each in own):
                 shut.add(environment)
         others = list(self._capacities(now))
         for (app, environment), breaker in self._channels.items():
+            if breaker.serves:
+                continue
             found += breaker.capacities(Lane(environment, app), 0, now)
         if not found and not others:
             return OPEN
