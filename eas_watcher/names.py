@@ -55,4 +55,4 @@ class ProtocolVersion(IntEnum):
     @property
     def wire(self) -> str:
         """The version as the MS-ASProtocolVersion header spells it."""
-        return f"{self.value // 10}.{self.value % 10}"
+        return f"{self // 10}.{self % 10}"

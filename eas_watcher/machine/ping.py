@@ -27,7 +27,7 @@ HIERARCHY: Final = 3600.0  # seconds of polling after which the hierarchy is rea
 
 def ping_of(watch: Watch) -> Ping:
     """Return the Ping that a watch wants held."""
-    return Ping(watch.heartbeat.spread(watch.jitter), tuple((c.id, c.cls) for c in watch.watched))
+    return Ping(watch.heartbeat.spread(watch.jitter), tuple([(c.id, c.cls) for c in watch.watched]))
 
 
 def poll(watch: Watch, interval: float, before: list[Action], *, in_turn: bool = False) -> Move:
@@ -110,7 +110,7 @@ def _expired(watch: Watch, held: float, *, shortened: bool) -> Watch | Move:
 
 def _changed(watch: Watch, changed: frozenset[CollectionId], held: float) -> Watch | Move:
     """Sync the collections that the server names, in one request; all, if it names none that we know."""
-    watched = frozenset(collection.id for collection in watch.watched)
+    watched = frozenset([collection.id for collection in watch.watched])
     fast = held < HASTY
     counters = watch.counters.ping_changed(fast=fast)
     unconfirmed = watch.unconfirmed & changed if fast else frozenset[CollectionId]()

@@ -4,6 +4,7 @@ An answer may succeed for one collection and fail for another; each key that adv
 others.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -26,12 +27,12 @@ def ask_sync(watch: Watch) -> Move:
     watched = watch.watched
     used_up = {c.id: restart(c) for c in watched if c.tries >= KEY_TRIES and c.sync_key != NO_SYNC_KEY}
     watched = _put(watched, used_up)
-    keyless = tuple(c for c in watched if c.sync_key == NO_SYNC_KEY)
-    asked = (keyless or tuple(c for c in watched if c.id in watch.unsynced))[: watch.max_collections]
+    keyless = [c for c in watched if c.sync_key == NO_SYNC_KEY]
+    asked = (keyless or [c for c in watched if c.id in watch.unsynced])[: watch.max_collections]
     tried = {c.id: replace(c, tries=c.tries + 1) for c in asked}
     watch = replace(watch, collections=_put(watch.collections, used_up | tried))
-    request = Sync(tuple(CollectionRequest(c.id, c.cls, c.sync_key) for c in asked))
-    return Syncing(watch, tuple(c.id for c in asked)), [Send(request)]
+    request = Sync(tuple([CollectionRequest(c.id, c.cls, c.sync_key) for c in asked]))
+    return Syncing(watch, tuple([c.id for c in asked])), [Send(request)]
 
 
 def read_sync(state: Syncing, reply: SyncReply, at: datetime) -> tuple[list[Action], Watch | Move]:
@@ -40,7 +41,7 @@ def read_sync(state: Syncing, reply: SyncReply, at: datetime) -> tuple[list[Acti
     The watch goes on at once, or by a move that waits.
     """
     watch = state.watch
-    asked = tuple(c for c in watch.collections if c.id in state.asked)
+    asked = [c for c in watch.collections if c.id in state.asked]
     read = digest(asked, reply, at, watch.announced_until)
     keep = _keep(asked, read, refused=watch.counters.refusals > 0)
     # After a Ping that ended at once because of items that an earlier Sync had shown, this Sync shows none.
@@ -49,10 +50,11 @@ def read_sync(state: Syncing, reply: SyncReply, at: datetime) -> tuple[list[Acti
     )
     again = read.again | read.moved if confirms else read.again
     unconfirmed = frozenset[CollectionId]() if confirms else watch.unconfirmed.difference(state.asked) | read.moved
+    certain = [change.certain for change in read.changes]
     counters = watch.counters.sync_answered(
-        news=any(change.certain for change in read.changes),
+        news=True in certain,
         activity=bool(read.moved) or any(c.id in read.again and c.drain is None for c in read.collections),
-        inferred=any(not change.certain for change in read.changes),
+        inferred=False in certain,
     )
     watch = replace(
         watch,
@@ -61,7 +63,7 @@ def read_sync(state: Syncing, reply: SyncReply, at: datetime) -> tuple[list[Acti
         confirms=confirms,
         unconfirmed=unconfirmed,
         counters=counters,
-        sync_failures=tuple(id_ for id_ in watch.sync_failures if id_ in read.troubled or id_ not in state.asked),
+        sync_failures=tuple([id_ for id_ in watch.sync_failures if id_ in read.troubled or id_ not in state.asked]),
     )
     if read.trouble is not None:
         return keep, _troubled(replace(watch, unsynced=watch.unsynced | frozenset(state.asked)), read, read.trouble)
@@ -79,13 +81,13 @@ def _troubled(watch: Watch, read: Digest, trouble: EasError) -> Watch | Move:
     return watch if hopeless == read.troubled else remedy(watch, trouble)
 
 
-def _keep(asked: tuple[Collection, ...], read: Digest, *, refused: bool) -> list[Action]:
+def _keep(asked: Sequence[Collection], read: Digest, *, refused: bool) -> list[Action]:
     """Return the record of the keys that advanced and the changes they stand for; of a drain nothing is recorded.
 
     An answer also shows that the server accepts the credential again, if it was refused before.
     """
     before = {c.id: c for c in asked}
-    moved = tuple(c for c in read.collections if c.drain is None and _is_news(before[c.id], c))
+    moved = tuple([c for c in read.collections if c.drain is None and _is_news(before[c.id], c)])
     if not moved and not refused:
         return []
     return [Record(Progress(collections=moved, changes=read.changes, refusals=0 if refused else None))]

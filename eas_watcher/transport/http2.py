@@ -165,7 +165,8 @@ class Http2Connection:
             self._silence.heard(now)
         for event in events:
             self._take(event)
-        self._pongs()
+        if self._leaving:
+            self._pongs()
         if self._client.more and not self._over:
             asyncio.get_running_loop().call_soon(self.received, b"")
         self._flush()

@@ -70,7 +70,7 @@ class Http2Connections:
         self._numbers = numbers
         self._keep_http1 = keep_http1
         self._roomy: dict[Http2Connection, None] = {}
-        """Those that had room for one more request when this was last looked at."""
+        """Those that may have room for one more request."""
         self._waiting: deque[asyncio.Future[None]] = deque()
         """Requests that wait for room."""
         self._dials: set[asyncio.Task[None]] = set()
@@ -128,10 +128,9 @@ class Http2Connections:
 
     def freed(self, connection: Http2Connection) -> None:
         """Let a request that waits take the room of another one that is over."""
-        room = connection.room
-        if room:
-            self._roomy[connection] = None
-            self._wake(room)
+        self._roomy[connection] = None
+        if self._waiting:
+            self._wake(connection.room)
 
     def wants_http1(self, reason: str) -> None:
         """Send new requests over HTTP/1.1 for some time."""

@@ -4,7 +4,6 @@ An operator who migrates has the relay watch all mailboxes and push nothing, and
 after the other. The decision is made for each push when it would leave.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -68,8 +67,7 @@ class Shadow:
         """Return True if a mode holds a push back that was in force at any time since its mark last grew."""
         return any(mode.holds_back(push.app, server) for mode in self._modes(push))
 
-    def _modes(self, push: DuePush) -> Iterable[PushMode]:
+    def _modes(self, push: DuePush) -> list[PushMode]:
         if push.mark in ASKED or push.cause is Cause.WIPED:
-            return  # after a wipe the app must remove its data
-        yield self.mode
-        yield from (mode for ended_at, mode in self._former if push.last_at < ended_at - SLACK)
+            return []  # after a wipe the app must remove its data
+        return [self.mode, *[mode for ended_at, mode in self._former if push.last_at < ended_at - SLACK]]

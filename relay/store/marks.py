@@ -39,7 +39,7 @@ def outbox_topics(platforms: Collection[str]) -> list[Topic]:
 
     A name that this version does not know has no dispatcher here, so it has no topic.
     """
-    return [Topic.outbox(platform) for platform in Platform if platform.value in platforms]
+    return [Topic.outbox(platform) for platform in Platform if platform in platforms]
 
 
 class Claim(NamedTuple):
