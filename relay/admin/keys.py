@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from relay.domain.sealing_keys import KeyHolder, KeySource, without
+from relay.domain.sealing_keys import KeyHolder, KeySource, named, without
 
 Json = dict[str, object]
 Counts = Mapping[bytes, tuple[int, int]]
@@ -95,16 +95,21 @@ def left_to_do(keys: Sequence[ShownKey], holders: Sequence[KeyHolder]) -> list[s
         for key in keys
         if key.state is KeyState.MISSING and key.records
     ]
-    if lacking := without(holders, present.id):
+    lacking = without(holders, present.id)
+    if names := named(lacking, leased=True):
         found.append(
-            f"{', '.join(lacking)} cannot open {present.id}: put its private key beside the present one there; until "
+            f"{names} cannot open {present.id}: put its private key beside the present one there; until "
             "then nothing is sealed for it"
+        )
+    if names := named(lacking, leased=False):
+        found.append(
+            f"{names} cannot open {present.id}, and starts or has ended without a word: look again in a minute or two"
         )
     found += [
         f"{each.node} seals with {each.seals}, this host with {present.id}: rotate the older one, on an api host by "
         "putting the public key of the newer one in its place"
         for each in holders
-        if each.seals not in {"", present.id}
+        if each.leased and each.seals not in {"", present.id}
     ]
     found += [
         f"{key.records} records are still sealed for {key.id}: the watch role seals them anew"

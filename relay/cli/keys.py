@@ -231,7 +231,8 @@ def _say_next(settings: "Settings", name: str, former: str, holders: "Sequence[K
         say("no process of the relay runs: the next one that starts seals everything for it")
         return
     if settings.database.file is None and (lacking := without(holders, name)):
-        note(f"not seen with the key yet: {', '.join(lacking)}. Nothing is sealed for it until all of them open it")
+        names = ", ".join(each.node for each in lacking)
+        note(f"not seen with the key yet: {names}. Nothing is sealed for it until all of them open it")
     if any(each.role is not Role.ALL for each in holders):
         say(f"On each host of the api role, put {public} in the place of its public key")
     if former != name:

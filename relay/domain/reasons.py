@@ -61,6 +61,7 @@ class Recheck(StrEnum):
     WHILE_WATCHED = "with every Ping"
     NEW_CREDENTIAL = "when the app sends a new credential"
     NEW_START = "when it starts, and when an app registers for the mailbox again"
+    NEW_KEY = "when it gets another sealing key or starts, and when an app registers for the mailbox again"
     RESUMED = "when an administrator resumes it"
     MAINTAINED = "when an administrator ends the maintenance"
     NEVER = "never"
@@ -453,7 +454,7 @@ REASONS: Final[Mapping[Reason, Row]] = MappingProxyType(
         Reason.SEAL_BROKEN: _relay(
             "The stored credential does not open; the line `because` says whether to restore the sealing key or to let "
             "the app register again.",
-            Recheck.NEW_START,
+            Recheck.NEW_KEY,
         ),
         Reason.CREDENTIAL_KIND: _relay(
             "servers.NAME.credentials no longer lists the kind of this credential: put it back, or let the app "

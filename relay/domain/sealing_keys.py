@@ -38,6 +38,8 @@ class KeyHolder:
     """The keys whose private half it has."""
     seals: str
     """The key that it seals with; empty for a process that has not said it."""
+    leased: bool = True
+    """False for a watch process without a lease of mailboxes: it starts, or was killed and counts as gone soon."""
 
     @property
     def watches(self) -> bool:
@@ -50,6 +52,15 @@ class KeyHolder:
         return self.role in {Role.ALL, Role.API}
 
 
-def without(holders: Collection[KeyHolder], key: str) -> tuple[str, ...]:
-    """Return the watch processes that do not open a key, by name: what is sealed for it they could not use."""
-    return tuple(sorted(each.node for each in holders if each.watches and key not in each.opens))
+def without(holders: Collection[KeyHolder], key: str) -> tuple[KeyHolder, ...]:
+    """Return the watch processes that do not open a key, in the order of their names.
+
+    What is sealed for it they could not use.
+    """
+    lacking = [each for each in holders if each.watches and key not in each.opens]
+    return tuple(sorted(lacking, key=lambda each: each.node))
+
+
+def named(holders: Collection[KeyHolder], *, leased: bool) -> str:
+    """Return the names of those that have a lease of mailboxes, or of those that have none, as words for operators."""
+    return ", ".join(sorted(each.node for each in holders if each.leased is leased))

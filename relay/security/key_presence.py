@@ -34,9 +34,9 @@ class KeyPresence:
         self._changed = asyncio.Event()
         self._agreed = False
         self._listeners: list[Callable[[SealingPublicKey], None]] = []
-        self.without: tuple[str, ...] = ()
+        self.without: tuple[KeyHolder, ...] = ()
         """The watch processes that do not open the key that this process wants to seal with, when last looked."""
-        self.behind: tuple[str, ...] = ()
+        self.behind: tuple[KeyHolder, ...] = ()
         """The other watch processes that seal with another key than this one, when last looked."""
 
     @property
@@ -73,12 +73,13 @@ class KeyPresence:
         holders = await self._store.holders(now)
         if wanted is not self._wanted:
             return  # other keys were taken meanwhile, which the others do not know yet
-        before, self.without = self.without, without(holders, wanted.name)
+        before, self.without = {each.node for each in self.without}, without(holders, wanted.name)
         self._agreed = not self.without
-        watching = [each for each in holders if each.watches and each.node != self._node]
-        self.behind = tuple(sorted(each.node for each in watching if each.seals != wanted.name))
-        if self.without and self.without != before:
-            log.warning("sealing key waits: a watch process does not open it", extra={"processes": list(self.without)})
+        others = [each for each in holders if each.watches and each.node != self._node]
+        self.behind = tuple(each for each in others if each.seals != wanted.name)
+        names = [each.node for each in self.without]
+        if names and set(names) != before:
+            log.warning("sealing key waits: a watch process does not open it", extra={"processes": names})
         if self._agreed and self.present.id != wanted.id:
             self.present = wanted
             log.info("sealing key in use", extra={"key": wanted.name})

@@ -1,6 +1,7 @@
 """The processes with sealing keys, as each of them notes it about itself."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -58,8 +59,12 @@ def holders(connection: sa.Connection, now: datetime) -> Sequence[KeyHolder]:
         KeyHolder(row.node, Role(row.role), frozenset(row.opens.split()), row.seals)
         for row in connection.execute(fresh)
     ]
-    alive = connection.scalars(sa.select(node.c.id).where(node.c.alive_until > now).order_by(node.c.id))
-    known = [each.node for each in found]
-    # A process that joins once more has its name with a number.
-    silent = [name for name in alive if not any(name == each or name.startswith(f"{each}.") for each in known)]
-    return found + [KeyHolder(name, Role.WATCH, frozenset(), "") for name in silent]
+    alive = connection.scalars(sa.select(node.c.id).where(node.c.alive_until > now).order_by(node.c.id)).all()
+    silent = [name for name in alive if not any(_bears(each.node, [name]) for each in found)]
+    shown = [replace(each, leased=not each.watches or _bears(each.node, alive)) for each in found]
+    return shown + [KeyHolder(name, Role.WATCH, frozenset(), "") for name in silent]
+
+
+def _bears(node: str, names: Collection[str]) -> bool:
+    """Return True if a process has one of some names: one that joins once more has its name with a number."""
+    return any(name == node or name.startswith(f"{node}.") for name in names)

@@ -17,7 +17,7 @@ from relay.domain.ports.wakeups import Topic
 from relay.domain.unreadable import UnreadableRows
 from relay.store.engine import Database
 from relay.store.reading import Reader
-from relay.store.tables import Moment, node, shard
+from relay.store.tables import Moment, key_holder, node, shard
 from relay.store.wakeups import CHANNEL
 
 P = ParamSpec("P")
@@ -135,6 +135,7 @@ _CLOCK: Final = sa.select(sa.func.clock_timestamp(type_=Moment))
 def _join(connection: sa.Connection, name: str, lease: float, version: str, clock: Clock, take_over: bool) -> None:
     if take_over:
         connection.execute(sa.delete(node))
+        connection.execute(sa.delete(key_holder).where(key_holder.c.node != name))
         connection.execute(_FREE_ALL)
     now = _now(connection, clock)
     until = now + timedelta(seconds=lease)

@@ -2,13 +2,17 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 
+from relay.domain.model import Role
 from relay.domain.ports.shards import Division, ShardStore
+from relay.domain.sealing_keys import KeyHolder
 from relay.store.engine import Database
+from relay.store.key_holders import SqlKeyHolderStore
 from relay.store.shards import SqlShardStore
 from relay.store.tables import node, shard
 from tests.transactions import transaction
@@ -164,6 +168,17 @@ async def test_a_take_over_removes_all_others(shards: ShardStore) -> None:
 
     assert await shards.beat("a", LEASE, leaving=False) is None
     assert await shards.take("b", range(4)) == dict.fromkeys(range(4), 2)
+
+
+async def test_a_take_over_removes_the_keys_of_all_others(shards: ShardStore, engine: Database) -> None:
+    holders = SqlKeyHolderStore(engine)
+    mine = KeyHolder("b", Role.ALL, frozenset({"key"}), "key")
+    for each in (replace(mine, node="a"), mine):
+        await holders.note(each, AN_HOUR_OFF)
+
+    await shards.join("b", LEASE, take_over=True)
+
+    assert [each.node for each in await holders.holders(AN_HOUR_OFF)] == ["b"]
 
 
 async def test_processes_that_want_the_same_shards_share_them_without_waiting(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from random import Random
 from types import SimpleNamespace
@@ -225,6 +226,8 @@ async def test_processes_see_the_keys_of_those_that_run(engine: Database) -> Non
 
     silent = KeyHolder("watch-9", Role.WATCH, frozenset(), "")
     assert await store.holders(NOW) == [api, watch, silent]
+
+    assert await store.holders(LATER) == [api, replace(watch, leased=False)], "their leases have ended"
 
     later = NOW + FRESH + timedelta(seconds=1)
     await store.note(KeyHolder("watch-2", Role.WATCH, frozenset({"bb"}), "bb"), later)

@@ -1,6 +1,7 @@
 """What administrators see of sealing keys, and when one may be made the present one or taken out of use."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -78,6 +79,14 @@ def test_what_is_left_to_do_names_the_processes() -> None:
         f"api-1 {lagging}",
         f"4 records are still sealed for {A}: the watch role seals them anew",
     ]
+
+
+def test_nothing_is_asked_for_a_process_that_was_killed() -> None:
+    killed = replace(WATCH, leased=False)
+
+    told = left_to_do(shown(NEW, OLD, counts={}, holders=[killed]), [killed])
+
+    assert told == [f"watch-1 cannot open {B}, and starts or has ended without a word: look again in a minute or two"]
 
 
 def test_the_newer_key_becomes_the_present_one() -> None:

@@ -16,7 +16,7 @@ def test_the_processes_that_watch_must_open_a_key_and_those_that_only_register_n
         holder("api-1", Role.API),
     ]
 
-    assert without(holders, "b") == ("all-1", "watch-2")
+    assert [each.node for each in without(holders, "b")] == ["all-1", "watch-2"]
     assert without(holders[1:2], "b") == ()
 
 

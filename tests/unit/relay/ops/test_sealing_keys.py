@@ -1,5 +1,7 @@
 """The part of health of the sealing keys."""
 
+import pytest
+
 from relay.domain.model import Role
 from relay.domain.sealing_keys import KeyHolder
 from relay.ops.health import OK, PartState
@@ -38,6 +40,17 @@ async def test_a_process_that_seals_with_another_key_is_named() -> None:
     found = sealing_keys(presence, None).check()
     assert found.reason == f"watch-2 seals with another key than the one here, {KEY.name}"
     assert "`relay keys rotate`" in found.remedy
+
+
+@pytest.mark.parametrize("opens", [frozenset(), frozenset({KEY.name})])
+async def test_no_key_is_asked_for_a_process_that_was_killed(opens: frozenset[str]) -> None:
+    presence = keys(KeyHolder("watch-2", Role.WATCH, opens, "aa", leased=False))
+
+    await presence.look()
+
+    found = sealing_keys(presence, None).check()
+    assert found.reason == f"the key {KEY.name} waits: watch-2 starts, or has ended without a word"
+    assert found.remedy.startswith("Nothing now")
 
 
 def test_credentials_that_open_with_no_key_are_counted() -> None:

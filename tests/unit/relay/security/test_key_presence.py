@@ -35,14 +35,14 @@ async def test_a_new_key_waits_until_every_watch_process_opens_it() -> None:
     presence.change(frozenset(), AFTER)
     assert not presence.agreed
     await presence.look()
-    assert (presence.without, presence.present, used) == (("watch-1",), BEFORE, [])
+    assert (presence.without, presence.present, used) == ((watch(BEFORE),), BEFORE, [])
     assert store.known["api-1"].seals == BEFORE.name
 
     store.known["watch-1"] = watch(BEFORE, AFTER)
     await presence.look()
     assert (presence.without, presence.present, used) == ((), AFTER, [AFTER])
     assert store.known["api-1"].seals == AFTER.name
-    assert (presence.agreed, presence.settled, presence.behind) == (True, False, ("watch-1",))
+    assert (presence.agreed, presence.settled, presence.behind) == (True, False, (watch(BEFORE, AFTER),))
 
     store.known["watch-1"] = replace(watch(BEFORE, AFTER), seals=AFTER.name)
     await presence.look()
@@ -76,7 +76,7 @@ async def test_it_looks_at_once_when_keys_change_and_goes_on_when_the_database_w
         await asyncio.sleep(1)
         presence.change(frozenset(), AFTER)
         await asyncio.sleep(0.1)
-        assert presence.without == ("watch-1",)
+        assert [each.node for each in presence.without] == ["watch-1"]
         store.known["watch-1"] = watch(AFTER)
         store.away = True
         await asyncio.sleep(SOON)
