@@ -1,10 +1,14 @@
-"""Writes new keys into files, never over an existing one, and puts one in the place of another."""
+"""Writes new keys into files, never over an existing one, and puts one in the place of another.
+
+A file has its whole content, its owner and its rights from the moment on at which it has its name: the relay reads what
+is beside its key within seconds, and a part of a key, which a full disk or kill -9 leaves, would keep it from starting.
+"""
 
 import os
-import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Final
 
 from relay.push.webpush.vapid import make_key
@@ -41,12 +45,7 @@ def write_beside(private_file: Path, public_file: Path, folder: Path | None) -> 
     private, public = name_beside(private_file, name), name_beside(public_file, name)
     if folder is not None:
         private, public = folder / private.name, folder / public.name
-    write_key_pair(private, public, lambda: pems, SEALED)
-    if os.geteuid() == 0 and private_file.exists():
-        like = private_file.stat()
-        for path in (private, public):
-            os.chown(path, like.st_uid, like.st_gid)
-        private.chmod(0o600 | like.st_mode & 0o040)
+    write_key_pair(private, public, lambda: pems, SEALED, _like(private_file))
     return name, private, public
 
 
@@ -65,16 +64,8 @@ def put_in_place(new: Path, present: Path, former: str) -> Path:
 
 def put_public(pem: bytes, present: Path) -> None:
     """Put a public key in the place of another one; raises OSError."""
-    descriptor, fresh = tempfile.mkstemp(prefix=f".{present.name}.", dir=present.parent)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, 0o644)
-        file.write(pem)
-        file.flush()
-        os.fsync(descriptor)
-    if os.geteuid() == 0 and present.exists():
-        os.chown(fresh, present.stat().st_uid, present.stat().st_gid)
-    Path(fresh).replace(present)
-    sync_folder(present)
+    with _whole(present, pem, 0o644, _like(present)) as fresh:
+        fresh.replace(present)
 
 
 def put_away(file: Path) -> Path:
@@ -94,17 +85,25 @@ def sync_folder(file: Path) -> None:
         os.close(descriptor)
 
 
-def write_key_pair(private: Path, public: Path, make: Callable[[], tuple[bytes, bytes]], warning: str) -> None:
-    """Make a key pair; only the owner can read the private file.
+def write_key_pair(
+    private: Path,
+    public: Path,
+    make: Callable[[], tuple[bytes, bytes]],
+    warning: str,
+    like: os.stat_result | None = None,
+) -> None:
+    """Make a key pair; only the owner can read the private file. Both belong to the owner of `like`.
 
-    Raises KeysExist with `warning` if one of the files exists, OSError if one cannot be written.
+    If the group of that file can read it, the group of the private file can, too. Raises KeysExist with `warning` if
+    one of the files exists, OSError if one cannot be written.
     """
     for path in (private, public):
         if path.exists():
             raise KeysExist(f"{path} exists: {warning}")
     private_pem, public_pem = make()
-    for path, content, mode in ((private, private_pem, 0o600), (public, public_pem, 0o644)):
-        _write(path, content, mode)
+    closed = 0o600 if like is None else 0o600 | like.st_mode & 0o040
+    for path, content, mode in ((private, private_pem, closed), (public, public_pem, 0o644)):
+        _write(path, content, mode, like)
 
 
 def write_vapid_key(path: Path) -> None:
@@ -113,14 +112,35 @@ def write_vapid_key(path: Path) -> None:
     Raises KeysExist if the file exists, OSError if it cannot be written.
     """
     if path.exists():
-        raise KeysExist(f"{path} exists: apps subscribed for it. Move it away only if all shall subscribe anew.")
+        raise KeysExist(f"{path} exists: apps subscribed for it. Move it away only if all shall subscribe again.")
     _write(path, make_key(), 0o600)
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
+def _like(file: Path) -> os.stat_result | None:
+    """Return whose a new file shall be that root makes beside another one; None: it is the caller's."""
+    return file.stat() if os.geteuid() == 0 and file.exists() else None
+
+
+def _write(path: Path, content: bytes, mode: int, like: os.stat_result | None = None) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    with _whole(path, content, mode, like) as fresh:
+        os.link(fresh, path)  # unlike a rename, it replaces no key that another process made meanwhile
+
+
+@contextmanager
+def _whole(path: Path, content: bytes, mode: int, like: os.stat_result | None) -> Iterator[Path]:
+    """Yield a file that is whole and safe on the disk, to be given the name `path`; what is left of it is removed."""
+    descriptor, name = mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    fresh = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            if like is not None:
+                os.fchown(descriptor, like.st_uid, like.st_gid)
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
+        yield fresh
+    finally:
+        fresh.unlink(missing_ok=True)
+    sync_folder(path)

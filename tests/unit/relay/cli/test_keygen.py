@@ -1,12 +1,22 @@
 """Keys are written beside one another, and one takes the place of another without a moment in which one is missing."""
 
+import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from relay.cli.keygen import KeysExist, put_away, put_in_place, put_public, write_beside, write_sealing_keys
+from relay.cli.keygen import (
+    KeysExist,
+    put_away,
+    put_in_place,
+    put_public,
+    write_beside,
+    write_key_pair,
+    write_sealing_keys,
+)
 from relay.security.sealing import SealingPrivateKey, SealingPublicKey
 
 
@@ -88,3 +98,44 @@ def test_a_key_that_is_put_away_keeps_its_bytes_and_loses_its_name(private: Path
 def test_an_existing_key_is_never_written_over(private: Path) -> None:
     with pytest.raises(KeysExist, match="exists: stored credentials open with it alone"):
         write_sealing_keys(private, private.with_name("public.pem"))
+
+
+@pytest.mark.parametrize(
+    "wants_room", [write_sealing_keys, lambda private, public: write_beside(private, public, None)]
+)
+def test_a_full_disk_leaves_no_part_of_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wants_room: Callable[[Path, Path], object]
+) -> None:
+    """A part of a key beside the present one would keep the relay from starting."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        wants_room(tmp_path / "private.pem", tmp_path / "public.pem")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_has_its_name_only_once_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr(os, "fsync", lambda _: seen.append([path.name for path in tmp_path.glob("[!.]*")]))
+
+    write_sealing_keys(tmp_path / "private.pem", tmp_path / "public.pem")
+
+    assert seen[0] == [], "kill -9 here leaves no part of a key under its name"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["private.pem", "public.pem"]
+
+
+def test_no_key_takes_the_place_of_one_that_another_process_made_meanwhile(tmp_path: Path) -> None:
+    private = tmp_path / "private.pem"
+
+    def make() -> tuple[bytes, bytes]:
+        private.write_bytes(b"of another process")
+        return b"private", b"public"
+
+    with pytest.raises(FileExistsError):
+        write_key_pair(private, tmp_path / "public.pem", make, "")
+
+    assert private.read_bytes() == b"of another process"

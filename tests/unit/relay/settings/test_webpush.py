@@ -152,6 +152,6 @@ def test_a_made_key_is_private_and_never_replaced(site: Installation) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     made = read_key(file)
     assert site.load().webpush.public_key == public_key(made)
-    with pytest.raises(KeysExist, match="subscribe anew"):
+    with pytest.raises(KeysExist, match="subscribe again"):
         write_vapid_key(file)
     assert read_key(file) == made
