@@ -15,10 +15,17 @@ from typing import IO, Any, Final, Protocol, TypeVar
 from relay.admin.audit import Stamp, What
 from relay.backup.files import lines, packing, place, writing
 from relay.backup.format import Header, Reader, Writer
-from relay.domain.errors import BackupInvalid, DatabaseFilled, DatabaseMoved, StoreUnavailable
+from relay.domain.errors import (
+    BackupInvalid,
+    DatabaseFilled,
+    DatabaseMoved,
+    DatabaseNewer,
+    SchemaNewer,
+    StoreUnavailable,
+)
 from relay.settings.values import DatabaseSettings
 from relay.store import restoring
-from relay.store.acts import note
+from relay.store.acts import digests, note, numbers_of
 from relay.store.copying import LeftOut, read_lines, shapes
 from relay.store.engine import (
     Database,
@@ -129,12 +136,12 @@ async def restore(
 
     Registrations do not ring before their apps have sent their device tokens, unless they `keep` ringing because the
     relay has not run since the backup. Raises BackupInvalid, DatabaseFilled, DatabaseBusy, DatabaseInUse,
-    DatabaseRefuses, RowsForbidden, SchemaNewer, StoreUnavailable, OSError.
+    DatabaseRefuses, RowsForbidden, DatabaseNewer, StoreUnavailable, OSError.
     """
     with source.open("rb") as file:
         try:
             header = await asyncio.to_thread(verify, file, keep=keep)
-            async with _opened(settings) as database:
+            async with _taking(settings) as database:
                 origin = f"a backup of {header.made_at:%Y-%m-%dT%H:%M:%SZ}"
                 fill = _Fill(file, origin, stamp, What.RESTORED, tell, replace, keep)
                 filled = await _stoppable(database, fill)
@@ -194,10 +201,10 @@ async def move(
     """
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(_opened(source))
-        second = await stack.enter_async_context(_opened(target))
+        second = await stack.enter_async_context(_taking(target))
         leaving = await first.run(_leaving)
         held = await second.run(_look)
-        if leaving is Leaving.DONE or (leaving and held):
+        if leaving is Leaving.DONE or (leaving and await _arrived(first, second)):
             raise DatabaseMoved
         if held and not replace:
             raise DatabaseFilled(held)
@@ -211,7 +218,7 @@ async def move(
             filled = await _stoppable(second, fill)
         except StoreUnavailable:
             # A commit whose answer was lost may have been done: then the target has it all.
-            if await second.run(restoring.rows_of) == held:
+            if not await _arrived(first, second):
                 await first.run(restoring.come_back)
             raise
         except BaseException:
@@ -241,6 +248,18 @@ def _leaving(connection: Any) -> Leaving:
     return leaving
 
 
+async def _arrived(first: Database, second: Database) -> bool:
+    """Return whether a move has put the content of a database into another one: then that has its audit log and one act.
+
+    What the other database held before does not count, even if it came from this one by an earlier move, or this one
+    from it.
+    """
+    moves = await second.run(numbers_of, What.MOVED)
+    numbers = {number - before for number in moves for before in (0, 1)}
+    mine, theirs = [await each.run(digests, numbers) for each in (first, second)]
+    return any(mine.get(each) != theirs[each] and mine.get(each - 1) == theirs.get(each - 1) for each in moves)
+
+
 def _look(connection: Any) -> dict[str, int]:
     """Return the rows of a database that nobody uses; raises DatabaseBusy, SchemaNewer."""
     revision_of(connection)
@@ -259,6 +278,17 @@ async def _opened(settings: DatabaseSettings) -> AsyncIterator[Database]:
         database = await stack.enter_async_context(open_database(settings.dsn, settings.ca_file))
         with refusals():
             yield database
+
+
+@asynccontextmanager
+async def _taking(settings: DatabaseSettings) -> AsyncIterator[Database]:
+    """Open a database that shall take the content of another one; raises DatabaseNewer instead of SchemaNewer."""
+    async with _opened(settings) as database:
+        try:
+            await database.run(revision_of)
+        except SchemaNewer as error:
+            raise DatabaseNewer(settings.file) from error
+        yield database
 
 
 async def _stoppable(database: Database, work: Callable[[Any, Callable[[], None]], T]) -> T:

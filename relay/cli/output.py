@@ -16,6 +16,7 @@ from relay.domain.errors import (
     DatabaseFilled,
     DatabaseInUse,
     DatabaseMoved,
+    DatabaseNewer,
     DatabaseRefuses,
     KeyLost,
     MigrationsPending,
@@ -36,7 +37,7 @@ FULL: Final = re.compile(r"is full|No space left")
 """What SQLite and PostgreSQL say when their disk has no room."""
 
 ENDS: Final = (
-    *(BackupInvalid, DatabaseBusy, DatabaseFilled, DatabaseInUse, DatabaseMoved, DatabaseRefuses),
+    *(BackupInvalid, DatabaseBusy, DatabaseFilled, DatabaseInUse, DatabaseMoved, DatabaseNewer, DatabaseRefuses),
     *(KeyLost, MigrationsPending, NotificationsLost, PortTaken, RelayBroke),
     *(RowsForbidden, RowsUnreadable, SchemaNewer, SessionsShared),
 )

@@ -87,6 +87,22 @@ class SchemaNewer(RelayError):
         super().__init__("a newer relay upgraded the database: install that version again, or restore the backup")
 
 
+class DatabaseNewer(RelayError):
+    """A newer version of the relay has upgraded a database that should take another one's content."""
+
+    def __init__(self, file: Path | None) -> None:
+        here = "the database" if file is None else f"the database {file}"
+        empty = (
+            "let its administrator make an empty one, and name that"
+            if file is None
+            else f"move the file away, with {file.name}-wal and {file.name}-shm if they are there"
+        )
+        super().__init__(
+            f"a newer relay upgraded {here}, so this version does not know what is in it and replaces nothing: {empty}; "
+            "then run the command again"
+        )
+
+
 class DatabaseMoved(RelayError):
     """The content of the database was moved to another one, which is the one to use."""
 

@@ -44,6 +44,21 @@ def note(
     return entry
 
 
+def digests(connection: sa.Connection, numbers: Collection[int]) -> Mapping[int, str]:
+    """Return the digests of entries by their numbers, of those that are there; none if the schema has no log."""
+    if not sa.inspect(connection).has_table(act.name):
+        return {}
+    wanted = sa.select(act.c.number, act.c.digest).where(act.c.number.in_(sorted(numbers)))
+    return {row.number: row.digest for row in connection.execute(wanted)}
+
+
+def numbers_of(connection: sa.Connection, what: What) -> Sequence[int]:
+    """Return the numbers of the acts of one kind; none if the schema has no log."""
+    if not sa.inspect(connection).has_table(act.name):
+        return ()
+    return connection.scalars(sa.select(act.c.number).where(act.c.what == what.value).order_by(act.c.number)).all()
+
+
 def about(connection: sa.Connection, subjects: Collection[str]) -> Sequence[Act]:
     """Return the entries about a user, whose hashes are given, the oldest first."""
     mine = sa.select(act).where(act.c.subject.in_(sorted(subjects))).order_by(act.c.number)

@@ -20,6 +20,7 @@ from relay.domain.errors import (
     DatabaseFilled,
     DatabaseInUse,
     DatabaseMoved,
+    DatabaseNewer,
     DatabaseRefuses,
     RowsUnreadable,
 )
@@ -649,6 +650,47 @@ async def test_a_move_that_was_killed_runs_again_or_is_undone(filled: str, elsew
         await engine.run(lambda connection: migrate.set_leaving(connection, Leaving.UNDER_WAY))
     with pytest.raises(DatabaseMoved):
         await move(filled, elsewhere, replace=True)
+
+
+async def test_a_move_that_was_killed_before_it_replaced_anything_runs_again(
+    sqlite_url: str, elsewhere: str, tmp_path: Path
+) -> None:
+    """What the other database holds is from an earlier move there and back, so it is old, and not what was moved."""
+    async with open_database(sqlite_url) as engine:
+        await fill(engine)
+    await move(sqlite_url, elsewhere)
+    await move(elsewhere, sqlite_url, replace=True)
+    async with open_database(sqlite_url) as engine:
+        async with transaction(engine) as connection:
+            await connection.execute(sa.text("UPDATE collection SET sync_key = 'key-9'"))
+        await engine.run(restoring.leave)  # kill -9 came behind this
+    await back_up(sqlite_url, tmp_path / "to-be-safe.gz")  # adds an act
+
+    with pytest.raises(DatabaseFilled):
+        await move(sqlite_url, elsewhere)
+    await move(sqlite_url, elsewhere, replace=True)
+
+    assert b"key-9" in (await content(elsewhere))["collection"][0]
+    assert await revision(sqlite_url) == (migrate.revisions()[-1], Leaving.DONE)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+async def test_a_database_of_a_newer_relay_is_not_replaced_and_the_way_out_is_said(
+    sqlite_url: str, elsewhere: str, tmp_path: Path, replace: bool
+) -> None:
+    made = await back_up(sqlite_url, tmp_path / "one.gz")
+    async with open_database(elsewhere) as engine:
+        await migrate.upgrade(engine)
+        async with transaction(engine) as connection:
+            await connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    way_out = "move the file away, with relay.db-wal" if "sqlite" in elsewhere else "administrator make an empty one"
+
+    with pytest.raises(DatabaseNewer, match=way_out):
+        await restore(elsewhere, made.path, replace=replace)
+    with pytest.raises(DatabaseNewer, match=way_out):
+        await move(sqlite_url, elsewhere, replace=replace)
+
+    assert not (await revision(sqlite_url))[1]
 
 
 @pytest.mark.parametrize("moment", ["read mailbox", "write mailbox"])
