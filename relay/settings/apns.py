@@ -6,7 +6,7 @@ from typing import Final
 from relay.domain.model import Environment
 from relay.push.apns.config import KEY_FILE, ApnsAccount, ApnsCertificate, ApnsToken, Authentication
 from relay.settings.files import Files
-from relay.settings.sections import ApnsAccountSection, ApnsSection
+from relay.settings.push_sections import ApnsAccountSection, ApnsSection
 
 TABLE: Final = "apns"
 

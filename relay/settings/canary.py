@@ -11,7 +11,7 @@ from relay.network.urls import is_loopback
 from relay.registration.identity import normalise
 from relay.security.credentials import CredentialKind
 from relay.settings.files import Files
-from relay.settings.sections import CanarySection
+from relay.settings.mail_sections import CanarySection
 from relay.settings.source import Sections
 from relay.settings.spellings import MAIL_ADDRESS
 from relay.settings.values import CanarySettings, ServerSettings

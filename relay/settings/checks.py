@@ -26,22 +26,19 @@ from relay.settings.enrolment import read_enrolment
 from relay.settings.fcm import FcmChecks
 from relay.settings.files import Files
 from relay.settings.kerberos import read_invitations
+from relay.settings.mail_sections import ServerSection
 from relay.settings.network import NetworkChecks, read_networks
 from relay.settings.proxies import ProxyChecks
+from relay.settings.push_sections import ApnsSection, EgressSection, FcmSection, PushSection
 from relay.settings.sealing import PRIVATE_KEY, SealingChecks
 from relay.settings.sections import (
     ApiSection,
-    ApnsSection,
     DatabaseSection,
-    EgressSection,
-    FcmSection,
     LogSection,
     OpsSection,
-    PushSection,
     RegistrationsSection,
     RelaySection,
     SealingSection,
-    ServerSection,
     TimelineSection,
     TracingSection,
 )

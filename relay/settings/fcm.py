@@ -5,7 +5,7 @@ from typing import Final
 
 from relay.push.fcm.config import FcmAccount
 from relay.settings.files import Files
-from relay.settings.sections import FcmAccountSection, FcmSection
+from relay.settings.push_sections import FcmAccountSection, FcmSection
 
 TABLE: Final = "fcm"
 

@@ -8,7 +8,7 @@ from eas_watcher.auth.negotiate import DOMAIN, Naming, Service
 from relay.security.credentials import CredentialKind
 from relay.security.invitations import Invitations, InvitedUsers
 from relay.settings.files import Files
-from relay.settings.sections import ServerSection
+from relay.settings.mail_sections import ServerSection
 from relay.settings.values import KerberosSettings
 
 MAGIC: Final = b"\x05\x02"  # the start of a keytab: version 2, numbers in network order

@@ -15,15 +15,9 @@ from relay.settings.admin import audit_key_file
 from relay.settings.checks import Checks, state_folder
 from relay.settings.database import database_settings
 from relay.settings.files import Files, credentials_folder
+from relay.settings.push_sections import WebPushSection
 from relay.settings.sealing import SealingChecks, beside
-from relay.settings.sections import (
-    AdminSection,
-    DatabaseSection,
-    OpsSection,
-    RelaySection,
-    SealingSection,
-    WebPushSection,
-)
+from relay.settings.sections import AdminSection, DatabaseSection, OpsSection, RelaySection, SealingSection
 from relay.settings.source import Faults, read_sections
 from relay.settings.values import DatabaseSettings, KeyMaking, Origin, Settings
 

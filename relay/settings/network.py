@@ -8,7 +8,7 @@ from relay.http.addresses import Network
 from relay.network.route import DIRECT, Route
 from relay.settings.files import Files
 from relay.settings.proxies import ProxyChecks, read_proxy
-from relay.settings.sections import NetworkSection
+from relay.settings.push_sections import NetworkSection
 from relay.settings.source import Faults, Sections
 
 

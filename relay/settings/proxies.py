@@ -11,7 +11,7 @@ from eas_watcher.proxy.socks5 import LONGEST
 from relay.http.addresses import read_address
 from relay.settings.files import Files
 from relay.settings.kerberos import check_keytab
-from relay.settings.sections import ProxySection
+from relay.settings.section import ProxySection
 from relay.settings.source import Faults
 
 NONE: Final = "none"

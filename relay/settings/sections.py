@@ -1,91 +1,30 @@
-"""The tables of relay.toml: each key with its type, default, bounds and meaning."""
+"""The tables of relay.toml about the relay itself, and the list of all tables.
 
-from typing import Annotated, Any, Final, Literal, get_args
+Each key stands with its type, default, bounds and meaning.
+"""
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from typing import Annotated, Any, Final, Literal
 
-from eas_watcher.heartbeat import MAXIMUM, MINIMUM, START
-from eas_watcher.machine.state import RATE
-from relay.domain.pacing import COALESCE_MOST, JITTER_MOST
-from relay.push.fcm.budget import PER_HOUR
-from relay.settings.spellings import (
-    app_name,
-    apple_id,
-    bare_host,
-    bundle_id,
-    header_name,
-    listening_host,
-    login_domain,
-    mail_address,
-    mail_domain,
-    package_name,
-    printable,
-    some_hosts,
-    split,
-    split_numbers,
-    words,
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from relay.settings.mail_sections import AutodiscoverSection, CanarySection, ServerSection
+from relay.settings.push_sections import (
+    ApnsAccountSection,
+    ApnsSection,
+    EgressSection,
+    FcmAccountSection,
+    FcmSection,
+    NetworkSection,
+    PushSection,
+    WebPushSection,
 )
+from relay.settings.section import Host, Platforms, Port, Section, Text, Texts
+from relay.settings.spellings import header_name, listening_host, printable, some_hosts, split
 
-Text = Annotated[str, Field(min_length=1), AfterValidator(printable)]
-Host = Annotated[Text, AfterValidator(bare_host)]
 Listen = Annotated[
     tuple[Annotated[Text, AfterValidator(listening_host)], ...], BeforeValidator(split), AfterValidator(some_hosts)
 ]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(split)]
-Apps = Annotated[tuple[Annotated[Text, AfterValidator(app_name)], ...], BeforeValidator(split)]
-BundleIds = Annotated[tuple[Annotated[Text, AfterValidator(bundle_id)], ...], BeforeValidator(split)]
-PackageNames = Annotated[tuple[Annotated[Text, AfterValidator(package_name)], ...], BeforeValidator(split)]
-AppleId = Annotated[Text, AfterValidator(apple_id)]
 Hosts = Annotated[tuple[Host, ...], BeforeValidator(split)]
-LoginDomains = Annotated[tuple[Annotated[Text, AfterValidator(login_domain)], ...], BeforeValidator(split)]
-Domains = Annotated[tuple[Annotated[Text, AfterValidator(mail_domain)], ...], BeforeValidator(split)]
-MailAddress = Annotated[Text, AfterValidator(mail_address)]
-Platforms = Annotated[tuple[Literal["apns", "fcm", "webpush"], ...], BeforeValidator(split)]
-InFlight = Annotated[int, Field(ge=1, le=1000)]
-ProviderProxy = Annotated[
-    Text | None,
-    Field(description="another proxy than network.proxy, without authentication, or none to connect straight"),
-]
-
-
-class Section(BaseModel):
-    """One table of relay.toml; None means that a key is not set and has no default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _without_blanks(cls, value: Any) -> Any:
-        """Drop blanks at both ends of texts: nobody sees them in a file."""
-        if isinstance(value, list):
-            return [part.strip() if isinstance(part, str) else part for part in value]
-        return value.strip() if isinstance(value, str) else value
-
-
-class ProxySection(Section):
-    """What [network], [servers.NAME] and [autodiscover] say of the proxy that connections go through."""
-
-    proxy: Text | None = Field(
-        default=None,
-        description="http://HOST:PORT, https://, socks5:// or, where only the proxy can look names up, socks5h://; "
-        "unset or none: straight",
-    )
-    proxy_auth: Literal["basic", "negotiate"] = Field(
-        default="basic", description="basic: proxy_user and its password; negotiate: Kerberos tickets, to HTTP proxies"
-    )
-    proxy_user: Text | None = Field(
-        default=None, description="user at the proxy; with negotiate a principal, unset: that of the ticket cache"
-    )
-    proxy_password_file: Text | None = Field(
-        default=None, description="file whose first line is the password of proxy_user"
-    )
-    proxy_keytab_file: Text | None = Field(
-        default=None, description="keytab with the key of proxy_user, for negotiate; unset: the process's ticket cache"
-    )
-    proxy_ca_file: Text | None = Field(
-        default=None, description="PEM file of CAs to trust instead of the system's for an https:// proxy itself"
-    )
 
 
 class RelaySection(Section):
@@ -239,226 +178,6 @@ class AdminTokenSection(Section):
     )
 
 
-Version = Literal["12.1", "14.0", "14.1", "16.0", "16.1"]
-VERSIONS: Final[tuple[Version, ...]] = get_args(Version)
-LONGEST_HEARTBEAT: Final = 3540  # seconds, Exchange's upper bound [MS-ASCMD 2.2.3.79.1]
-Seconds = Annotated[int, Field(ge=1, le=LONGEST_HEARTBEAT)]
-LockoutWindow = Annotated[int, Field(ge=60, le=86_400)]
-RefusedLogins = Annotated[int, Field(ge=4, le=1_000_000)]
-
-
-class ServerSection(ProxySection):
-    """[servers.NAME]: one mail server."""
-
-    url: Text | None = Field(
-        default=None, description="https:// URL; without a path, /Microsoft-Server-ActiveSync is taken"
-    )
-    ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
-    domains: Domains = Field(default=(), description="mail domains whose addresses are looked for on this server")
-    http2: Literal["auto", "off"] = Field(
-        default="auto",
-        description="auto: HTTP/2 where the server offers it, 100 Pings on a connection; off: HTTP/1.1 only",
-    )
-    source_addresses: Texts = Field(
-        default=(), description="addresses of this host that connections come from in turn; unset: the host chooses"
-    )
-    versions: Annotated[tuple[Version, ...], BeforeValidator(words), Field(min_length=1)] = Field(
-        default=VERSIONS, description=f"protocol versions that may be spoken, out of {', '.join(VERSIONS)}"
-    )
-    acknowledgement: Literal[1, 2, 4] = Field(
-        default=4,
-        description="the answer to a server that demands a device policy: 1 applied, 2 partly, 4 managed by others",
-    )
-    acknowledgement_fallback: Annotated[tuple[Literal[1, 2, 4], ...], BeforeValidator(split_numbers)] = Field(
-        default=(), description="what else may be answered to a server that refuses acknowledgement, in this order"
-    )
-    credentials: Annotated[
-        tuple[Literal["basic", "oauth", "certificate", "kerberos"], ...], BeforeValidator(split), Field(min_length=1)
-    ] = Field(
-        default=("basic",), description="how users may prove who they are, out of basic, oauth, certificate, kerberos"
-    )
-    oauth_token_endpoint: Text | None = Field(
-        default=None,
-        description="https:// URL where refresh tokens and codes are exchanged; nowhere else are they ever sent",
-    )
-    oauth_authorization_endpoint: Text | None = Field(
-        default=None,
-        description="https:// URL where users sign in and get a code for the relay; unset: no codes",
-    )
-    oauth_redirect_uris: Texts = Field(
-        default=(), description="addresses at which apps of yours get codes, besides the page of the web app"
-    )
-    oauth_client_id: Text | None = Field(default=None, description="the relay's client id there")
-    oauth_client_secret_file: Text | None = Field(
-        default=None, description="file whose first line is the client's secret; unset: a public client"
-    )
-    oauth_scope: Text | None = Field(
-        default=None, description="scope to ask for, words joined by spaces; unset: what the user granted"
-    )
-    oauth_audience: Texts = Field(
-        default=(), description="what access tokens must be meant for, where they can be read; unset: not checked"
-    )
-    oauth_user_claims: Texts = Field(
-        default=("upn", "preferred_username", "unique_name"),
-        description="claims of tokens that name their user, who must be the mailbox's; none of them there: not checked",
-    )
-    oauth_ca_file: Text | None = Field(
-        default=None, description="PEM file of CAs to trust instead of the system's for oauth_token_endpoint"
-    )
-    kerberos_realm: Text | None = Field(
-        default=None, description="realm of the users' accounts, as the directory writes it, e.g. EXAMPLE.COM"
-    )
-    kerberos_principal: Text | None = Field(
-        default=None, description="the relay's own account, which may act for users at this server alone"
-    )
-    kerberos_keytab_file: Text | None = Field(default=None, description="keytab with the key of kerberos_principal")
-    kerberos_target: Text | None = Field(
-        default=None, description="the server's principal, e.g. HTTP/mail.example.com@EXAMPLE.COM; unset: by its URL"
-    )
-    kerberos_users: Literal["account", "address"] = Field(
-        default="account", description="what the directory knows users by: account name, or address (UPN)"
-    )
-    kerberos_invitation_key_file: Text | None = Field(
-        default=None, description="PEM file of public keys whose invitations let users register"
-    )
-    heartbeat_start: Seconds = Field(default=START, description="seconds of a mailbox's first Ping, 1 to 3540")
-    heartbeat_minimum: Seconds = Field(default=MINIMUM, description="seconds that a Ping lasts at least, 1 to 3540")
-    heartbeat_maximum: Seconds = Field(default=MAXIMUM, description="seconds that a Ping lasts at most, 1 to 3540")
-    mode: Literal["ping", "poll"] = Field(
-        default="ping", description="ping: one Ping held per mailbox; poll: a Sync per mailbox every poll_interval"
-    )
-    poll_interval: Annotated[int, Field(ge=30, le=LONGEST_HEARTBEAT)] = Field(
-        default=300, description="seconds between two Syncs of a mailbox with mode poll, 30 to 3540"
-    )
-    return_rate: float = Field(
-        default=RATE,
-        ge=0.1,
-        le=10_000,
-        description="mailboxes per second that start, return or have a credential checked, 0.1 to 10000",
-    )
-    directory: Text | None = Field(
-        default=None, description="a name for the directory behind it, where another server has the same accounts"
-    )
-    user_case: Literal["ignored", "kept"] = Field(
-        default="ignored", description="ignored: `Ann` and `ann` are one user; kept: the server tells them apart"
-    )
-    user_domains: LoginDomains = Field(
-        default=(),
-        description="mail and Windows domains in which a name is one user, so that `ann`, `ann@example.com` and "
-        "`EXAMPLE\\ann` share a mailbox; nothing with user_case kept",
-    )
-    lockout_window: LockoutWindow = Field(
-        default=1800, description="seconds after which the directory forgets failed logins of an account, 60 to 86400"
-    )
-    refused_logins: RefusedLogins = Field(
-        default=100, description="refused logins of apps that the relay brings in such a time, 4 to 1000000"
-    )
-
-
-class AutodiscoverSection(ProxySection):
-    """[autodiscover]: whether and where to look for the servers of domains that no [servers.NAME] lists."""
-
-    enabled: bool = Field(
-        default=False, description="true to look for the servers of other domains than `domains` name"
-    )
-    hosts: Texts = Field(
-        default=(),
-        description="the only hosts (host, or host:port) that are asked, and that mailboxes may be sent to",
-    )
-    ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust for these hosts")
-    directory: Text | None = Field(default=None, description="as in [servers.NAME]")
-    lockout_window: LockoutWindow = Field(
-        default=1800, description="as in [servers.NAME], for all servers that Autodiscover finds"
-    )
-    refused_logins: RefusedLogins = Field(
-        default=100, description="as in [servers.NAME], for all servers that Autodiscover finds together"
-    )
-
-
-class ApnsAccountSection(Section):
-    """[apns.accounts.NAME]: one APNs account, with its key or certificate and its apps."""
-
-    key_file: Text | None = Field(default=None, description="the .p8 key from Apple's developer site")
-    key_id: AppleId | None = Field(
-        default=None,
-        description="the ten letters and digits that name key_file at Apple; unset: those in its name AuthKey_KEYID.p8",
-    )
-    team_id: AppleId | None = Field(default=None, description="the ten letters and digits of the Apple developer team")
-    certificate_file: Text | None = Field(
-        default=None, description="PEM file with a push certificate and its key, instead of key_file"
-    )
-    topics: BundleIds = Field(default=(), description="bundle ids of the apps that may be pushed to")
-    environments: Annotated[
-        tuple[Literal["production", "sandbox"], ...], BeforeValidator(split), Field(min_length=1)
-    ] = Field(
-        default=("production", "sandbox"),
-        description="what the key or certificate is good for, out of production, sandbox",
-    )
-
-
-class ApnsSection(ApnsAccountSection):
-    """[apns]: how to reach APNs; its other keys are the first account, often the only one."""
-
-    host: Host = Field(default="api.push.apple.com", description="APNs host for apps from the store")
-    port: Port = Field(default=443, description="APNs port for apps from the store, 443 or 2197")
-    sandbox_host: Host = Field(default="api.sandbox.push.apple.com", description="APNs host for development builds")
-    sandbox_port: Port = Field(default=443, description="APNs port for development builds, 443 or 2197")
-    ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
-    proxy: ProviderProxy = None
-    in_flight: InFlight = Field(default=100, description="pushes at once, 1 to 1000")
-
-
-class FcmAccountSection(Section):
-    """[fcm.accounts.NAME]: one Firebase project, with its service account and its apps."""
-
-    service_account_file: Text | None = Field(
-        default=None, description="JSON key of the service account, from the Firebase console"
-    )
-    apps: PackageNames = Field(default=(), description="package names of the apps that may be pushed to")
-
-
-class FcmSection(FcmAccountSection):
-    """[fcm]: how to reach FCM; its other keys are the first account, often the only one."""
-
-    url: Text = Field(default="https://fcm.googleapis.com", description="https:// URL of FCM, without a path")
-    ca_file: Text | None = Field(
-        default=None, description="PEM file of CAs to trust instead of the system's, for FCM and for its access tokens"
-    )
-    proxy: ProviderProxy = None
-    in_flight: InFlight = Field(default=100, description="pushes at once, 1 to 1000")
-    high_priority_per_hour: int = Field(
-        default=PER_HOUR, ge=1, le=1000, description="pushes of new items that wake one phone within an hour, 1 to 1000"
-    )
-
-
-class WebPushSection(Section):
-    """[webpush]: the push services that the relay sends to, and the key that identifies the relay there."""
-
-    hosts: Texts = Field(
-        default=(),
-        description="the only push services (host, or host:port; apple, google, mozilla, microsoft for browsers) that "
-        "are asked, whatever a phone names",
-    )
-    apps: Apps = Field(default=(), description="names of the apps that may be pushed to, as they register")
-    vapid_key_file: Text | None = Field(
-        default=None, description="PEM file that proves the relay to push services, from `relay vapid --new`"
-    )
-    public_key: Text | None = Field(
-        default=None, description="the public half of webpush.vapid_key_file, for the api role: `relay vapid` prints it"
-    )
-    subject: Annotated[str, Field(max_length=255, pattern=r"^(mailto:[^\s@]+@[^\s@]+|https://[^\s]+)$")] | None = Field(
-        default=None, description="whom operators of push services may ask: mailto:ADDRESS or an https:// URL"
-    )
-    ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
-    proxy: ProviderProxy = None
-    straight_hosts: Texts = Field(
-        default=(), description="those of webpush.hosts that are inside and reached without any proxy"
-    )
-    in_flight: InFlight = Field(
-        default=100, description="pushes at once, 1 to 1000; to one of several hosts half of it"
-    )
-
-
 class WebAppSection(Section):
     """[webapp]: the relay's own web app, which registers browsers and phones without another app."""
 
@@ -482,52 +201,6 @@ class WebAppSection(Section):
     )
     logo_file: Text | None = Field(
         default=None, description="PNG or SVG of the company, of at most 200 kB, shown above each page"
-    )
-
-
-class NetworkSection(ProxySection):
-    """[network]: the connections to Apple, Google and push services; those to mail servers have keys of their own."""
-
-    source_address: Texts = Field(
-        default=(), description="address to connect from, one of IPv4, one of IPv6, or both; unset: the host chooses"
-    )
-
-
-class PushSection(Section):
-    """[push]: whether and how fast pushes leave, through any provider."""
-
-    mode: Literal["live", "shadow"] = Field(
-        default="live",
-        description="live, or shadow: watch and note what would leave, and push nothing of it",
-    )
-    live_apps: Apps = Field(default=(), description="apps that are pushed to all the same while push.mode is shadow")
-    live_servers: Texts = Field(
-        default=(),
-        description="mail servers, by the NAME of servers.NAME, whose mailboxes are pushed for all the same while "
-        "push.mode is shadow; autodiscover: those that Autodiscover found",
-    )
-
-    coalesce_seconds: float = Field(
-        default=2.0,
-        ge=0,
-        le=COALESCE_MOST,
-        description="seconds between two pushes of one class to one phone, 0 to 60; what comes meanwhile adds up",
-    )
-    expire_hours: float = Field(
-        default=24.0,
-        ge=0.1,
-        le=720,
-        description="age in hours of its newest change at which a push is dropped, 0.1 to 720",
-    )
-    jitter_seconds: float = Field(
-        default=0.0,
-        ge=0,
-        le=JITTER_MOST,
-        description="seconds within which a push leaves at a random moment, 0 to 300; 0: at once",
-    )
-    receipts: bool = Field(
-        default=True,
-        description="pushes have ids, by which apps may say that they showed them; false: they have none",
     )
 
 
@@ -558,29 +231,6 @@ class RegistrationsSection(Section):
     )
 
 
-class EgressSection(Section):
-    """[egress]: where the relay logs everything that leaves the company."""
-
-    folder: Text | None = Field(
-        default=None, description="folder of the egress log, for the push role; unset: egress in relay.state_dir"
-    )
-    file_megabytes: int = Field(
-        default=64, ge=1, le=10_000, description="size at which a file of the egress log is full, 1 to 10000"
-    )
-    key_file: Text | None = Field(
-        default=None, description="file of the keys of the egress log's chain; unset: egress.key in relay.state_dir"
-    )
-    keep_days: int = Field(
-        default=0, ge=0, le=36_500, description="days after which a file of the egress log is removed; 0: never"
-    )
-    keep_megabytes: int = Field(
-        default=0, ge=0, description="size of all files of the egress log, beyond it the oldest goes; 0: no limit"
-    )
-    free_megabytes: int = Field(
-        default=256, ge=0, description="room on the disk of the egress log, below which health is degraded"
-    )
-
-
 class TimelineSection(Section):
     """[timeline]: the last events of each mailbox, which `relay explain` shows; they have no content."""
 
@@ -589,42 +239,6 @@ class TimelineSection(Section):
     )
     per_mailbox: int = Field(
         default=300, ge=10, le=100_000, description="events of one mailbox that are kept, the newest, 10 to 100000"
-    )
-
-
-class CanarySection(Section):
-    """[canary]: a mailbox of the relay's own, to which it sends mails that must be pushed."""
-
-    server: Text | None = Field(default=None, description="the NAME of its server in servers.NAME")
-    user: Text | None = Field(default=None, description="its login, as phones register it")
-    password_file: Text | None = Field(
-        default=None, description="file whose first line is its password, for the api role; for webpush only"
-    )
-    platforms: Annotated[Platforms, Field(min_length=1)] = Field(
-        default=("webpush",),
-        description="platforms whose devices must show each push; webpush is the relay's own device, the others are "
-        "phones that register the mailbox",
-    )
-    smtp_host: Host | None = Field(default=None, description="the only host that takes its mails, by SMTP")
-    smtp_port: Port = Field(default=587, description="port of that host, 1 to 65535")
-    smtp_tls: Literal["starttls", "tls", "none"] = Field(
-        default="starttls", description="starttls, tls from the first byte on, or none for a server on this host"
-    )
-    smtp_ca_file: Text | None = Field(default=None, description="PEM file of CAs to trust instead of the system's")
-    smtp_user: Text | None = Field(default=None, description="login for sending; unset: the server asks for none")
-    smtp_password_file: Text | None = Field(
-        default=None, description="file whose first line is the password of canary.smtp_user, for the watch role"
-    )
-    smtp_from: MailAddress | None = Field(default=None, description="address of the sender; unset: canary.smtp_to")
-    smtp_to: MailAddress | None = Field(default=None, description="address of the mailbox; unset: canary.user")
-    interval_seconds: int = Field(
-        default=300, ge=30, le=86_400, description="seconds between two mails, 30 to 86400; then one counts as lost"
-    )
-    goal_seconds: float = Field(
-        default=60.0, ge=1, le=86_400, description="seconds within which a mail shall be shown, 1 to 86400"
-    )
-    goal_percent: float = Field(
-        default=95.0, ge=1, le=100, description="part of the mails of a day that shall be shown in that time, 1 to 100"
     )
 
 
@@ -672,7 +286,6 @@ RETIRED: Final[dict[str, tuple[str, str]]] = {
     ),
 }
 """Keys of earlier versions: what is wrong with them now, and what to write instead."""
-
 SECTIONS: Final[dict[str, type[Section]]] = {
     "relay": RelaySection,
     "database": DatabaseSection,
@@ -697,7 +310,6 @@ SECTIONS: Final[dict[str, type[Section]]] = {
     "tracing": TracingSection,
 }
 """The tables of relay.toml; `servers` holds one such table per server. A name with a dot is a table in a table."""
-
 NAMED: Final[dict[str, type[Section]]] = {
     "servers": ServerSection,
     "apns.accounts": ApnsAccountSection,

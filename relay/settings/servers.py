@@ -21,9 +21,9 @@ from relay.registration.capabilities import OAuthFacts
 from relay.security.credentials import CredentialKind
 from relay.settings.files import Files
 from relay.settings.kerberos import check_kerberos
+from relay.settings.mail_sections import AutodiscoverSection, ServerSection
 from relay.settings.network import read_addresses
 from relay.settings.proxies import ProxyChecks
-from relay.settings.sections import AutodiscoverSection, ServerSection
 from relay.settings.source import Sections
 from relay.settings.urls import UrlInvalid, eas_url, scheme_of
 from relay.settings.values import AutodiscoverSettings, OAuthSettings, ServerSettings

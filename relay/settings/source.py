@@ -14,17 +14,10 @@ from pydantic_core import ErrorDetails
 from relay.domain.errors import SettingsInvalid
 from relay.security.secret_files import Process, unreadable
 from relay.settings.contents import read_regular, text_misfit
-from relay.settings.sections import (
-    NAMED,
-    RETIRED,
-    SECTIONS,
-    AdminTokenSection,
-    ApnsAccountSection,
-    FcmAccountSection,
-    Section,
-    ServerSection,
-    known_keys,
-)
+from relay.settings.mail_sections import ServerSection
+from relay.settings.push_sections import ApnsAccountSection, FcmAccountSection
+from relay.settings.section import Section
+from relay.settings.sections import NAMED, RETIRED, SECTIONS, AdminTokenSection, known_keys
 
 PREFIX: Final = "RELAY__"
 SERVER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)

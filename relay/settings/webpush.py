@@ -10,7 +10,7 @@ from relay.push.webpush.config import WebPushConfig
 from relay.push.webpush.vapid import public_key
 from relay.settings.files import Files
 from relay.settings.network import NetworkChecks
-from relay.settings.sections import WebPushSection
+from relay.settings.push_sections import WebPushSection
 from relay.settings.source import Sections
 from relay.settings.values import WebAppSettings, WebPushSettings
 
