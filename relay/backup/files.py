@@ -29,8 +29,11 @@ def place(target: Path, now: datetime) -> Path:
 def writing(path: Path, *, replace: bool) -> Iterator[Callable[[bytes], object]]:
     """Yield what takes the bytes of a backup; at the end the file is there, safe on the disk, or not at all.
 
-    Raises FileExistsError unless it may `replace` a file, OSError.
+    Raises FileExistsError unless it may `replace` a file, OSError. What is no file is never replaced: a device such as
+    /dev/stdout would be gone from the host.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file, and a backup needs one", str(path))
     if not replace and path.exists():
         raise _taken(path)
     if not path.parent.is_dir():

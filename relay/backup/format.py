@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from relay.domain.errors import BackupInvalid
-from relay.store.copying import Kind, Shape, Sum
+from relay.store.copying import Kind, Shape, Sum, load
 
 FORMAT: Final = "push-relay backup"
 VERSION: Final = 1
@@ -131,7 +131,7 @@ class Reader:
 
     def _object(self, line: bytes) -> dict[str, object]:
         try:
-            held = json.loads(line)
+            held = load(line)
         except ValueError as error:
             raise BackupInvalid("changed since it was written: a line of it is no JSON") from error
         if not isinstance(held, dict):
@@ -140,7 +140,7 @@ class Reader:
 
     def _header(self) -> Header:
         try:
-            held = json.loads(self._next())
+            held = load(self._next())
             if held["format"] != FORMAT:
                 raise BackupInvalid("no backup of the relay")
             if held["version"] != VERSION:
@@ -148,13 +148,23 @@ class Reader:
                     "made by a newer relay, in a format that this version does not know: install that version"
                 )
             made_at = datetime.fromisoformat(held["made_at"])
-            return Header(held["relay"], held["schema"], made_at, held["database"], held["running"] is not False)
+            relay, schema, database = (_word(held[name]) for name in ("relay", "schema", "database"))
+            return Header(relay, schema, made_at, database, held["running"] is not False)
         except (ValueError, KeyError, TypeError) as error:
             raise BackupInvalid("no backup of the relay") from error
 
     def _shape(self, held: Mapping[str, Any]) -> Shape:
         try:
-            columns = tuple((str(name), Kind(kind)) for name, kind in held["columns"])
-            return Shape(str(held["table"]), tuple(map(str, held["key"])), columns)
+            columns = tuple((_word(name), Kind(kind)) for name, kind in held["columns"])
+            return Shape(_word(held["table"]), tuple(map(_word, held["key"])), columns)
         except (ValueError, KeyError, TypeError) as error:
             raise BackupInvalid("changed since it was written: a table has columns that are not known") from error
+
+
+def _word(held: object) -> str:
+    """Return a text that messages may show, even of a file that somebody made up; raises TypeError, ValueError."""
+    if not isinstance(held, str):
+        raise TypeError("no text")
+    if not held.isprintable():
+        raise ValueError("control characters")
+    return held

@@ -77,6 +77,13 @@ class _Stopped(Exception):
     """A signal has ended the command, while a thread works for it."""
 
 
+class _FileFails(Exception):
+    """A transaction cannot write or read its file; an OSError would say that the database does not answer."""
+
+    def __init__(self, fault: OSError) -> None:
+        self.fault = fault
+
+
 async def back_up(
     settings: DatabaseSettings, target: Path, stamp: Stamp, version: str, *, replace: bool, leave_out: bool, tell: Tell
 ) -> Made:
@@ -121,12 +128,18 @@ class _Dump:
         restoring.snapshot(connection)
         revision, _ = revision_of(connection)
         header = Header(self.version, revision or "", self.stamp.at, connection.dialect.name, self.running)
-        writer, total = Writer(self.write, header), 0
+        writer, total = Writer(self._write, header), 0
         for shape in shapes(connection):
             rows = _watched(read_lines(connection, shape, self.left_out), f"read {shape.table}", check, self.tell)
             total += writer.table(shape, rows).rows
         writer.end()
         return header, total
+
+    def _write(self, data: bytes) -> object:
+        try:
+            return self.write(data)
+        except OSError as error:
+            raise _FileFails(error) from error
 
 
 async def restore(
@@ -184,10 +197,16 @@ class _Fill:
 
     def __call__(self, connection: Any, check: Callable[[], None]) -> Filled:
         """Return what the database took."""
-        reader = Reader(lines(self.file))
+        reader = Reader(self._lines())
         tables = ((shape, _watched(rows, f"write {shape.table}", check, self.tell)) for shape, rows in reader.tables())
         content = Content(reader.header.schema, tables, self.origin)
         return restoring.fill(connection, content, self.stamp, self.what, replace=self.replace, keep=self.keep)
+
+    def _lines(self) -> Iterator[bytes]:
+        try:
+            yield from lines(self.file)
+        except OSError as error:
+            raise _FileFails(error) from error
 
 
 async def move(
@@ -249,10 +268,10 @@ def _leaving(connection: Any) -> Leaving:
 
 
 async def _arrived(first: Database, second: Database) -> bool:
-    """Return whether a move has put the content of a database into another one: then that has its audit log and one act.
+    """Return whether a move has put the content of a database into another one.
 
-    What the other database held before does not count, even if it came from this one by an earlier move, or this one
-    from it.
+    Then that has the audit log of the first one, and the act of the move behind it. What it held before does not count,
+    even if that came from the first one by an earlier move, or the first one's content from it.
     """
     moves = await second.run(numbers_of, What.MOVED)
     numbers = {number - before for number in moves for before in (0, 1)}
@@ -304,6 +323,8 @@ async def _stoppable(database: Database, work: Callable[[Any, Callable[[], None]
     except asyncio.CancelledError:
         stopped.set()
         raise
+    except _FileFails as error:
+        raise error.fault from error
 
 
 def _watched(rows: Iterator[bytes], doing: str, check: Callable[[], None], tell: Tell) -> Iterator[bytes]:

@@ -98,8 +98,8 @@ class DatabaseNewer(RelayError):
             else f"move the file away, with {file.name}-wal and {file.name}-shm if they are there"
         )
         super().__init__(
-            f"a newer relay upgraded {here}, so this version does not know what is in it and replaces nothing: {empty}; "
-            "then run the command again"
+            f"a newer relay upgraded {here}, so this version does not know what is in it and replaces nothing: "
+            f"{empty}; then run the command again"
         )
 
 

@@ -210,8 +210,16 @@ def write_lines(connection: sa.Connection, shape: Shape, lines: Iterable[bytes])
     return Sum(rows, digest.hexdigest())
 
 
+def load(line: bytes) -> Any:
+    """Return what a line of JSON holds; raises ValueError."""
+    try:
+        return json.loads(line)
+    except RecursionError as error:
+        raise ValueError("lists in lists without end") from error
+
+
 def _values(kinds: Mapping[str, Kind], line: bytes) -> dict[str, object]:
-    held = json.loads(line)
+    held = load(line)
     if not isinstance(held, list):
         raise ValueError("a row that is no list")  # noqa: TRY004 -- of the file, not of an argument
     return {
@@ -255,7 +263,10 @@ def _flag(value: object) -> bool:
 
 
 def _whole(value: object) -> int:
-    return _of(int, value)
+    number = _of(int, value)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError("more than 64 bits")
+    return number
 
 
 def _real(value: object) -> float:
@@ -287,7 +298,10 @@ def _from_base64(value: object) -> bytes:
 
 
 def _from_iso(value: object) -> datetime:
-    return datetime.fromisoformat(_of(str, value))
+    moment = datetime.fromisoformat(_of(str, value))
+    if moment.tzinfo is None:
+        raise ValueError("a moment without its time zone")
+    return moment
 
 
 _RAW: Final = sa.types.NullType()

@@ -1,18 +1,23 @@
 """Test that a backup has all that the database has, and that a database takes it whole or not at all."""
 
 import asyncio
+import errno
 import gzip
-from collections.abc import AsyncIterator
+import os
+import resource
+import signal
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import pytest
 import sqlalchemy as sa
 
 from relay.admin.audit import Stamp, What, verify
 from relay.backup import transfer
+from relay.backup.files import lines
 from relay.backup.transfer import Made, Restored
 from relay.domain.errors import (
     BackupInvalid,
@@ -27,7 +32,7 @@ from relay.domain.errors import (
 from relay.settings.values import DatabaseSettings
 from relay.store import acts, migrate, restoring
 from relay.store.acts import latest
-from relay.store.copying import LeftOut, read_lines, shapes
+from relay.store.copying import LeftOut, read_lines, shapes, write_lines
 from relay.store.engine import Database, embedded_lock, open_database
 from relay.store.migrate import Leaving
 from relay.store.privileges import grant
@@ -461,6 +466,38 @@ async def test_a_file_that_is_not_as_it_was_written_is_named_and_nothing_is_done
     assert await content(sqlite_url) == before
 
 
+@pytest.mark.parametrize(
+    ("table", "before", "after"),
+    [
+        ("outbox", str(10**12), str(2**63)),
+        ("outbox", str(10**12), "[" * 100_000 + "]" * 100_000),
+        ("mailbox", '"ann@example.com"', r'"\ud800"'),
+        ("mailbox", ".250000+00:00", ".250000"),
+        ("mailbox", '"ann@example.com"', "7"),
+        ("mailbox", '"ann@example.com",', ""),
+    ],
+)
+async def test_a_row_that_somebody_made_up_is_refused_whatever_it_holds(
+    sqlite_url: str, elsewhere: str, tmp_path: Path, table: str, before: str, after: str
+) -> None:
+    async with open_database(sqlite_url) as engine:
+        await fill(engine)
+        lines = await engine.run(lines_of)
+        made_up = [line.replace(before.encode(), after.encode(), 1) for line in lines[table]]
+        assert made_up != lines[table]
+        shape = next(shape for shape in await engine.run(shapes) if shape.table == table)
+    (tmp_path / "elsewhere").mkdir()
+    async with open_database(elsewhere) as engine:
+        await migrate.upgrade(engine)
+        parents = ("mailbox", "registration") if table == "outbox" else ()
+        for each in await engine.run(shapes):
+            if each.table in parents:
+                await engine.run(write_lines, each, lines[each.table])
+
+        with pytest.raises((ValueError, TypeError, DatabaseRefuses)):
+            await engine.run(write_lines, shape, made_up)
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 @pytest.mark.parametrize("revision_before", ["0006", "0022"])
 async def test_a_backup_of_an_older_schema_is_brought_to_the_newest_one(
@@ -521,6 +558,43 @@ async def test_rows_that_cannot_be_read_are_named_and_left_out_only_when_asked(s
     ]
     await restore(f"sqlite:///{tmp_path / 'new.db'}", made.path)
     assert (await content(f"sqlite:///{tmp_path / 'new.db'}"))["tombstone"] != []
+
+
+async def test_a_fault_of_the_file_is_not_told_as_the_databases(
+    sqlite_url: str, elsewhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await back_up(sqlite_url, tmp_path / "one.gz")
+    files = 0
+
+    def read_once(file: IO[bytes]) -> Iterator[bytes]:
+        nonlocal files
+        files += 1
+        yield from lines(file)
+        if files > 1:  # behind the check of the whole file
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(transfer, "lines", read_once)
+
+    with pytest.raises(OSError, match="Input/output error"):
+        await restore(elsewhere, made.path)
+
+    assert await content(elsewhere) == {}
+
+
+async def test_a_full_disk_of_the_backup_leaves_nothing_behind(sqlite_url: str, tmp_path: Path) -> None:
+    async with open_database(sqlite_url) as engine, transaction(engine) as connection:
+        many = [{**ROWS["tombstone"], "secret_hash": os.urandom(32), "registration_id": f"{n}"} for n in range(3000)]
+        await connection.execute(sa.insert(metadata.tables["tombstone"]), many)
+    made = await back_up(sqlite_url, tmp_path / "whole.gz")
+    before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (made.path.stat().st_size // 2, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            await back_up(sqlite_url, tmp_path / "one.gz")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert files_of(tmp_path, "*.gz*") == [made.path]
 
 
 async def test_a_backup_replaces_no_file_and_leaves_none_behind_if_it_fails(sqlite_url: str, tmp_path: Path) -> None:
@@ -679,6 +753,7 @@ async def test_a_database_of_a_newer_relay_is_not_replaced_and_the_way_out_is_sa
     sqlite_url: str, elsewhere: str, tmp_path: Path, replace: bool
 ) -> None:
     made = await back_up(sqlite_url, tmp_path / "one.gz")
+    (tmp_path / "elsewhere").mkdir()
     async with open_database(elsewhere) as engine:
         await migrate.upgrade(engine)
         async with transaction(engine) as connection:

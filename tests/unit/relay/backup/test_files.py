@@ -1,5 +1,6 @@
 import errno
 import gzip
+import os
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +20,20 @@ def test_a_full_disk_leaves_nothing_behind_and_the_file_before_as_it_was(tmp_pat
 
     assert [each.name for each in tmp_path.iterdir()] == ["one.gz"]
     assert path.read_text() == "before"
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_device_is_never_replaced(tmp_path: Path, replace: bool) -> None:
+    """/dev/stdout is a link to one: replaced by root it would be gone from the host."""
+    path, device = tmp_path / "stdout", tmp_path / "pipe"
+    os.mkfifo(device)
+    path.symlink_to(device)
+
+    with pytest.raises(OSError, match="it is no file, and a backup needs one"), writing(path, replace=replace):
+        raise AssertionError
+
+    assert path.is_symlink()
+    assert path.is_fifo()
 
 
 def test_a_file_that_comes_meanwhile_is_not_replaced(tmp_path: Path) -> None:

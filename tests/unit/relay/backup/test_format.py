@@ -88,3 +88,26 @@ def test_a_line_out_of_place_is_refused(line: bytes, says: str) -> None:
 def test_another_file_is_no_backup(head: bytes) -> None:
     with pytest.raises(BackupInvalid, match="no backup of the relay"):
         Reader(lines_of(head))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'{"format"', b"[" * 100_000 + b'{"format"'),
+        (b'["ann","x"]', b"[" * 100_000),
+        (b'{"rows":0', b'{"rows":' + b"[" * 100_000),
+        (b'"relay":"0.2.0"', b'"relay":["0.2.0"]'),
+        (b'"relay":"0.2.0"', rb'"relay":"\u001b[31mroot"'),
+        (b'"table":"registration"', rb'"table":"\u001b[2J"'),
+    ],
+)
+def test_a_file_that_somebody_made_up_is_refused_and_its_control_characters_are_not_shown(
+    before: bytes, after: bytes
+) -> None:
+    made_up = written(ROWS).replace(before, after, 1)
+    assert made_up != written(ROWS)
+
+    with pytest.raises(BackupInvalid) as refused:
+        read(made_up)
+
+    assert str(refused.value).isprintable()
