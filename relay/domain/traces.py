@@ -14,6 +14,7 @@ from typing import Final
 
 from eas_watcher.machine.memory import Change
 from eas_watcher.names import CollectionClass
+from eas_watcher.proxy.proxy import Proxy
 from relay.domain.clock import Clock
 from relay.domain.model import DuePush, Mark
 from relay.domain.outcome import OutcomeKind, PushEnd
@@ -38,6 +39,10 @@ class Tracing:
     """Headers of each request, secrets among them."""
     ratio: float = 1.0
     """The share of all traces that is sent."""
+    proxy: Proxy | None = None
+    """The proxy on the way; None: straight."""
+    sources: tuple[str, ...] = ()
+    """The addresses that connections come from; empty: the operating system chooses."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """Sends spans to an OpenTelemetry collector [OTLP 1.x over HTTP], the optional extra `otel`; the only importer of it.
 
 The SDK gathers spans and calls the exporter in its own thread. The exporter is ours: that of the SDK's authors follows
-redirects and takes proxies, CAs and headers from the environment, so it would ask hosts that no setting names.
+redirects and takes proxies, CAs and headers from the environment, so it would ask hosts that no setting names. Requests
+go from the event loop, by the same connections and proxies as those to providers.
 """
 
-import http.client
+import asyncio
 import logging
 import ssl
 import time
@@ -13,6 +14,7 @@ from datetime import datetime
 from typing import Final
 from urllib.parse import urlsplit
 
+import aiohttp
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -21,8 +23,11 @@ from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, TraceFlags, set_span_in_context
 
-from eas_watcher.transport.tls import client_context, in_words
+from eas_watcher.proxy.faults import NotConnected
+from eas_watcher.transport.tls import in_words
 from relay.domain.traces import Span, Tracing
+from relay.network.posting import Poster
+from relay.network.route import Route
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +35,9 @@ HELD: Final = 4096
 """Spans that wait in memory to be sent; of more the oldest are dropped."""
 BATCH: Final = 512  # spans per request
 EVERY: Final = 5_000  # milliseconds between two requests, if no batch is full before
-PATIENCE: Final = 5.0  # seconds for each step of a request
+PATIENCE: Final = 5.0  # seconds for a request
+BUSY: Final = 1.0  # seconds for which the event loop may be busy with other work
 GOODBYE: Final = 2.0  # seconds in which the last spans are sent when the process ends
-LONGEST: Final = 65_536  # bytes of an answer that are read
 TYPE: Final = "application/x-protobuf"
 
 
@@ -40,9 +45,12 @@ class Collector:
     """The way of spans to one collector; it drops what cannot be sent, and nothing waits for it."""
 
     def __init__(self, tracing: Tracing, role: str, version: str, node: str) -> None:
-        """Open the way; spans are those of a process with this role, version and name. Raises OSError for the CA."""
+        """Open the way; spans are those of a process with this role, version and name. Raises OSError for a CA.
+
+        Requests go from the event loop that runs now.
+        """
         self._ids = _GivenIds()
-        self._exporter = _Exporter(tracing)
+        self._exporter = _Exporter(tracing, asyncio.get_running_loop())
         names = {"service.name": "push-relay", "service.version": version, "service.instance.id": node}
         # Not Resource.create: it adds what the environment says.
         resource = Resource({**names, "relay.role": role})
@@ -69,7 +77,7 @@ class Collector:
         made.end(_nanoseconds(span.ended))
 
     def close(self) -> None:
-        """Send what waits, for some seconds at most; blocks meanwhile."""
+        """Send what waits, for some seconds at most; blocks meanwhile, in another thread than the event loop's."""
         self._exporter.ends_at = time.monotonic() + GOODBYE
         self._provider.shutdown()
 
@@ -88,12 +96,14 @@ class _GivenIds(IdGenerator):
 
 
 class _Exporter(SpanExporter):
-    """Posts batches to the collector, each over a connection of its own; runs in the thread of the processor."""
+    """Posts batches to the collector, each over a connection of its own; is called in the thread of the processor."""
 
-    def __init__(self, tracing: Tracing) -> None:
+    def __init__(self, tracing: Tracing, loop: asyncio.AbstractEventLoop) -> None:
         self._tracing = tracing
-        self._url = urlsplit(tracing.endpoint)
-        self._context = client_context(tracing.ca_file) if self._url.scheme == "https" else None
+        self._loop = loop
+        self._host = urlsplit(tracing.endpoint).netloc
+        self._headers = {**tracing.headers, "Content-Type": TYPE}
+        self._poster = Poster(tracing.ca_file, 1, Route(tracing.proxy, tracing.sources), kept=0.0)
         self.ends_at: float | None = None
         """When to give up, by the monotonic clock; None: not yet."""
         self._failing = False
@@ -104,36 +114,33 @@ class _Exporter(SpanExporter):
             return SpanExportResult.FAILURE
         try:
             status = self._post(encode_spans(spans).SerializeToString(), left)
+        except NotConnected as error:
+            reason = f"{error.reason}: {error.remedy}"
         except ssl.SSLError as error:
             reason = in_words(error)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, aiohttp.ClientError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
         else:
             reason = "" if 200 <= status < 300 else f"HTTP {status}"  # noqa: PLR2004  # [RFC 9110 15.3]: successful
         if reason and not self._failing:
             # One line for one outage; a success ends it.
-            log.warning("traces dropped", extra={"host": self._url.netloc, "reason": reason})
+            log.warning("traces dropped", extra={"host": self._host, "reason": reason})
         elif self._failing and not reason:
-            log.info("traces are taken again", extra={"host": self._url.netloc})
+            log.info("traces are taken again", extra={"host": self._host})
         self._failing = bool(reason)
         return SpanExportResult.FAILURE if reason else SpanExportResult.SUCCESS
 
     def _post(self, body: bytes, seconds: float) -> int:
         """Return the status of the answer; redirects are not followed."""
-        host, port = self._url.hostname or "", self._url.port
-        connection: http.client.HTTPConnection
-        if self._context is None:
-            connection = http.client.HTTPConnection(host, port, timeout=seconds)
-        else:
-            connection = http.client.HTTPSConnection(host, port, timeout=seconds, context=self._context)
+        asking = asyncio.run_coroutine_threadsafe(self._ask(body, seconds), self._loop)
         try:
-            target = self._url.path + (f"?{self._url.query}" if self._url.query else "")
-            connection.request("POST", target, body, {**self._tracing.headers, "Content-Type": TYPE})
-            answer = connection.getresponse()
-            answer.read(LONGEST)
-            return answer.status
+            return asking.result(seconds + BUSY)
         finally:
-            connection.close()
+            asking.cancel()
+
+    async def _ask(self, body: bytes, seconds: float) -> int:
+        async with asyncio.timeout(seconds):
+            return (await self._poster.post(self._tracing.endpoint, self._headers, body)).status
 
 
 def _nanoseconds(moment: datetime) -> int:

@@ -163,7 +163,7 @@ class Checks:
                 receipts=push.receipts,
                 webpush="webpush" in self._sections.tables,
             ),
-            tracing=read_tracing(read("tracing", TracingSection, faults), self._files, self._role),
+            tracing=read_tracing(read("tracing", TracingSection, faults), self._files, self._role, self._network),
         )
 
     def _push_mode(self, section: PushSection, apps: Collection[str], *, discovered: bool) -> PushMode:

@@ -18,7 +18,7 @@ from relay.settings.push_sections import (
     PushSection,
     WebPushSection,
 )
-from relay.settings.section import Host, Platforms, Port, Section, Text, Texts
+from relay.settings.section import Host, Platforms, Port, ProviderProxy, Section, Text, Texts
 from relay.settings.spellings import header_name, listening_host, printable, some_hosts, split
 
 Listen = Annotated[
@@ -268,6 +268,7 @@ class TracingSection(Section):
     ca_file: Text | None = Field(
         default=None, description="PEM file of CAs to trust instead of the system's for tracing.endpoint"
     )
+    proxy: ProviderProxy = None
     headers_file: Text | None = Field(
         default=None, description="file of headers for each request, one a line, e.g. Authorization: Bearer ..."
     )

@@ -10,14 +10,17 @@ from urllib.parse import urlsplit
 
 from relay.domain.model import Role
 from relay.domain.traces import Tracing
-from relay.network.urls import secure_url
+from relay.network.route import DIRECT, Route
+from relay.network.urls import is_loopback, secure_url
 from relay.settings.contents import text_misfit
 from relay.settings.files import Files
+from relay.settings.network import NetworkChecks
 from relay.settings.sections import TracingSection
+from relay.settings.source import Faults
 
 PATH: Final = "/v1/traces"
 """The path of a collector for traces, where the URL has none [OTLP 1.x: OTLP/HTTP Request]."""
-HEADER: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?)[ \t]*")
+HEADER: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)[ \t]*")
 """A header as one line [RFC 9110 5.1, 5.5], in ASCII."""
 OWN: Final = frozenset({"connection", "content-length", "content-type", "host", "transfer-encoding"})
 """Headers that the relay writes itself."""
@@ -27,11 +30,14 @@ SPANS: Final = frozenset({Role.ALL, Role.WATCH, Role.PUSH})
 """The roles through which mails and pushes go."""
 
 
-def read_tracing(section: TracingSection, files: Files, role: Role) -> Tracing | None:
-    """Return the collector that gets the traces of a role; None: it makes none."""
+def read_tracing(section: TracingSection, files: Files, role: Role, network: NetworkChecks) -> Tracing | None:
+    """Return the collector that gets the traces of a role; None: it makes none.
+
+    `network` has the way of the roles that push; that of the watch role is straight without a proxy of its own.
+    """
     faults = files.faults
     if section.endpoint is None:
-        for key in ("ca_file", "headers_file"):
+        for key in ("ca_file", "proxy", "headers_file"):
             if getattr(section, key) is not None and "tracing.endpoint" not in faults:
                 faults.add(f"tracing.{key}", "is set, but tracing.endpoint is not", "Set tracing.endpoint too.")
         return None
@@ -44,7 +50,20 @@ def read_tracing(section: TracingSection, files: Files, role: Role) -> Tracing |
         faults.add("tracing.endpoint", "is set, and the library for it is not installed", LIBRARY)
     ca_file = files.ca("tracing.ca_file", section.ca_file)
     headers = _headers(files, files.path(section.headers_file)) if section.headers_file is not None else {}
-    return None if endpoint is None else Tracing(endpoint, ca_file, MappingProxyType(headers), section.sample_ratio)
+    if endpoint is None:
+        return None
+    route = _route(endpoint, section, network, files.faults)
+    return Tracing(endpoint, ca_file, MappingProxyType(headers), section.sample_ratio, route.proxy, route.sources)
+
+
+def _route(endpoint: str, section: TracingSection, network: NetworkChecks, faults: Faults) -> Route:
+    """Return the way to a collector; one on this host is never behind a proxy."""
+    key, route = "tracing.proxy", network.route("tracing.proxy", section.proxy)
+    if not is_loopback(urlsplit(endpoint).hostname or ""):
+        return route
+    if route.proxy is not None and route.proxy.setting == key:
+        faults.add(key, "is set, and tracing.endpoint is on this host", "Remove it.")
+    return DIRECT
 
 
 def installed() -> bool:

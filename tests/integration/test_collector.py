@@ -15,9 +15,11 @@ import trustme
 from aiohttp import web
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
+from eas_watcher.proxy.proxy import Proxy
 from relay.domain.traces import Span, Tracing
 from relay.network.collector import HELD, Collector
 from tests.fakes.collector import FakeCollector, attributes, collecting
+from tests.fakes.proxy import ConnectProxy, connect_proxy, says
 from tests.ports import free_ports
 
 BEGAN: Final = datetime(2026, 11, 29, 12, 0, 0, 123456, UTC)
@@ -139,3 +141,20 @@ async def test_a_collector_that_is_away_holds_up_nobody(caplog: pytest.LogCaptur
 
     assert await told(collector, SPAN) < 10
     assert [record.__dict__["reason"] for record in caplog.records] == ["Connection refused"]
+
+
+async def test_spans_go_through_the_proxy_and_its_faults_are_named(
+    fake: FakeCollector, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connect_proxy(ConnectProxy()) as running:
+        proxy = Proxy("127.0.0.1", running.port, "network.proxy")
+        tracing = Tracing(f"{fake.url}/v1/traces", fake.ca_file, {"Authorization": "canary"}, proxy=proxy)
+        await told(Collector(tracing, "push", "1.2.3", "node-1"), SPAN)
+        running.opened = b"HTTP/1.1 403 Forbidden\r\n\r\n"
+        running.talk = says(running.opened)
+        await told(Collector(tracing, "push", "1.2.3", "node-1"), SPAN)
+
+    assert len(fake.spans) == 1
+    assert running.targets == [fake.url.removeprefix("https://")] * 2
+    assert b"canary" not in b"".join(running.heads)
+    assert [record.__dict__["reason"].partition(":")[0] for record in caplog.records] == ["proxy-denied"]

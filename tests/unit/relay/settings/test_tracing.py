@@ -9,6 +9,7 @@ from relay.settings import tracing
 from tests.installation import GOOD, Installation
 
 URL: Final = "https://otel.example.com:4318/v1/traces"
+SHARED: Final = {"RELAY__DATABASE__URL": "postgresql://relay@db.example.com/relay"}
 
 
 @pytest.fixture
@@ -73,9 +74,43 @@ def test_spans_go_over_tls_or_stay_on_this_host(site: Installation, url: str) ->
 
 
 def test_what_belongs_to_an_endpoint_needs_one(site: Installation) -> None:
-    faults = configured(site, 'ca_file = "ca.pem"', 'headers_file = "otel.headers"').faults()
+    faults = configured(site, 'ca_file = "ca.pem"', 'headers_file = "otel.headers"', 'proxy = "none"').faults()
 
-    assert [key for key, _ in faults] == ["tracing.ca_file", "tracing.headers_file"]
+    assert [key for key, _ in faults] == ["tracing.ca_file", "tracing.proxy", "tracing.headers_file"]
+
+
+@pytest.mark.parametrize(
+    ("role", "own", "through"),
+    [
+        (Role.PUSH, "", "proxy.example.com:3128"),
+        (Role.ALL, "", "proxy.example.com:3128"),
+        (Role.WATCH, "", None),  # [network] is not for it
+        (Role.PUSH, 'proxy = "none"', None),
+        (Role.PUSH, 'proxy = "socks5h://other.example.com:1080"', "other.example.com:1080"),
+        (Role.WATCH, 'proxy = "socks5h://other.example.com:1080"', "other.example.com:1080"),
+    ],
+)
+def test_traces_take_the_way_of_pushes_unless_they_have_their_own(
+    site: Installation, role: Role, own: str, through: str | None
+) -> None:
+    network = '[network]\nproxy = "http://proxy.example.com:3128"\nsource_address = ["192.0.2.1"]'
+
+    found = configured(site, f'endpoint = "{URL}"', own, network).load(role, SHARED).tracing
+
+    assert found is not None
+    assert (None if found.proxy is None else str(found.proxy)) == through
+    assert found.sources == (() if role is Role.WATCH else ("192.0.2.1",))
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:4318", "https://localhost:4318"])
+def test_no_proxy_is_on_the_way_to_a_collector_on_this_host(site: Installation, url: str) -> None:
+    lines = (f'endpoint = "{url}"', '[network]\nproxy = "http://proxy.example.com:3128"')
+    found = configured(site, *lines).load().tracing
+    assert found is not None
+    assert (found.proxy, found.sources) == (None, ())
+
+    faults = configured(site, f'endpoint = "{url}"', 'proxy = "http://proxy.example.com:3128"').faults()
+    assert [key for key, _ in faults] == ["tracing.proxy"]
 
 
 @pytest.mark.parametrize(
@@ -125,5 +160,4 @@ def test_a_missing_library_is_named_with_its_remedy(site: Installation, monkeypa
 def test_a_role_that_traces_nothing_reads_no_secret_of_it(site: Installation) -> None:
     lines = (f'endpoint = "{URL}"', 'headers_file = "missing.headers"')
 
-    shared = {"RELAY__DATABASE__URL": "postgresql://relay@db.example.com/relay"}
-    assert configured(site, *lines).load(Role.API, shared).tracing is None
+    assert configured(site, *lines).load(Role.API, SHARED).tracing is None
