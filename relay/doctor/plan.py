@@ -11,15 +11,17 @@ from eas_watcher.auth.negotiate import Service
 from eas_watcher.own_thread import in_own_thread
 from eas_watcher.peer_clocks import PeerClocks
 from relay.doctor import host
+from relay.doctor.canary import look_at_submission
 from relay.doctor.database import look_at_database
 from relay.doctor.examination import Check, Once, examine
 from relay.doctor.finding import Finding, Subject
 from relay.doctor.mail_servers import MailServers
 from relay.doctor.mail_servers import proxies as ways
-from relay.doctor.reaching import Proxies, place_of, reach
+from relay.doctor.reaching import Proxies, ProxyUse, place_of
 from relay.domain.clock import Clock
 from relay.domain.model import Role
 from relay.domain.subscription import WINDOWS
+from relay.network.route import Route
 from relay.ops import checks
 from relay.ops.health import PartState
 from relay.push.apns.config import ApnsCertificate
@@ -50,7 +52,7 @@ class Doctor:
         questions: list[Once[Any]] = [self._ports, self._database]
         proxies = Proxies(self._now, questions)
         try:
-            checks_of_role = [*self._here(), *self._mail(proxies), *self._push(proxies), *self._traces()]
+            checks_of_role = [*self._here(), *self._mail(proxies), *self._push(proxies), *self._traces(proxies)]
             async for finding in examine(checks_of_role):
                 yield finding
         finally:
@@ -95,6 +97,9 @@ class Doctor:
                 found.append(_check("OAuth", table, partial(asks.look_at_oauth, name, server.oauth, server.proxy)))
             if server.kerberos is not None and isinstance(service := server.kerberos.service, Service):
                 found.append(_check("Kerberos", table, partial(asks.look_at_kdc, name, server.url, service)))
+        if settings.canary is not None and settings.canary.submission is not None:
+            look = partial(look_at_submission, settings.canary.submission)
+            found.append(_check("SMTP", "canary.smtp_host", look))
         for one in sorted(settings.autodiscover.hosts):
             look = partial(asks.look_at_autodiscover, settings.autodiscover, one)
             found.append(_check("Autodiscover", f"autodiscover {one}", look))
@@ -132,17 +137,22 @@ class Doctor:
                 found.append(_check("push service", f"webpush {service}", look))
         return found
 
-    def _traces(self) -> list[Check]:
-        """Return the check of the way to the collector of traces; one without TLS is on this host."""
+    def _traces(self, proxies: Proxies) -> list[Check]:
+        """Return the checks of the way to the collector of traces; one without TLS is on this host."""
         tracing = self._settings.tracing
         if tracing is None or not tracing.endpoint.startswith("https:"):
             return []
-        place = place_of("tracing.endpoint", tracing.endpoint, tracing.ca_file, "tracing.ca_file")
+        route = Route(tracing.proxy, tracing.sources)
+        place = place_of("tracing.endpoint", tracing.endpoint, tracing.ca_file, "tracing.ca_file", route)
 
         async def look() -> Sequence[Finding]:
-            return (await reach(place, self._now)).findings
+            return (await proxies.reach(place)).findings
 
-        return [_check("collector", "tracing.endpoint", look)]
+        found = [_check("collector", "tracing.endpoint", look)]
+        if tracing.proxy is not None and tracing.proxy.setting == "tracing.proxy":
+            use = ProxyUse(tracing.proxy, tracing.sources, place.host, place.port)
+            found.insert(0, _check("proxy", tracing.proxy.setting, partial(proxies.look, use)))
+        return found
 
 
 def judge_expiry(setting: str, file: Path, now: Clock) -> list[Finding]:

@@ -79,18 +79,24 @@ async def reach(place: Place, now: Clock, look_up: LookUp = look_up) -> Way:
     if place.route.proxy is not None:
         shaken, is_open = await shake(place, now, look_up)
         return Way((shaken,), is_open)
-    named, found = await _look_up(place, look_up)
-    if not found:
-        return Way(named, open=False)
-    connected, is_open = await _connect(place, found)
-    if not is_open:
-        return Way((*named, connected), open=False)
+    way, found = await approach(place, look_up)
+    if not way.open:
+        return way
 
     async def known(_host: str, _port: int) -> Sequence[AddressInfo]:
         return found
 
     shaken, is_open = await shake(place, now, known)
-    return Way((*named, connected, shaken), is_open)
+    return Way((*way.findings, shaken), is_open)
+
+
+async def approach(place: Place, look_up: LookUp = look_up) -> tuple[Way, Sequence[AddressInfo]]:
+    """Look the server's name up, and connect to each of its addresses; return the way, and the addresses."""
+    named, found = await _look_up(place, look_up)
+    if not found:
+        return Way(named, open=False), ()
+    connected, is_open = await _connect(place, found)
+    return Way((*named, connected), is_open), found
 
 
 async def _look_up(place: Place, look_up: LookUp) -> tuple[tuple[Finding, ...], Sequence[AddressInfo]]:

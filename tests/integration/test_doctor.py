@@ -333,3 +333,43 @@ async def test_a_collector_of_traces_that_another_ca_certified(sandbox: Sandbox,
     assert good.one("TLS", "tracing.endpoint").grade is Grade.GOOD
     assert bad.bad == [("TLS", "tracing.endpoint")]
     assert collector.paths == []
+
+
+async def test_the_way_to_a_collector_of_traces_leads_through_its_proxy(sandbox: Sandbox) -> None:
+    async with connect_proxy(ConnectProxy(talk=says(b"HTTP/1.1 407 Who are you\r\n\r\n"))) as proxy:
+        table = f'[tracing]\nendpoint = "https://otel.example.com"\nproxy = "http://127.0.0.1:{proxy.port}"\n[log]'
+        examined = await examine(settings_of(sandbox, ("[log]", table)))
+
+    assert examined.bad == [("proxy", "tracing.proxy")]
+    assert examined.one("TLS", "tracing.endpoint").grade is Grade.SKIPPED
+    assert proxy.targets == ["otel.example.com:443"]
+
+
+async def test_the_server_that_takes_the_canarys_mails(sandbox: Sandbox) -> None:
+    secret(sandbox, "canary.password", b"of-the-mailbox")
+    secret(sandbox, "smtp.password", b"of-the-sender")
+    table = f"""[canary]
+server = "sandbox"
+user = "canary@example.com"
+password_file = "canary.password"
+smtp_host = "127.0.0.1"
+smtp_port = {sandbox.ports.smtp}
+smtp_ca_file = "ca.pem"
+smtp_user = "canary"
+smtp_password_file = "smtp.password"
+[log]"""
+    good = await examine(settings_of(sandbox, ("[log]", table)))
+    assert good.bad == []
+    assert good.one("SMTP", "canary.smtp_host").text == "STARTTLS, certificate trusted; offers a login"
+    assert (sandbox.smtp.logins, sandbox.smtp.mails) == (0, [])
+
+    strange = await examine(settings_of(sandbox, ('smtp_ca_file = "ca.pem"\n', "")))
+    assert strange.bad == [("SMTP", "canary.smtp_host")]
+    assert "set canary.smtp_ca_file to its CA" in strange.one("SMTP", "canary.smtp_host").remedy
+
+    sandbox.smtp.mechanisms = "NTLM"
+    without = await examine(settings_of(sandbox, ("smtp_user", 'smtp_ca_file = "ca.pem"\nsmtp_user')))
+    assert without.one("SMTP", "canary.smtp_host").text == "offers-no-login"
+
+    nowhere = await examine(settings_of(sandbox, (f"smtp_port = {sandbox.ports.smtp}", f"smtp_port = {free_port()}")))
+    assert nowhere.bad == [("TCP", "canary.smtp_host")]

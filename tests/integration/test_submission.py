@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from email import message_from_bytes
@@ -15,7 +15,7 @@ from relay.domain.canary import Submission
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.smtp import PASSWORD, USER, SmtpSimulator, open_smtp_simulator
 from relay.watch import submission
-from relay.watch.submission import SUBJECT, NotTaken, submit
+from relay.watch.submission import SUBJECT, NotTaken, greet, submit
 
 AT = datetime(2026, 11, 29, 12, tzinfo=UTC)
 
@@ -137,3 +137,34 @@ async def test_a_server_without_starttls_gets_neither_password_nor_mail() -> Non
 
 def test_a_silent_server_costs_a_bounded_time() -> None:
     assert submission.SECONDS <= 30
+
+
+@pytest.mark.parametrize("answer", [b"2", b"250-more\r\n" * 1000], ids=["slow", "endless"])
+async def test_a_server_that_answers_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+    """Each byte comes within the time of one step, and no line is too long: the whole has its limits, too."""
+    monkeypatch.setattr(submission, "LIMIT", 1.5)
+    given_up = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, RuntimeError):  # uvloop says with the second that the connection has ended
+            writer.write(b"220 ready\r\n")
+            while not reader.at_eof():
+                writer.write(answer)
+                await writer.drain()
+                await asyncio.sleep(0.01 if len(answer) > 1 else 0.1)
+        given_up.set()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        to = Submission("127.0.0.1", server.sockets[0].getsockname()[1], "none", "r@example.com", "c@example.com")
+        assert str(await asyncio.wait_for(refusal(to), 10)) == "unreachable: SMTPServerDisconnected"
+        await asyncio.wait_for(given_up.wait(), 10)
+
+
+async def test_what_the_server_says_at_the_end_is_of_no_interest() -> None:
+    async with saying(b"220 ready\r\n") as (port, said):  # and 250 to QUIT
+        to = Submission("127.0.0.1", port, "none", "relay@example.com", "canary@example.com")
+        await greet(to, 5.0)
+
+    assert said == [b"ehlo example.com\r\n", b"quit\r\n"]
