@@ -99,7 +99,7 @@ lock: $(VENV)/.dev ## resolve the dependencies again and lock them with hashes
 clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist *.egg-info state .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 
-# A virtual environment without a working pip is what a failed first run leaves: it is made anew.
+# A virtual environment without a working pip is what a failed first run leaves: it is made again.
 $(VENV)/.run: requirements/run.txt pyproject.toml
 	@command -v $(PYTHON) > /dev/null || { echo "There is no $(PYTHON): $(NEEDS)"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -20,7 +20,7 @@ if [ -z "${RESOLVERS:-}" ]; then
     done
 fi
 
-# A chain of our own, filled anew.
+# A chain of our own, emptied and filled.
 chain() {
     iptables -w -N "$1" 2> /dev/null || iptables -w -F "$1"
     iptables -w -C "$2" -s "$ALL" -j "$1" 2> /dev/null || iptables -w -I "$2" -s "$ALL" -j "$1"

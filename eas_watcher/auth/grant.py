@@ -174,7 +174,7 @@ def _refusal(reply: HttpReply) -> EasError:
     code = _json(reply.body).get("error")
     code = code if isinstance(code, str) and WORD.fullmatch(code) else f"HTTP {reply.status}"
     if code in VOID:
-        return CredentialVoid(f"the token endpoint wants the user to log in anew ({code})", VOID[code])
+        return CredentialVoid(f"the token endpoint wants the user to log in again ({code})", VOID[code])
     if code in TEMPORARY:
         return ServerBusy(f"the token endpoint cannot serve now ({code})", reached=False)
     text = f"the token endpoint refuses the relay ({code}): check the oauth settings of the server"

@@ -28,7 +28,7 @@ FAILURES: Final = 3  # in a row, with cookies sent, until they are suspected and
 
 BLAMED: Final = frozenset({301, 302, 303, 307, 308, 400, 401, 403, 431, 440, 441})
 """Answers after which cookies are forgotten at once: a login form, a refusal or a header that is
-too long may be due to a cookie, and without cookies a server chooses the back end anew."""
+too long may be due to a cookie, and without cookies a server chooses another back end."""
 FAILED: Final = range(500, 600)
 
 _CONTROL: Final = pattern(r"[\x00-\x08\x0a-\x1f\x7f]")

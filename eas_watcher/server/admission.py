@@ -308,8 +308,8 @@ class ServerAdmission:
         """Note that a request failed; return the error as the client should understand it.
 
         A stale connection shows nothing, nor does a token endpoint or a KDC: a client that was to find something out
-        hands its turn on when it leaves. A client whose connection failed with many others starts anew: they return one
-        after the other.
+        hands its turn on when it leaves. A client whose connection failed with many others starts again: they return
+        one after the other.
         """
         if error.elsewhere or (isinstance(error, Unreachable) and error.stale):
             return error

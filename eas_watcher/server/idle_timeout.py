@@ -114,5 +114,5 @@ class PathKnowledge:
         text = f"Pings to {server} are cut after {span}: an idle timeout of {timeout} s lies on the path"
         interval = self.remembered if self.proven is None else self.proven.interval
         if interval is not None and interval < OFTEN:
-            text += f", and each mailbox asks anew every {interval} s"
+            text += f", and each mailbox asks again every {interval} s"
         return text

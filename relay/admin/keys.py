@@ -112,7 +112,7 @@ def left_to_do(keys: Sequence[ShownKey], holders: Sequence[KeyHolder]) -> list[s
         if each.leased and each.seals not in {"", present.id}
     ]
     found += [
-        f"{key.records} records are still sealed for {key.id}: the watch role seals them anew"
+        f"{key.records} records are still sealed for {key.id}: the watch role seals them again"
         for key in keys[1:]
         if key.state is KeyState.OPENS and key.records
     ]
@@ -159,7 +159,7 @@ def in_use(keys: Sequence[ShownKey], wanted: str) -> str | None:
     if key.records:
         return (
             f"{key.credentials} credentials and {key.candidates} that wait for their check are sealed for {wanted}: "
-            "wait until the watch role has sealed them anew, `relay keys list` counts them"
+            "wait until the watch role has sealed them again, `relay keys list` counts them"
         )
     return None
 

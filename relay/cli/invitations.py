@@ -19,7 +19,7 @@ invitations = typer.Typer(
 
 @invitations.command()
 def keygen(folder: Annotated[Path, typer.Option(help="Where the two keys are written.")] = Path()) -> None:
-    """Make the keys of invitations: the private one stays with whoever invites, the relay gets the public one."""
+    """Make the keys of invitations: the private one stays with those who invite, the relay gets the public one."""
     from relay.cli.keygen import KeysExist, write_key_pair
     from relay.security.invitations import generate
 
@@ -30,7 +30,7 @@ def keygen(folder: Annotated[Path, typer.Option(help="Where the two keys are wri
         fail(str(error), FAILED)
     except OSError as error:
         fail(f"the keys cannot be written: {error}", FAILED)
-    say(f"{private}: for whoever invites; the relay's hosts need it not")
+    say(f"{private}: for those who invite; the relay's hosts need it not")
     say(f"{public}: for api.invitation_key_file, or servers.NAME.kerberos_invitation_key_file")
 
 

@@ -172,7 +172,7 @@ def forget_mailboxes(
 ) -> None:
     """Forget users who leave: mailbox, credential, registrations, counts; only a keyed hash stays in the audit log.
 
-    It cannot be undone. Bar the account at the mail server first: whoever knows its password could register again.
+    It cannot be undone. Bar the account at the mail server first: anyone who knows its password could register again.
     """
     from relay.admin import documents
     from relay.admin.values import Done, NotDone, Order

@@ -268,7 +268,7 @@ class ProxyUse:
 
 
 class Proxies:
-    """The proxies on the ways, each asked once, whoever wants to know: its credential is shown no second time."""
+    """The proxies on the ways, each asked once, no matter who wants to know: its credential is shown no second time."""
 
     def __init__(self, now: Clock, questions: list[Once[Any]]) -> None:
         """`questions` gets what is asked for several checks: the caller ends them."""

@@ -171,7 +171,7 @@ def _stages(sent_at: datetime, reading: Reading) -> dict[tuple[Stage, Platform |
 
 
 def may_show(written_at: datetime, refused_at: datetime | None, now: datetime) -> bool:
-    """Return True if a password may be shown to its server: it was not refused, or was written anew since then.
+    """Return True if a password may be shown to its server: it was not refused, or was written again since then.
 
     A moment ahead was noted while a clock was wrong, and holds nothing back.
     """

@@ -1,6 +1,6 @@
 """Registers the canary's mailbox with the relay's own device, as an app registers: through the same use case.
 
-A password that the mail server refused is not shown again before its file was written anew.
+A password that the mail server refused is not shown again before its file was written again.
 """
 
 import asyncio

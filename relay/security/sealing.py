@@ -172,7 +172,7 @@ class SealingPrivateKey:
             return None
 
     def upgraded(self, owner: Owner, sealed: bytes) -> bytes | None:
-        """Return a credential sealed anew if its seal is of the old form and opens, else None."""
+        """Return a credential sealed again if its seal is of the old form and opens, else None."""
         if not is_old(sealed):
             return None
         try:

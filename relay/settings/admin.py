@@ -76,7 +76,7 @@ def _proxy(section: AdminProxySection, faults: Faults) -> TrustedProxy | None:
     faults.require("admin.proxy.read", section.read, "List who may look; nobody sees a page without that.")
     networks = read_networks("admin.proxy.peers", section.peers, faults)
     if any(network.is_loopback for network in networks):
-        noted = "trusts this host: whoever may run a program on it can name any person"
+        noted = "trusts this host: anyone who may run a program on it can name any person"
         faults.warn("admin.proxy.peers", noted, "Let nobody else log in to the host, or put the proxy on another one.")
     if section.header is None or not named or not known:
         return None

@@ -277,7 +277,7 @@ class Checks:
 
 
 def state_folder(folder: Path, relay: RelaySection, faults: Faults, etc: Path = ETC, states: Path = STATES) -> Path:
-    """Return the state folder that belongs to the relay.toml in `folder`, whoever asks.
+    """Return the state folder that belongs to the relay.toml in `folder`, no matter who asks.
 
     Without relay.state_dir it is /var/lib/NAME for a folder /etc/NAME, as systemd's StateDirectory= makes it, otherwise
     the folder `state` beside relay.toml.

@@ -4,7 +4,8 @@ It is a transaction by itself, so a group of changes costs one answer of the ser
 `commits`, `moves`, `fan_out` and `marks` do one after the other, for entries that have nothing but keys and changes. It
 locks in their order: each part that locks asks for all rows of the part before. A part that waited for a lock reads the
 row as it is then, but finds no row that began to fit meanwhile. So a mailbox whose row was changed after the statement
-began is left out, and committed in several statements: whoever makes a registration active changes its mailbox first.
+began is left out, and committed in several statements: a transaction that makes a registration active changes its
+mailbox first.
 """
 
 from collections.abc import Sequence

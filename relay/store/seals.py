@@ -1,4 +1,4 @@
-"""The keys that stored credentials are sealed for, those to be sealed anew, and the end of those whose key is lost."""
+"""The keys that stored credentials are sealed for, those to be sealed again, and the end of those whose key is lost."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime

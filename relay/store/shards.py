@@ -94,7 +94,7 @@ class SqlShardStore:
     async def bury(self) -> int:
         """Remove the processes whose leases have ended; free their shards, and return how many became free."""
         await self._run(_bury, self._clock)
-        # Nobody comes back under these names: from now on their shards are without a living owner, whoever looks.
+        # Nobody comes back under these names: from now on their shards are without a living owner, no matter who looks.
         return await self._run(_free_orphans, self._clock)
 
     async def take(self, node: str, shards: Collection[int]) -> Mapping[int, int]:

@@ -323,7 +323,7 @@ sealed_anew = sa.Table(
     metadata,
     sa.Column("shard", sa.Integer, primary_key=True, autoincrement=False),
 )
-"""The shards whose seals of the old form were sealed anew, so that the watch role takes none of that form any more. The
+"""The shards whose seals of the old form were replaced, so that the watch role takes none of that form any more. The
 watch role's database user may only add rows: who has that user cannot bring the old form back."""
 
 key_holder = sa.Table(

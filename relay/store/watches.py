@@ -171,7 +171,7 @@ class SqlWatchStore:
     async def forget(self, mailbox_id: MailboxId) -> bool:
         """Delete a mailbox that no registration names any more; return whether it is gone.
 
-        One that an administrator has the relay forget goes, whoever registered meanwhile; on SQLite with all that
+        One that an administrator has the relay forget goes, no matter who registered meanwhile; on SQLite with all that
         names its user.
         """
         gone = await self._database.run(_forget, mailbox_id, self.limits)
@@ -278,7 +278,7 @@ class SqlWatchStore:
     ) -> Mapping[MailboxId, Mapping[bytes, bytes]]:
         """Replace many seals as `reseal` does, before -> after; return those that were still there.
 
-        A mailbox whose candidate has a new seal is dirty: whoever has read it before looks again.
+        A mailbox whose candidate has a new seal is dirty: a process that has read it before looks again.
         """
         written = await self._database.run(credentials.turn_over, seals)
         await scrub(self._database)

@@ -202,7 +202,7 @@ class Accounts:
         return is_user(credential.user, token.users)
 
     def upgrades(self, record: WatchRecord) -> dict[bytes, bytes]:
-        """Return the seals of a mailbox that are of the old form and open, sealed anew: before -> after."""
+        """Return the seals of a mailbox that are of the old form and open, sealed again: before -> after."""
         renewals = ((sealed, self.key.upgraded(record.mailbox, sealed)) for sealed in record.seals)
         return {before: after for before, after in renewals if after is not None}
 

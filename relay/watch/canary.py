@@ -39,7 +39,7 @@ SLOW: Final = 5.0
 """Seconds between two looks at a mail that has missed its goal."""
 
 REFUSED: Final = "login-refused"
-"""Why no mail is sent until the password for it is written anew."""
+"""Why no mail is sent until the password for it is written again."""
 
 STARTING: Final = frozenset({NOT_REGISTERED, WatchState.VERIFYING.value, WatchState.STARTING.value})
 """Why the mailbox is not watched while all processes start."""

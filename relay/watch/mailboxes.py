@@ -313,7 +313,7 @@ class Mailboxes:
             await self._take_dirty(still)
 
     async def _sealed_anew(self, records: Sequence[WatchRecord], gained: Collection[int]) -> list[WatchRecord]:
-        """Seal the credentials of gained shards anew where their seals are of the old form, which is taken once.
+        """Seal the credentials of gained shards again where their seals are of the old form, which is taken once.
 
         A shard is noted as done if it is read without such seals, and as soon as one opens in any shard: if none does,
         this process has another key than the one that they were sealed for.
@@ -339,7 +339,7 @@ class Mailboxes:
         if renewals or done:
             await self._store.seal_anew(renewals, done)
         if renewals:
-            log.info("credentials sealed anew", extra={"mailboxes": len(renewals)})
+            log.info("credentials sealed again", extra={"mailboxes": len(renewals)})
         if old > old_renewed:
             log.error("credentials of an older version do not open", extra={"credentials": old - old_renewed})
         return [
@@ -413,7 +413,7 @@ class Mailboxes:
             self._held.halted(mailbox)
 
     async def _follow_policies(self) -> None:
-        """Let running watches go on with the policies of now; those at a host that is allowed no more start anew."""
+        """Let running watches go on with the policies of now; those at a host that is allowed no more start again."""
         for number, (mailbox, terms) in enumerate(self._held.terms()):
             if number % MANY == 0:
                 await asyncio.sleep(0)
@@ -494,7 +494,7 @@ class Mailboxes:
         """Start, replace or stop the watch of one mailbox; leave it alone when none of its inputs changed."""
         id_ = record.mailbox.id
         before = self._held.inputs_of(id_)
-        # While a refused credential is confirmed, its tries stay spaced, whoever asks for more [promise 4].
+        # While a refused credential is confirmed, its tries stay spaced, no matter who asks for more [promise 4].
         retry = record.retry and not record.memory.refusals
         if id_ in self._fleet and before is not None and self._unchanged(before, record) and not retry:
             self._held.started(id_, self._inputs_of(record))

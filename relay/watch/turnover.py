@@ -129,7 +129,7 @@ class Turnover:
             rows = await self._store.sealed_otherwise(shards, head, rows[-1].id, BATCH)
         done = self.progress.renewed - before
         if done or found.closed != self.progress.closed:
-            log.info("credentials sealed anew", extra={"renewed": done, "left": found.left, "closed": found.closed})
+            log.info("credentials sealed again", extra={"renewed": done, "left": found.left, "closed": found.closed})
         self.progress.left, self.progress.closed = found.left, found.closed
         return frozenset(shards) == frozenset(self._watched.watched_shards)  # after a start they come one by one
 

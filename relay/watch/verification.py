@@ -275,7 +275,7 @@ class Verification:
         """Get the first token of a candidate that is a grant; return a finding if there is none for its user.
 
         It is done before the candidate waits for its mail server, for a code is good for minutes. It takes no try of
-        the account: the directory counts passwords, and whoever has a grant has signed in already.
+        the account: the directory counts passwords, and anyone who has a grant has signed in already.
         """
         mailbox = candidate.mailbox_id
         try:
@@ -311,9 +311,9 @@ class Verification:
     async def _replaces(self, record: WatchRecord, url: str) -> bool:
         """Return True if the credential that the mailbox had is void now; in doubt it is.
 
-        Whoever has just sent a new one may have changed the password, while the Ping that is held shows nothing of it;
-        or the server takes several, as with passwords for single apps. So the server that took the new one is asked
-        about the old one, once.
+        The user who has just sent a new one may have changed the password, while the Ping that is held shows nothing
+        of it; or the server takes several, as with passwords for single apps. So the server that took the new one is
+        asked about the old one, once.
         """
         mailbox, before = record.mailbox, record.sealed_credential
         if before is None or mailbox.state is WatchState.CREDENTIAL_REFUSED or record.memory.refusals:

@@ -24,7 +24,7 @@ POLICY: Final[Mapping[str, str]] = {
 }
 """What the pages need besides the policy of all pages."""
 PICTURE: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; sandbox"
-"""The policy of the logo: an SVG has styles of its own, and may have scripts, also for whoever opens it by itself."""
+"""The policy of the logo: an SVG has styles of its own, and may have scripts, also when it is opened by itself."""
 GOOD: Final = frozenset(
     {"well", "proving", "verifying", "saved", "stopped", "password-taken", "password-waits", "challenge-sent"}
     | {"sign-in-taken", "sign-in-waits", "test-queued", "test-delivered", "token-gone"}

@@ -120,7 +120,7 @@ async def test_a_relay_that_is_killed_midway_goes_on_where_it_was(site: Site) ->
         await process.process.wait()
     assert heads(site) == {old, new}, "the kill came too late to show anything"
     refused = await keys(site, "retire", old)
-    assert (refused.status, "wait until the watch role has sealed them anew" in refused.err) == (1, True)
+    assert (refused.status, "wait until the watch role has sealed them again" in refused.err) == (1, True)
 
     async with site.relay():
         await site.held(MANY)

@@ -101,7 +101,7 @@ async def test_the_command_line_makes_the_key_once_and_prints_what_apps_need(tmp
     key = public_key((tmp_path / "vapid.pem").read_bytes())
     assert (made.status, made.out.strip()) == (0, key)
     assert (again.status, again.out) == (1, "")
-    assert "subscribe anew" in again.err
+    assert "subscribe again" in again.err
     assert (printed.status, printed.out.strip(), printed.err) == (0, key, "")
     assert checked.status == 0, checked.err
     assert "webpush: com.example.mail" in checked.out

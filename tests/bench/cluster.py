@@ -34,7 +34,7 @@ RATE = "1000"  # mailboxes per second that start
 
 
 def told(text: str) -> None:
-    """Tell whoever waits what was reached."""
+    """Tell those who wait what was reached."""
     print(f"{time.monotonic() - BEGAN:6.1f} s: {text}", file=sys.stderr, flush=True)  # noqa: T201 -- as above
 
 

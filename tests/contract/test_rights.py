@@ -163,7 +163,7 @@ async def database(request: pytest.FixtureRequest, postgres: PostgresServer, fre
 
 
 class Thief:
-    """Whoever has stolen a role's database user."""
+    """Somebody who has stolen a role's database user."""
 
     def __init__(self, postgres: PostgresServer, database: str, role: str) -> None:
         self._url = postgres.url(database, role)

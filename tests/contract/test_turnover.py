@@ -83,7 +83,7 @@ async def test_credentials_are_sealed_for_the_present_key_under_their_held_pings
         await until(lambda: turns.progress.renewed == 5 and not turns.progress.left)
         await site.write(new_mailbox(names[0]).id, dirty=True)  # the watch is compared with its row
         await asyncio.sleep(0.2)
-        assert len(site.office.requests) == 5, "a watch began anew"
+        assert len(site.office.requests) == 5, "a watch began again"
     for name in names:
         (seal,) = await seals(site, new_mailbox(name).id)
         assert NEW.open(new_mailbox(name), seal).user == new_mailbox(name).user

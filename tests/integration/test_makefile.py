@@ -61,9 +61,9 @@ def test_a_virtual_environment_that_a_failed_run_left_is_made_anew(checkout: Pat
     (checkout / ".venv/bin").mkdir(parents=True)
     (checkout / ".venv/bin/python").symlink_to("/bin/false")
 
-    _, said = make(checkout, program(checkout, 'case "$*" in *"venv --clear .venv"*) echo "made anew";; esac'))
+    _, said = make(checkout, program(checkout, 'case "$*" in *"venv --clear .venv"*) echo "made again";; esac'))
 
-    assert "made anew" in said
+    assert "made again" in said
 
 
 def test_packages_that_cannot_be_fetched_are_told_with_the_way_on(checkout: Path) -> None:

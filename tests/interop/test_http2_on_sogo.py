@@ -1,4 +1,4 @@
-"""Watches over HTTP/2 against nginx before SOGo: shared connections, GOAWAY, and a proxy that starts anew."""
+"""Watches over HTTP/2 against nginx before SOGo: shared connections, GOAWAY, and a proxy that starts again."""
 
 import asyncio
 import os

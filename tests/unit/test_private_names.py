@@ -49,7 +49,7 @@ class Use:
 
     @property
     def complaint(self) -> str:
-        """A sentence for whoever has raised the upper bound."""
+        """A sentence for the developer who has raised the upper bound."""
         return (
             f"{self.package} {version(self.package)} no longer has {self.owner}.{self.name} in the form on which "
             f"{self.user} relies to {self.why}"

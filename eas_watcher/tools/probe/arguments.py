@@ -258,7 +258,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     probe.add_argument("--user", required=True, help="the login name, as the server wants it")
     probe.add_argument("--password-file", type=Path, help="a file whose first line is the password")
     probe.add_argument(
-        "--kerberos", action="store_true", help="show the ticket of whoever ran `kinit`, who must be that user"
+        "--kerberos", action="store_true", help="show the ticket of the user who ran `kinit`, who must be that user"
     )
     probe.add_argument(
         "--target", default="", help="with --kerberos: the server's principal, if not HTTP/ and its host"

@@ -131,7 +131,7 @@ class WatchStore(Protocol):
     ) -> Mapping[MailboxId, Mapping[bytes, bytes]]:
         """Replace many seals as `reseal` does, before -> after; return those that were still there.
 
-        A mailbox whose candidate has a new seal is dirty: whoever has read it before looks again.
+        A mailbox whose candidate has a new seal is dirty: a process that has read it before looks again.
         """
 
     async def look_at_seals(self, shards: Collection[int], keys: Collection[bytes]) -> None:

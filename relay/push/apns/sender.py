@@ -177,8 +177,8 @@ class ApnsSender:
 def message_id(push: DuePush) -> str:
     """Return the apns-id of a push; it is made of the push's marks, so a repetition has the same id even after a crash.
 
-    The id reveals nothing, not even to whoever tries all moments: in the hash is the id of the mailbox, too, which is
-    random and never leaves the company.
+    The id reveals nothing, not even to somebody who tries all moments: in the hash is the id of the mailbox, too, which
+    is random and never leaves the company.
     """
     name = "/".join((push.mailbox_id, push.registration_id, push.mark, push.first_at.isoformat(), str(push.generation)))
     digest = sha1(MESSAGES.bytes + name.encode(), usedforsecurity=False).hexdigest()

@@ -30,8 +30,8 @@ class Audit:
         """What the auditor should know beside the faults."""
         seen = self.seen
         unkeyed = (
-            f"{seen.unkeyed} lines have no key: a version before the key wrote them, and whoever could write to the "
-            "folder could have changed them and chained them anew"
+            f"{seen.unkeyed} lines have no key: a version before the key wrote them, and anyone who could write to the "
+            "folder could have changed them and chained them again"
         )
         unverified = (
             f"{seen.unverified} lines are chained with a key that is not here: pass the file egress.key of the push "

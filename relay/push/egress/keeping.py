@@ -1,6 +1,6 @@
 """What the relay keeps of its egress log outside of the log's folder: the keys of the chain, and the end of each chain.
 
-Whoever can write to the folder alone can then neither chain other lines nor hide that the last ones are gone.
+Anyone who can write to the folder alone can then neither chain other lines nor hide that the last ones are gone.
 """
 
 import json

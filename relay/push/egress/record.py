@@ -1,7 +1,7 @@
 """The lines of the egress log: what one contains, how they are chained, and how an auditor verifies them. No file I/O.
 
 One JSON object per line. `prev` is a digest of the line before, keyed with the key that the line before names, so that
-whoever lacks the key cannot change, remove or reorder a line and chain the rest anew; `n` counts from 1. Lines of
+somebody without the key cannot change, remove or reorder a line and chain the rest again; `n` counts from 1. Lines of
 versions before the key name none: their digest is the plain SHA-256, which proves less.
 """
 
@@ -190,7 +190,7 @@ def verify(
         seen.lines += 1
         problem, position, keyed = _check(line, before, removed, keys, seen)
         if position is not None and not keyed and keyed_from is not None and position.n >= keyed_from:
-            problem = problem or "has no key, as lines of older versions: it was written anew by somebody else"
+            problem = problem or "has no key, as lines of older versions: it was written again by somebody else"
         if keyed and keyed_from is None and position is not None:
             keyed_from = position.n
         if problem is not None:

@@ -21,7 +21,7 @@ COMMANDS: Final[Mapping[str, tuple[int, int, str]]] = {
     "pause": (1, 1, "2s: really wait"),
     "new-token": (0, 0, "the system gives the app another device token; the app sends it"),
     "environment": (1, 1, "right|wrong: the app names the environment of its token, or the other one (iPhone)"),
-    "reinstall": (0, 0, "remove the app and install it: another token, the old one is gone, the app registers anew"),
+    "reinstall": (0, 0, "remove the app and install it: another token, the old one is gone, the app registers again"),
     "restore": (0, 1, "[fresh]: a backup goes to a new phone, with id and secret, or without them"),
     "login": (1, 1, "PASSWORD: the user types another password"),
     "logout": (0, 0, "the app removes its registration"),

@@ -32,7 +32,7 @@
 
   const of = (registration) => `/v1/registrations/${registration.id}`;
 
-  // Subscribes with the relay's key, anew if the subscription that there is was made for another one. Returns
+  // Subscribes with the relay's key, and again if the subscription that there is was made for another one. Returns
   // {subscription, key, code}; raises what the browser raises.
   async function subscribe(manager) {
     const asked = await call("GET", "/v1/webpush");

@@ -68,7 +68,7 @@ REFUSALS: Final = {
 """By code. Other refusals go by their status: the relay may learn new codes."""
 
 PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses after which the same request may succeed later, whoever answered: the relay or a proxy before it."""
+"""Statuses after which the same request may succeed later, no matter which answered: the relay or a proxy before it."""
 
 
 def advise_refusal(problem: Problem) -> Step:

@@ -152,8 +152,8 @@ def test_a_token_is_of_the_user_whom_it_names_or_of_anybody(user: str, named: se
 @pytest.mark.parametrize(
     ("reply", "kind", "words"),
     [
-        (answer(400, error="invalid_grant"), CredentialVoid, "log in anew"),
-        (answer(400, error="interaction_required"), CredentialVoid, "log in anew"),
+        (answer(400, error="invalid_grant"), CredentialVoid, "log in again"),
+        (answer(400, error="interaction_required"), CredentialVoid, "log in again"),
         (answer(401, error="invalid_client"), AccessDenied, "invalid_client"),
         (answer(400, error="Invalid <b>"), AccessDenied, "HTTP 400"),
         (HttpReply(403, {}, b"no json"), AccessDenied, "HTTP 403"),

@@ -88,7 +88,7 @@ def test_a_remembered_heartbeat_stays_within_the_present_settings() -> None:
 def test_says_how_often_each_mailbox_asks_when_that_is_often() -> None:
     path = PathKnowledge.recalled(Lesson(63, IdleTimeout(85.0, 85.0)))
 
-    assert path.describe("main").endswith("85 s lies on the path, and each mailbox asks anew every 63 s")
+    assert path.describe("main").endswith("85 s lies on the path, and each mailbox asks again every 63 s")
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_what_is_left_to_do_names_the_processes() -> None:
         f"watch-1 cannot open {B}",
         f"watch-1 {lagging}",
         f"api-1 {lagging}",
-        f"4 records are still sealed for {A}: the watch role seals them anew",
+        f"4 records are still sealed for {A}: the watch role seals them again",
     ]
 
 

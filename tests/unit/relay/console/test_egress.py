@@ -128,7 +128,7 @@ def test_no_other_file_is_read(folder: Path, viewer: EgressViewer, name: str) ->
 
 
 def test_a_link_or_a_pipe_in_the_folder_is_no_log(folder: Path, viewer: EgressViewer, tmp_path: Path) -> None:
-    """Whoever can write to the folder alone must not have the relay show its secrets."""
+    """Anyone who can write to the folder alone must not have the relay show its secrets."""
     write(folder, 1)
     (tmp_path / "secret").write_text("canary-of-a-secret")
     (folder / "egress-000008.jsonl").symlink_to(tmp_path / "secret")

@@ -159,7 +159,7 @@ def test_pings_are_judged_by_their_interval_and_their_cuts(
     ("error", "grade"),
     [
         (None, Grade.BAD),
-        (CredentialVoid("log in anew", Reason.OAUTH_INVALID_GRANT), Grade.GOOD),
+        (CredentialVoid("log in again", Reason.OAUTH_INVALID_GRANT), Grade.GOOD),
         (AccessDenied("refuses the relay", Reason.OAUTH_CLIENT), Grade.BAD),
         (ServerBusy("cannot serve now"), Grade.BAD),
     ],

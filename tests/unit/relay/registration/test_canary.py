@@ -77,7 +77,7 @@ class Bench:
             await self.registrar.look()
 
     def write(self, password: str) -> None:
-        """Write the password's file anew."""
+        """Write the password's file again."""
         self.registrar.mailbox = CanaryMailbox("head-office", USER, Accounts(), password, self.world.time())
 
 

@@ -94,7 +94,7 @@ class App(
         return told
     }
 
-    /** Let the next [opened] send the device, even one that did not change: FCM may have made its registration anew. */
+    /** Let the next [opened] send the device, even one that did not change: FCM may have made its registration again. */
     fun deviceAnnounced() {
         store.load()?.let { store.save(Kept(it.identity, device = "")) }
     }

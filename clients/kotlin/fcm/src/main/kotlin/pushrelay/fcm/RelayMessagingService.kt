@@ -9,7 +9,7 @@ import pushrelay.readPush
 
 // region service
 class RelayMessagingService : FirebaseMessagingService() {
-    /** The Firebase Installation ID, with the switch in the manifest; also when FCM made its registration anew. */
+    /** The Firebase Installation ID, with the switch in the manifest; also when FCM made its registration again. */
     override fun onRegistered(installationId: String) = Relay.deviceChanged(this, Fid(packageName, installationId))
 
     /** The registration token of an app without that switch. */
