@@ -29,11 +29,11 @@ def place(target: Path, now: datetime) -> Path:
 def writing(path: Path, *, replace: bool) -> Iterator[Callable[[bytes], object]]:
     """Yield what takes the bytes of a backup; at the end the file is there, safe on the disk, or not at all.
 
-    Raises FileExistsError unless it may `replace` a file, OSError. What is no file is never replaced: a device such as
-    /dev/stdout would be gone from the host.
+    Raises FileExistsError unless it may `replace` a file, OSError. What has the name and is no file itself is never
+    replaced, nor is a link: /dev/stdout is one, maybe to a file, and would be gone from the host.
     """
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no file, and a backup needs one", str(path))
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise OSError(errno.EINVAL, "it is a link or no file, and a backup needs a file of its own", str(path))
     if not replace and path.exists():
         raise _taken(path)
     if not path.parent.is_dir():

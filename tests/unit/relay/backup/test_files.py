@@ -23,17 +23,22 @@ def test_a_full_disk_leaves_nothing_behind_and_the_file_before_as_it_was(tmp_pat
 
 
 @pytest.mark.parametrize("replace", [False, True])
-def test_a_device_is_never_replaced(tmp_path: Path, replace: bool) -> None:
-    """/dev/stdout is a link to one: replaced by root it would be gone from the host."""
-    path, device = tmp_path / "stdout", tmp_path / "pipe"
-    os.mkfifo(device)
-    path.symlink_to(device)
+@pytest.mark.parametrize("kind", ["pipe", "file", "nothing"])
+def test_neither_a_device_nor_a_link_is_ever_replaced(tmp_path: Path, kind: str, replace: bool) -> None:
+    """/dev/stdout is a link, to a pipe or to a file: replaced by root it would be gone from the host."""
+    target, link = tmp_path / "target", tmp_path / "stdout"
+    if kind == "pipe":
+        os.mkfifo(target)
+    elif kind == "file":
+        target.write_text("output")
+    link.symlink_to(target)
 
-    with pytest.raises(OSError, match="it is no file, and a backup needs one"), writing(path, replace=replace):
-        raise AssertionError
+    for path in (link, target) if kind == "pipe" else (link,):
+        with pytest.raises(OSError, match="it is a link or no file"), writing(path, replace=replace):
+            raise AssertionError
 
-    assert path.is_symlink()
-    assert path.is_fifo()
+    assert link.readlink() == target
+    assert kind != "file" or target.read_text() == "output"
 
 
 def test_a_file_that_comes_meanwhile_is_not_replaced(tmp_path: Path) -> None:
