@@ -171,13 +171,14 @@ def _stages(sent_at: datetime, reading: Reading) -> dict[tuple[Stage, Platform |
 
 
 def may_show(written_at: datetime, refused_at: datetime | None, now: datetime) -> bool:
-    """Return True if a password may be shown to its server: it was not refused, or was written again since then.
+    """Return True if a password may be shown to its server: it was not refused, or was written since then.
 
-    A moment ahead was noted while a clock was wrong, and holds nothing back.
+    A moment ahead was noted while a clock was wrong: a refusal that is ahead holds nothing back, and a password that
+    is ahead waits, or it would be shown again and again.
     """
     if refused_at is None or refused_at > now:
         return True
-    return written_at > refused_at and now >= refused_at + RETRY
+    return refused_at < written_at <= now and now >= refused_at + RETRY
 
 
 def _ignore(stage: Stage, platform: Platform | None, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from relay.domain.canary import CanaryMailbox, Goal, Submission
@@ -125,7 +126,19 @@ class _Checks:
         password = self._files.password(f"{TABLE}.{name}", path)
         if password is None:
             return None, NEVER
-        return password, datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        return password, _changed_at(path)
 
     def _require(self, name: str, given: object, remedy: str) -> bool:
         return self._faults.require(f"{TABLE}.{name}", given, remedy)
+
+
+def _changed_at(path: Path) -> datetime:
+    """Return when a file was written or put in its place, by this host's clock.
+
+    What it says itself (its mtime) may be older, since a copy keeps it, or ahead, which would say for ever that it was
+    written since.
+    """
+    try:
+        return datetime.fromtimestamp(path.stat().st_ctime, UTC)
+    except OSError:  # it was there when it was read: the next look sees what is there now
+        return NEVER

@@ -92,6 +92,7 @@ def test_every_platform_must_show_a_mail() -> None:
         (0, 10, 100_000, False),
         (20, 10, 21, False),
         (20, 10, 10 + RETRY.total_seconds(), True),
+        (100_000, 10, 10 + RETRY.total_seconds(), False),
         (0, 10, 5, True),
     ],
 )

@@ -1,3 +1,5 @@
+import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ def test_a_good_table_becomes_mailbox_goal_and_submission(site: Installation) ->
     assert own is not None
     assert (own.mailbox.server, own.mailbox.user, own.mailbox.password) == ("main", "canary@example.com", SECRETS[0])
     assert own.mailbox.written_at is not None
-    written = (site.folder / "canary.password").stat().st_mtime
+    written = (site.folder / "canary.password").stat().st_ctime
     assert own.mailbox.written_at.timestamp() == pytest.approx(written, abs=0.001)
     assert own.goal == Goal(frozenset({Platform.WEBPUSH}), 20.0, 0.9, 120)
     assert own.submission == Submission(
@@ -146,3 +148,19 @@ def test_phones_alone_need_neither_webpush_nor_the_password(site: Installation) 
 def test_a_value_that_cannot_be_is_named(site: Installation, changes: dict[str, Any], key: str) -> None:
     configure(site, **changes)
     assert key in dict(site.faults())
+
+
+def test_a_password_was_written_when_its_file_came_whatever_the_file_says(site: Installation) -> None:
+    """A copy keeps the moment of its original; one that is ahead would have a refused password shown again for ever."""
+    configure(site)
+    began = datetime.now(UTC) - timedelta(seconds=5)  # noqa: TID251 -- files have the time of the host
+    for moment in (began - timedelta(days=9), began + timedelta(days=9)):
+        for name in ("canary.password", "smtp.password"):
+            os.utime(site.folder / name, (moment.timestamp(), moment.timestamp()))
+
+        own = site.load().canary
+
+        assert own is not None
+        assert own.mailbox.written_at is not None
+        for written in (own.mailbox.written_at, own.submission_written_at):
+            assert began < written < began + timedelta(minutes=5)
