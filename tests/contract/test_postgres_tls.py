@@ -18,7 +18,7 @@ from relay.store.wakeups import PostgresWakeups
 from tests.fakes.postgres_front import Front, postgres_front
 from tests.postgres import PostgresServer
 from tests.transactions import transaction
-from tests.waiting import SOON
+from tests.waiting import SOON, until
 
 
 @pytest.fixture
@@ -77,7 +77,9 @@ async def test_a_server_without_tls_learns_nothing(postgres: PostgresServer, ca:
         assert front.plain == b""
 
 
-async def test_wake_ups_too_are_heard_over_verified_tls_only(front: Front, tmp_path: Path) -> None:
+async def test_wake_ups_too_are_heard_over_verified_tls_only(
+    front: Front, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     url = f"postgresql://postgres@localhost:{front.port}/postgres"
     for file, heard in (("other.pem", False), ("ca.pem", True)):
         wakeups = PostgresWakeups(url, Random(1), tmp_path / file)
@@ -87,7 +89,7 @@ async def test_wake_ups_too_are_heard_over_verified_tls_only(front: Front, tmp_p
                 await wakeups.listening.wait()
                 await wakeups.waiter(Topic.OUTBOX_APNS).wait(0.0)
             else:
-                await asyncio.sleep(0.5)  # nothing can be waited for: that it does not listen is the point
+                await until(lambda: "other processes are not heard" in caplog.text)
             assert wakeups.listening.is_set() is heard
             running.cancel()
     assert front.plain == b""

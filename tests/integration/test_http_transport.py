@@ -16,6 +16,7 @@ from eas_watcher.transport.http import HttpTransport, open_transport
 from eas_watcher.transport.http1 import STALE
 from relay.sandbox.eas.server import open_eas_simulator
 from tests.fakes.tls import HOST, Authority, read_request, serving, talking
+from tests.integration.eas_world import hurried, hurry
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -238,18 +239,19 @@ async def test_a_request_is_not_repeated_when_a_kept_connection_turns_out_dead(
     [(0, b"", 0.0), (1, b"H", 0.0), (1, b"HTTP/1.1 200 OK\r\n", 0.0), (1, b"", STALE)],
     ids=["a fresh connection", "a byte", "half an answer", "a long hold"],
 )
+@hurried
 async def test_a_lost_connection_is_stale_only_if_it_was_kept_and_closed_at_once_without_a_byte(
-    authority: Authority, transport: HttpTransport, earlier: int, answer: bytes, seconds: float
+    authority: Authority, earlier: int, answer: bytes, seconds: float
 ) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in range(earlier):
             await read_request(reader)
             writer.write(HELLO)
         await read_request(reader)
-        await asyncio.sleep(seconds)
+        hurry(seconds)
         writer.write(answer)
 
-    async with talking(authority, talk) as url:
+    async with open_transport(authority.client) as transport, talking(authority, talk) as url:
         for _ in range(earlier):
             await transport.send(post(url))
         with pytest.raises(Unreachable) as caught:

@@ -18,6 +18,7 @@ from relay.http import listeners
 from relay.http.admission import Admission, Pace, Refused
 from relay.http.hosts import CannotListen, bind
 from relay.http.listeners import Door, Turns, open_listener
+from tests.integration.eas_world import hurried, hurry
 from tests.waiting import until
 
 CANARY = "canary-hunter2"
@@ -160,14 +161,16 @@ async def test_a_connection_without_a_whole_request_is_cut(begun: str) -> None:
         writer.close()
 
 
+@hurried
 async def test_a_request_may_take_longer_than_the_wait_for_the_first_one() -> None:
     async def slow(_: web.Request) -> web.Response:
-        await asyncio.sleep(0.3)
+        hurry(30.0)
+        await asyncio.sleep(0.01)  # what is due meanwhile comes first
         return web.Response(text="at last")
 
     app = web.Application()
     app.router.add_get("/", slow)
-    async with open_listener(app, "127.0.0.1", 0, first=0.1) as port, ClientSession() as client:
+    async with open_listener(app, "127.0.0.1", 0, first=10.0) as port, ClientSession() as client:
         for _ in range(2):
             async with client.get(f"http://127.0.0.1:{port}/") as response:
                 assert await response.text() == "at last"
