@@ -52,7 +52,7 @@ async def test_a_mail_rings_and_nothing_of_it_reaches_browser_push_service_or_lo
         await relay.register(page)
         await page.worker(relay.url)
         deliver(relay)
-        said = await relay.pass_on(page, 3)
+        said = await relay.pass_on_until(page, 3, "new-items")
 
         await until(lambda: _shows(page, "New mail"))
         shown = [each for each in await notifications(page) if each["tag"] == "email"]
@@ -220,7 +220,7 @@ async def test_a_subscription_that_the_browser_replaces_is_sent_without_a_visit(
         challenge = await relay.pass_on(page, 3)
         assert challenge["notification"]["data"]["kind"] == "challenge"
         deliver(relay)
-        await relay.pass_on(page, 4)
+        await relay.pass_on_until(page, 4, "new-items")
         assert relay.sandbox.webpush.received[-1].device_token == endpoint
 
 
@@ -247,11 +247,11 @@ async def test_after_cleared_storage_a_person_signs_in_again_and_has_one_registr
         await page.wait("#status")
         await relay.pass_on(page, 3)
         await page.wait('[data-condition="well"]')
-        await relay.pass_on(page, 4)
+        await relay.pass_on_until(page, 4, "test")
         await page.wait('[data-notice="test-delivered"]')
 
         deliver(relay)
-        await relay.sandbox.webpush.wait(5, 30)
+        await relay.pass_on_until(page, 5, "new-items")
         assert len({push.device_token for push in relay.sandbox.webpush.received}) == 1
 
 
@@ -300,7 +300,7 @@ async def test_a_wiped_device_forgets_all_and_is_told_who_did_it(chromium: Brows
         await relay.register(page)
         relay.sandbox.eas.wipe(USER)
         deliver(relay)
-        said = await relay.pass_on(page, 3)
+        said = await relay.pass_on_until(page, 3, "attention")
         assert said["notification"]["data"]["reason"] == "wiped"
         await page.wait('[data-notice="wiped"]')
         await page.wait("#sign-in")
@@ -321,7 +321,7 @@ async def test_wishes_are_kept_and_quiet_hours_silence(chromium: Browser, relay:
         assert json.loads(await kept(page))["values"]["quiet"] == {"from": 0, "to": 1439}
 
         deliver(relay)
-        await relay.pass_on_mail(page, 3)
+        await relay.pass_on_until(page, 3, "new-items")
         await until(lambda: _shows(page, "New mail"))
         assert [each["silent"] for each in await notifications(page) if each["tag"] == "email"] == [True]
 

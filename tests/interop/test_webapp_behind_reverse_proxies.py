@@ -58,7 +58,7 @@ async def test_a_person_signs_in_and_a_mail_rings(visited: tuple[World, Page]) -
     relay, page = visited
     await relay.register(page)
     relay.sandbox.eas.deliver(USER)
-    await relay.pass_on_mail(page, 3)
+    await relay.pass_on_until(page, 3, "new-items")
 
     async def shown() -> bool:
         return any(each["title"] == "New mail" for each in await notifications(page))

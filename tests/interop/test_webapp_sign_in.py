@@ -67,12 +67,12 @@ async def test_a_person_signs_in_at_the_company_and_mail_rings(chromium: Browser
         await page.wait("#status")
         await relay.pass_on(page, 1)
         await page.wait('[data-condition="well"]')
-        await relay.pass_on(page, 2)
+        await relay.pass_on_until(page, 2, "test")
         await page.wait('[data-notice="test-delivered"]')
         assert await page.evaluate("location.href") == relay.url
 
         relay.sandbox.eas.deliver(USER, subject="canary-subject")
-        await relay.pass_on_mail(page, 3)
+        await relay.pass_on_until(page, 3, "new-items")
         await until(lambda: _shows(page, "New mail"))
 
         (asked,) = {url for url in page.requests if url.startswith(openid.authorization_endpoint)}

@@ -169,10 +169,11 @@ class World:
         did: dict[str, Any] = await in_worker(page, self.url, DECLARED % text)
         return did
 
-    async def pass_on_mail(self, page: Page, number: int) -> None:
-        """Pass pushes on, from that one, until one tells of new items: on a busy host a challenge comes again."""
-        while (await self.pass_on(page, number))["notification"]["data"]["kind"] != "new-items":
+    async def pass_on_until(self, page: Page, number: int, kind: str) -> dict[str, Any]:
+        """Pass pushes on, from that one, until one is of a kind; return it. On a busy host a challenge comes again."""
+        while (read := await self.pass_on(page, number))["notification"]["data"]["kind"] != kind:
             number += 1
+        return read
 
     async def begin(self, page: Page, permission: str = "granted") -> None:
         """Open the web app, and go on to the page after the welcome."""
@@ -195,7 +196,7 @@ class World:
         await page.wait("#status")
         await self.pass_on(page, already + 1)
         await page.wait('[data-condition="well"]')
-        await self.pass_on(page, already + 2)
+        await self.pass_on_until(page, already + 2, "test")
         await page.wait('[data-notice="test-delivered"]')
 
 
