@@ -29,6 +29,8 @@ verify() {
   log=$1
   shift
   ! found=$("$relay" audit verify "$@" 2>&1) || return 0
+  # What names thousands of lines is longer than an argument and an event may be.
+  found=$(printf '%s' "$found" | head -c 4000)
   jq --null-input --compact-output --arg log "$log" --arg found "$found" \
     '{event: "audit verification failed", detail: "\($log): \($found)"}' | $logger
 }

@@ -240,6 +240,23 @@ async def test_acts_and_failed_verifications_are_told_once(collector: Collector,
     assert failed[3]["msg"].startswith("administrative acts: ")
 
 
+@pytest.mark.parametrize("faults", [1, 20_000])
+def test_a_failed_verification_is_told_however_many_lines_it_names(tmp_path: Path, faults: int) -> None:
+    """Somebody who spoils many lines must not keep the event back by it."""
+    install("jq")
+    relay, sent = tmp_path / "relay", tmp_path / "sent"
+    relay.write_text(f"#!/bin/sh\nseq -f 'egress.jsonl:%.0f does not follow the line before' {faults}\nexit 1\n")
+    relay.chmod(0o755)
+    environ = {**os.environ, "RELAY": str(relay), "LOGGER": f"tee {sent}"}
+
+    subprocess.run([str(SCRIPT), "egress"], env=environ, check=True, stdout=subprocess.DEVNULL)
+
+    event = json.loads(sent.read_text())
+    assert event["event"] == "audit verification failed"
+    assert event["detail"].startswith("egress log: egress.jsonl:1 does not follow")
+    assert len(sent.read_bytes()) < 16_384, "logger cuts a longer one, which is no JSON then"
+
+
 def test_rsyslog_finds_no_fault_in_the_configuration(collector: Collector) -> None:
     checked = subprocess.run(["rsyslogd", "-N1", "-f", str(SHIPPED)], capture_output=True, text=True, check=False)
 
