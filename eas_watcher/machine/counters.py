@@ -17,6 +17,7 @@ sign, something that was done or observed, and is the only place that says which
     ping_changed too fast            fast_pings
     ping_cut after a while           time                        failures, remedies
     ping_cut soon                    time
+    ping_failed after a while                                    failures, remedies
     sync_answered                                                quiet_for, redirects, refusals,
                                                                  doubt_left
       and a new item is shown                                    silent_for, fast_pings, failures, remedies
@@ -146,6 +147,10 @@ class Counters:
         """Count the time of a Ping whose connection was lost, after the server had `held` it for a while or soon."""
         aged = self._aged(survived)
         return replace(aged, failures=0, remedies=0) if held else aged
+
+    def ping_failed(self) -> "Counters":
+        """Clear the failures before a Ping that the server held for a while, and then ended with an error."""
+        return replace(self, failures=0, remedies=0)
 
     def sync_answered(self, *, news: bool = False, activity: bool = False, inferred: bool = False) -> "Counters":
         """Clear what an answered Sync disproves.

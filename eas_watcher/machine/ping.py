@@ -8,7 +8,7 @@ from typing import Final
 
 from eas_watcher.commands.ping import Ping, PingReply, PingStatus
 from eas_watcher.errors import HierarchyChanged, RequestRefused, ServerBusy
-from eas_watcher.heartbeat import EARLY
+from eas_watcher.heartbeat import EARLY, HELD
 from eas_watcher.machine.folders import newest_mail
 from eas_watcher.machine.memory import Progress
 from eas_watcher.machine.remedies import at_once, pause, remedy
@@ -22,6 +22,8 @@ HASTY_ALLOWED: Final = 5
 SETTLED: Final = 60.0  # seconds; a Ping held so long, twice the time between two looks of a server, reports any mail
 BREATHER: Final = 5.0  # seconds at least from one Ping that expires to the next, however briefly the server holds it
 QUIET: Final = 3 * 3600.0  # seconds of expired Pings after which a Sync checks that the server still reports changes
+BROKEN_OFF: Final = frozenset({PingStatus.PARAMETERS_MISSING, PingStatus.SERVER_ERROR})
+"""Statuses that may end a Ping after the server held it for long: such failures are not in a row, and no wait grows."""
 HIERARCHY: Final = 3600.0  # seconds of polling after which the hierarchy is read again
 
 
@@ -54,6 +56,8 @@ def read_ping(watch: Watch, reply: PingReply, held: float, asked: int | None = N
     if watch.subfolders and held >= SETTLED:
         # Mail that was in the mailbox when the Ping began has been announced, wherever it appears from now on.
         watch = replace(watch, announced_until=newest_mail(watch.collections))
+    if held >= HELD and reply.status in BROKEN_OFF:
+        watch = replace(watch, counters=watch.counters.ping_failed())
     match reply.status:
         case PingStatus.EXPIRED:
             return _expired(watch, held, shortened=shortened)

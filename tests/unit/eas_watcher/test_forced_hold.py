@@ -18,8 +18,9 @@ pytestmark = pytest.mark.looptime
 class ForcedHold(HoldsInTask):
     """Holds Pings for `hold` seconds, and notes for how long it held any."""
 
-    def __init__(self, hold: float) -> None:
+    def __init__(self, hold: float, ending: HttpReply | None = None) -> None:
         self.longest = hold
+        self.ending = ending or pinged(1)
         self.held = 0.0
         self.syncs = 0
         self.unseen = 0
@@ -33,7 +34,7 @@ class ForcedHold(HoldsInTask):
                 async with asyncio.timeout(self.longest):
                     await self.arrived.wait()
             except TimeoutError:
-                return pinged(1)
+                return self.ending
             finally:
                 self.held += loop.time() - began
             return pinged(2, "5")
@@ -77,3 +78,22 @@ async def test_a_mail_is_told_as_soon_as_the_server_tells_of_it(hold: float) -> 
     assert Reason.PING_TOO_FAST not in {condition.reason for condition in conditions}
     assert conditions[-1].detail == f"the server ends every Ping after {hold:.0f} s, whatever it is asked for"
     assert server.syncs <= 3 * mails_sent + total / 3600, "the server's own hold is no doubt that asks for a Sync"
+
+
+async def test_a_mail_is_told_soon_where_pings_end_with_an_empty_answer() -> None:
+    """The server, or what stands before it, ends each Ping so after a time of its own."""
+    world, server = World(), ForcedHold(30.0, HttpReply(200, {}, b""))
+    clock, lateness = asyncio.get_running_loop().time, []
+    async with asyncio.TaskGroup() as tasks:
+        watch = tasks.create_task(world.run(server))
+        for number in range(1, 6):
+            await asyncio.sleep(1234.5 * number)
+            delivered = clock()
+            server.deliver()
+            await until(partial(told, world, number))
+            lateness.append(clock() - delivered)
+        total = clock()
+        watch.cancel()
+
+    assert max(lateness) <= 10.0
+    assert server.held >= 0.8 * total

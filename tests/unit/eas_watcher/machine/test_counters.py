@@ -49,6 +49,7 @@ SIGNS: list[tuple[str, Sign, dict[str, Any]]] = [
     ("ping_changed too fast", lambda c: c.ping_changed(fast=True), {"fast_pings": 5}),
     ("ping_cut after a while", lambda c: c.ping_cut(60.0, held=True), MINUTE_LATER | WELL),
     ("ping_cut soon", lambda c: c.ping_cut(60.0, held=False), MINUTE_LATER),
+    ("ping_failed after a while", lambda c: c.ping_failed(), WELL),
     ("sync_answered", lambda c: c.sync_answered(), SYNC),
     ("sync_answered, news", lambda c: c.sync_answered(news=True), SYNC | WELL | {"silent_for": 0.0, "fast_pings": 0}),
     ("sync_answered, activity", lambda c: c.sync_answered(activity=True), SYNC | {"silent_for": 0.0, "fast_pings": 0}),

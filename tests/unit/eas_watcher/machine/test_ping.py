@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from eas_watcher.commands.ping import PingReply, PingStatus
-from eas_watcher.heartbeat import Heartbeat
+from eas_watcher.heartbeat import HELD, Heartbeat
 from eas_watcher.machine.memory import Progress
 from eas_watcher.machine.ping import BREATHER, HASTY_ALLOWED, QUIET, SETTLED, read_ping
 from eas_watcher.machine.remedies import RECHECK
@@ -213,6 +213,16 @@ def test_a_changed_hierarchy_is_read() -> None:
 )
 def test_failures_after_which_the_watch_waits(status: PingStatus, reason: Reason) -> None:
     assert wait(read_ping(WATCH, PingReply(status), 0.1))[0] == reason
+
+
+@pytest.mark.parametrize("status", [PingStatus.PARAMETERS_MISSING, PingStatus.SERVER_ERROR])
+def test_errors_that_end_pings_held_for_a_while_make_no_wait_longer(status: PingStatus) -> None:
+    watch, soon = altered(WATCH, failures=6), altered(WATCH, failures=6)
+
+    _, held_action = wait(read_ping(watch, PingReply(status), HELD))
+    _, soon_action = wait(read_ping(soon, PingReply(status), HELD - 1.0))
+
+    assert (held_action.failures, soon_action.failures) == (1, 7)
 
 
 def test_a_ping_called_malformed_starts_over_once_then_hourly() -> None:
