@@ -276,7 +276,7 @@ _SOURCES: Final = {
 
 def _copy_keys(paths: Sequence[Path], *, webpush: Path | None) -> Step:
     named = " and ".join(str(path) for path in [*paths, *([webpush] if webpush else [])])
-    return Step(f"Keep a copy of {named} in a safe place: without it all users must log in or subscribe again.")
+    return Step(f"Keep a copy of {named} in a safe place: without a key its users must log in or subscribe again.")
 
 
 def _start(configs: Sequence[tuple[Role, Path]], user: str) -> Step:

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
-from eas_watcher.transport.tls import client_context
+from eas_watcher.transport.tls import HANDSHAKES, client_context
 from relay.network.urls import secure_url
 from relay.security.certificates import (
     ca_flaws,
@@ -37,6 +37,7 @@ from relay.settings.source import Faults
 
 SERVICE_ACCOUNT_FIELDS: Final = ("project_id", "client_email", "private_key", "token_uri")
 RENEW_CA: Final = "The relay accepts it; have the CA renewed with these extensions before other software meets it."
+INTACT: Final = "Copy the file again: each part of it has several lines, from BEGIN to END, none indented or cut."
 LONGEST_NAME: Final = 100  # characters of the name of a file that a message shows
 _KEY: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Z])(?=.*[a-z])[A-Za-z0-9+=_-]{24,}")
 EGRESS_KEYS: Final = re.compile(rb"\s*(?:[0-9a-fA-F]{64}\s+)*[0-9a-fA-F]{64}\s*", re.ASCII)
@@ -147,15 +148,31 @@ class Files:
             self.faults.add(
                 key_of, f"{key_path} is not the key of {path}", "Give the key the certificate was made for."
             )
-        elif (issuer := lone_issuer(pem)) is not None:
+        elif self._is_served(key, path, key_of, key_path) and (issuer := lone_issuer(pem)) is not None:
             wrong = f"{path} holds one certificate and not the CA that issued it, {issuer}"
             self.faults.warn(key, wrong, "Add the certificates of the CAs below the root: phones may not know them.")
+
+    def _is_served(self, key: str, path: Path, key_of: str, key_path: Path) -> bool:
+        """Return whether OpenSSL, which serves them, takes a certificate and its key; report it if not.
+
+        It reads less than the library that compared the two: no indented line, no line that ends with CR alone.
+        """
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path, key_path, password="")
+        except ssl.SSLError as error:
+            if (remedy := HANDSHAKES.get(error.reason or "")) is not None:
+                self.faults.add(key, f"{path} cannot be used: {error.reason}", f"{remedy[:1].upper()}{remedy[1:]}.")
+            elif _reads_chain(path):
+                self.faults.add(key_of, f"{key_path} holds a key that is damaged", INTACT)
+            else:
+                self.faults.add(key, f"{path} holds a certificate that is damaged", INTACT)
+            return False
+        return True
 
     def _no_certificate(self, key: str, path: Path, pem: bytes) -> None:
         """Report a PEM file without a certificate, or with one that cannot be read."""
         if damaged(pem):
-            remedy = "Copy the file again: each certificate has several lines, from BEGIN to END, none indented or cut."
-            self.faults.add(key, f"{path} holds a certificate that is damaged", remedy)
+            self.faults.add(key, f"{path} holds a certificate that is damaged", INTACT)
         else:
             remedy = "Give a PEM file that begins with BEGIN CERTIFICATE."
             self.faults.add(key, f"{path} holds no certificate{but_holds(pem)}", remedy)
@@ -251,6 +268,15 @@ class Files:
             self.faults.add(key, f"{path} is empty", "Write the password into its first line.")
             return None
         return lines[0]
+
+
+def _reads_chain(path: Path) -> bool:
+    """Return whether OpenSSL reads all certificates of a file."""
+    try:
+        client_context(path)
+    except ssl.SSLError:
+        return False
+    return True
 
 
 def _looks_like_a_secret(name: str) -> bool:

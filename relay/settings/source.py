@@ -43,6 +43,7 @@ SYNTAX: Final = {
     "Cannot overwrite": "Keep one of the two lines: each key stands once in its table.",
     "Invalid value": 'Correct that line: a text stands in straight quotes "", true and false are in lower case.',
     "after a key": "Correct that line: key = value.",
+    "Invalid statement": "Correct that line, in which an editor may have left an invisible character.",
 }
 """Remedies by what the parser of TOML says."""
 _QUOTED: Final = re.compile(r"\(.*\)|'.*'|\".*\"", re.DOTALL)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Role
@@ -73,6 +74,13 @@ def chain_upside_down(host: Host) -> bytes:
     return (host.folder / "ca.pem").read_bytes() + (host.folder / "api.pem").read_bytes()
 
 
+def weak_api(host: Host) -> None:
+    """Give the API a certificate with an RSA key of 1024 bits."""
+    both = Authority().server(key=rsa.generate_private_key(65537, 1024))  # noqa: S505 -- the weak key
+    for name in ("api.pem", "api.key"):
+        content(name, lambda _: both)(host)
+
+
 def apns_certificate(name: str) -> Spoil:
     return several(without("apns", "key_file", "key_id"), setting("apns.certificate_file", name))
 
@@ -112,6 +120,31 @@ MISTAKES: Final[list[tuple[str, Spoil, str, str, str]]] = [
         "openssl pkcs7 -inform DER -print_certs",
     ),
     ("CA without line ends", content("ca.pem", lambda pem: pem.replace(b"\n", b"")), CA, "damaged", "Copy the file"),
+    *(
+        (
+            f"{what} of the API {how}",
+            content(name, change),
+            setting_name,
+            f"holds a {what} that is damaged",
+            "Copy the file again",
+        )
+        for what, name, setting_name in (
+            ("certificate", "api.pem", "api.certificate_file"),
+            ("key", "api.key", "api.key_file"),
+        )
+        for how, change in (
+            ("with CR alone", lambda pem: pem.replace(b"\n", b"\r")),
+            ("indented", lambda pem: b"".join(b"  " + line for line in pem.splitlines(keepends=True))),
+        )
+    ),
+    (
+        "chain with a cut end",
+        content("api.pem", lambda pem: pem + pem[:200]),
+        "api.certificate_file",
+        "damaged",
+        "Copy",
+    ),
+    ("weak key of the API", weak_api, "api.certificate_file", "cannot be used: EE_KEY_TOO_SMALL", "RSA 2048 or longer"),
     ("CA that is cut", content("ca.pem", lambda pem: pem[:-40]), CA, "damaged", "Copy the file"),
     (
         "CA in UTF-16 without BOM",
