@@ -35,7 +35,7 @@ MADE: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """What `relay files` makes of the commands, by name."""
-_PEM: Final = "PEM file to copy; else the place is named where it goes."
+_PEM: Final = "a PEM file to copy; else the place is named where it goes."
 
 
 def init(
@@ -60,8 +60,8 @@ def init(
     contact: Annotated[
         str | None, typer.Option(help="For operators of push services: mailto:push@example.com.")
     ] = None,
-    certificate: Annotated[Path | None, typer.Option(help=f"The API's certificate. {_PEM}")] = None,
-    key: Annotated[Path | None, typer.Option(help=f"Its key. {_PEM}")] = None,
+    certificate: Annotated[Path | None, typer.Option(help=f"The API's certificate, {_PEM}")] = None,
+    key: Annotated[Path | None, typer.Option(help=f"The key of the API's certificate, {_PEM}")] = None,
     database: Annotated[
         str, typer.Option(help="PostgreSQL for several roles: HOST/NAME; default: that of docker-compose.yml.")
     ] = "postgres/relay",

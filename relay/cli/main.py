@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
 
 import typer
 
-from relay.cli.acting import who
+from relay.cli.acting import RoleOption, who
 from relay.cli.backups import backup, move, restore
 from relay.cli.configuration import DEFAULT, Config, default_config
 from relay.cli.doctor import doctor
@@ -45,6 +45,7 @@ cli = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # else a paragraph keeps the line ends that its docstring has
 )
 audits = typer.Typer(help="Check what left the company, and what administrators did.", no_args_is_help=True)
 cli.add_typer(audits, name="audit")
@@ -69,7 +70,7 @@ cli.command()(restore)
 cli.command()(move)
 cli.command("files")(write_shipped)
 
-RoleOption = Annotated[Role, typer.Option("--role", help="What this process does; all: everything.")]
+ServedRole = Annotated[Role, typer.Option("--role", help="What this process does; all: everything.")]
 MANY: Final = 10  # registrations that one note names
 
 
@@ -92,7 +93,7 @@ def program(
 
 
 @cli.command()
-def serve(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
+def serve(config: Config = DEFAULT, role: ServedRole = Role.ALL) -> None:
     """Run the relay until SIGTERM or Ctrl-C."""
     from relay import app
     from relay.process import log, service_manager
@@ -113,7 +114,7 @@ def serve(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
 
 
 @cli.command()
-def check(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
+def check(config: Config = DEFAULT, role: ServedRole = Role.ALL) -> None:
     """Check the configuration of a role and name every fault at once."""
     settings = _load(config, role, first=role is Role.ALL)
     _prepare(settings, serves=False)

@@ -36,6 +36,8 @@ class Entry:
     """As typed, e.g. [FOLDER], and their help."""
     options: tuple[Option, ...]
     children: tuple["Entry", ...]
+    more: tuple[str, ...] = ()
+    """The paragraphs after the first one, which is `help`."""
 
     @property
     def place(self) -> str:
@@ -68,8 +70,9 @@ def tree(command: Any, *path: str) -> Entry:
     children = [
         tree(child, *path, name) for name, child in sorted(getattr(command, "commands", {}).items()) if not child.hidden
     ]
-    words = " ".join((command.help or "").partition("\f")[0].split("\n\n")[0].split())
-    return Entry(path, words, tuple(arguments), tuple(options), tuple(children))
+    paragraphs = (command.help or "").partition("\f")[0].split("\n\n")
+    words, *more = (" ".join(paragraph.split()) for paragraph in paragraphs)
+    return Entry(path, words, tuple(arguments), tuple(options), tuple(children), tuple(more))
 
 
 def man_page(root: Entry, version: str) -> str:
@@ -88,6 +91,7 @@ def man_page(root: Entry, version: str) -> str:
         if not entry.children:
             usage = "".join(f" {_roff(name)}" for name, _ in entry.arguments)
             lines += [f".SS {_roff(entry.place)}{usage}", _roff(entry.help)]
+            lines += [f".PP\n{_roff(paragraph)}" for paragraph in entry.more if paragraph]
         elif entry.options:
             lines += [f".SS {_roff(entry.place)}", _roff(entry.help)]
         else:
@@ -100,6 +104,7 @@ def man_page(root: Entry, version: str) -> str:
     lines += [
         ".SH EXIT STATUS",
         "0: all is well. 1: it failed. 2: configuration or arguments are faulty.",
+        "\\fBrelay check\\-health\\fR has its own.",
         ".SH FILES",
         ".TP\n.I /etc/push-relay/relay.toml\nThe settings; \\fBrelay init\\fR writes them.",
         ".TP\n.I /var/lib/push-relay\nThe embedded database, keys and the egress log.",

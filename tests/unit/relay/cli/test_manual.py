@@ -3,6 +3,7 @@ from typing import Annotated, Final
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from relay.cli.main import cli
 from relay.cli.manual import Entry, bash, fish, man_page, tree, zsh
@@ -40,6 +41,26 @@ def test_the_manual_page_has_every_command_and_option() -> None:
             assert f".SS {entry.place}" in read
         for option in entry.options:
             assert all(f"\\fB{name}\\fR" in read for name in option.names)
+
+
+def test_the_manual_page_has_all_that_a_command_says_of_itself() -> None:
+    page = man_page(ROOT, "1.2.3")
+
+    assert "Exit status: 0 all is well, 1 something must change, 2 the configuration is faulty." in page
+    assert named("relay doctor").help.endswith("changes nothing.")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("doctor", "1 something must change, 2 the configuration is faulty."),
+        ("migrate", "It reads the table [database] alone"),
+    ],
+)
+def test_help_keeps_no_line_ends_of_the_source_and_takes_no_brackets_for_markup(command: str, said: str) -> None:
+    shown = CliRunner().invoke(cli, [command, "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"})
+
+    assert said in shown.output
 
 
 def test_texts_are_no_macros_of_groff() -> None:
