@@ -4,6 +4,7 @@ No text repeats a value, or a length that only a value has, because it may be a 
 know may be a secret too, one that landed in the wrong place, so it is repeated only if it is a plain word.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
@@ -116,6 +117,33 @@ def _words(fault: ErrorDetails) -> str:
             return _WORDS["missing"]
         case kind:
             return _WORDS.get(kind, _UNDESCRIBED).format_map(fault.get("ctx", {}))
+
+
+class _Members(list[tuple[str, Any]]):
+    """The members of an object, in their order."""
+
+
+def doubled(body: str) -> Iterator[tuple[str, str]]:
+    """Yield (field as a path with dots, what is wrong) for each name that an object of valid JSON has twice.
+
+    Of two such members readers take either one [RFC 8259 4], so what checks a body before the relay might see another
+    value than the relay.
+    """
+    yield from _doubled(json.loads(body, object_pairs_hook=_Members, parse_int=str, parse_float=str), ())
+
+
+def _doubled(value: Any, path: Path) -> Iterator[tuple[str, str]]:
+    if isinstance(value, _Members):
+        seen: set[str] = set()
+        for name, inner in value:
+            if name in seen:
+                shown = WORD.fullmatch(name) is not None
+                yield _dotted((*path, name) if shown else path), "stands here twice" if shown else "has a field twice"
+            seen.add(name)
+            yield from _doubled(inner, (*path, name if WORD.fullmatch(name) else "-"))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _doubled(inner, (*path, number))
 
 
 def misread(fault: ErrorDetails) -> str:

@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from eas_watcher.names import CollectionClass
-from relay.api.faults import NAME, VISIBLE, Strict, complaint, misread
+from relay.api.faults import NAME, VISIBLE, Strict, complaint, doubled, misread
 from relay.domain.fcm_device import FcmDevice, FcmDeviceInvalid
 from relay.domain.model import Environment, Mode, Platform, RegistrationChange
 from relay.domain.receipts import LONGEST as LONGEST_RECEIPT
@@ -418,10 +418,15 @@ Body = TypeVar("Body", RegistrationBody, ChangeBody, ProofBody, ReceiptsBody)
 
 def parse(model: type[Body], body: bytes) -> Body:
     """Return a body as its model; raise MalformedJson, or InvalidRequest with every fault."""
+    body = body.removeprefix(BOM_UTF8)  # a reader may ignore it [RFC 8259 8.1]
     try:
-        return model.model_validate_json(body.removeprefix(BOM_UTF8))  # a reader may ignore it [RFC 8259 8.1]
+        read = model.model_validate_json(body)
     except ValidationError as error:
         faults = error.errors(include_url=False)
         if faults[0]["type"] == "json_invalid":
             raise MalformedJson([("", misread(faults[0]))]) from None
-        raise InvalidRequest([complaint(model, fault) for fault in faults]) from None
+        wrong = [complaint(model, fault) for fault in faults]
+        raise InvalidRequest(wrong + list(doubled(body.decode()))) from None
+    if twice := list(doubled(body.decode())):
+        raise InvalidRequest(twice)
+    return read

@@ -171,6 +171,25 @@ def test_a_body_that_is_not_json_has_an_error_of_its_own(text: bytes) -> None:
     assert "canary" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ('"mailbox":', '"mailbox": "canary", "mailbox":', "mailbox"),
+        ('"password":', '"password": "canary", "password":', "credential.password"),
+        ('"password":', '"passw\\u006frd": "canary", "password":', "credential.password"),
+        ('"token":', '"Canary7": 1, "Canary7": 2, "token":', "device"),
+    ],
+)
+def test_a_name_that_an_object_has_twice_is_a_fault(old: str, new: str, field: str) -> None:
+    text = json.dumps(body()).replace(old, new, 1)
+
+    with pytest.raises(InvalidRequest) as refusal:
+        parse(RegistrationBody, text.encode())
+
+    assert any(found == field and "twice" in said for found, said in refusal.value.faults)
+    assert "anary" not in str(refusal.value.faults)
+
+
 def test_a_byte_order_mark_before_a_body_is_left_out() -> None:
     assert parse(RegistrationBody, b"\xef\xbb\xbf" + json.dumps(body()).encode()).request() == read(body())
     with pytest.raises(MalformedJson):
