@@ -1,4 +1,4 @@
-"""How a frozen value with other fields is made: as by `dataclasses.replace`, in a seventh of its time.
+"""How frozen values are made: as by `dataclasses.replace` in a seventh of its time, as by their class in a quarter.
 
 A mail changes some twenty values of its watch. `dataclasses.replace` looks at each field in Python twice, and sets it
 by a call that looks it up once more. Here a function that is made for the class and the names of the fields, as
@@ -12,7 +12,7 @@ from functools import cache
 from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-__all__ = ("replace",)
+__all__ = ("quick", "replace")
 
 T = TypeVar("T")
 
@@ -31,9 +31,8 @@ def _maker(cls: type, changed: tuple[str, ...]) -> Maker:
     for name in changed:
         if all(field.name != name for field in fields):
             raise TypeError(f"{cls.__name__} has no field {name}")
-    slots = all(isinstance(getattr(cls, field.name, None), MemberDescriptorType) for field in fields)
-    if not slots or hasattr(cls, "__post_init__") or not all(field.init for field in fields):
-        return _make_by_init  # slots are not all that makes a value
+    if not _is_plain(cls):
+        return _make_by_init
     lines = ["def make(value, changes):", " new = create(thawed)"]
     for field in fields:
         content = f"changes[{field.name!r}]" if field.name in changed else f"value.{field.name}"
@@ -42,6 +41,13 @@ def _maker(cls: type, changed: tuple[str, ...]) -> Maker:
     exec("\n".join([*lines, " new.__class__ = cls", " return new"]), names)  # noqa: S102  # nosec B102  # ours, but for names of fields
     make: Maker = names["make"]
     return make
+
+
+def _is_plain(cls: type) -> bool:
+    """Return True if the slots of its fields are all that makes a value of a class."""
+    fields = dataclasses.fields(cls)
+    slots = all(isinstance(getattr(cls, field.name, None), MemberDescriptorType) for field in fields)
+    return slots and not hasattr(cls, "__post_init__") and all(field.init for field in fields)
 
 
 @cache
@@ -65,6 +71,22 @@ def _replace(value: T, /, **changes: Any) -> T:
         make = _makers[key] = _maker(value.__class__, tuple(changes))
     new: T = make(value, changes)
     return new
+
+
+def quick(cls: type[T]) -> type[T]:
+    """Return a function that makes values of a frozen dataclass of all its fields, in a quarter of its time.
+
+    It is typed as the class, whose arguments mypy checks. Raises TypeError for a class with more than plain slots.
+    """
+    plain: Any = cls
+    if not _is_plain(plain):
+        raise TypeError(f"{cls.__name__} is more than its slots")
+    fields = [field.name for field in dataclasses.fields(plain)]
+    lines = [f"def make({', '.join(fields)}):", " new = create(thawed)", *(f" new.{name} = {name}" for name in fields)]
+    names: dict[str, Any] = {"create": object.__new__, "thawed": _thawed(plain), "cls": cls}
+    exec("\n".join([*lines, " new.__class__ = cls", " return new"]), names)  # noqa: S102  # nosec B102  # as above
+    made: type[T] = names["make"]
+    return made
 
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from sqlalchemy import Row
 
 from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import MailboxId
+from eas_watcher.values import quick
 from relay.domain.handover import NewPush, Offer, taken
 from relay.domain.model import (
     CommitEntry,
@@ -54,15 +55,15 @@ class Listener(NamedTuple):
     subfolders: object
     """None: written by a version that knew no sub-folders."""
 
-    def wants(self, change: Change) -> bool:
-        """Return True if it asked for a class, and for its sub-folders if the change is in one.
+    def wants(self, name: str, *, sub: bool) -> bool:
+        """Return True if it asked for the class of this name, and for its sub-folders if the change is in one.
 
         Of a row that was damaged since the watch began it is said that it wants nothing: another look names it.
         """
-        name, names, subfolders = change.cls.value, self.classes, self.subfolders
+        names, subfolders = self.classes, self.subfolders
         if not isinstance(names, list) or name not in names:
             return False
-        return not change.sub or (isinstance(subfolders, list) and name in subfolders)
+        return not sub or (isinstance(subfolders, list) and name in subfolders)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +132,9 @@ def _new_items(listener: Listener, changes: Iterable[Change]) -> list[NewMark]:
     """Return the marks that changes give one registration: of its classes, and in sub-folders only where it asked."""
     found: dict[str, NewMark] = {}
     for change in changes:
-        if not listener.wants(change):
-            continue
         name, count, certain = change.cls.value, change.count, change.certain
+        if not listener.wants(name, sub=change.sub):
+            continue
         if name in found:
             count, certain = found[name].changes + count, found[name].certain or certain
         found[name] = NewMark(listener.registration_id, name, listener.platform, count, certain)
@@ -230,9 +231,12 @@ def _new_pushes(rows: Iterable[Row[Any]], marks: Iterable[NewMark], now: datetim
     return found
 
 
+_PUSH: Final = quick(DuePush)
+
+
 def _new_push(mark: NewMark, to: Addressee, now: datetime) -> NewPush:
     seconds = to.pushed.get(mark.mark)
-    push = DuePush(
+    push = _PUSH(
         registration_id=RegistrationId(mark.registration_id),
         mark=Mark(mark.mark),
         count=mark.changes,
@@ -250,5 +254,6 @@ def _new_push(mark: NewMark, to: Addressee, now: datetime) -> NewPush:
         locale=to.locale,
         mailbox_id=to.mailbox_id,
         cause=read_cause(mark.cause),
+        nonce="",
     )
     return NewPush(push, None if seconds is None else datetime.fromtimestamp(seconds, UTC), to.quarantined)

@@ -22,6 +22,7 @@ from eas_watcher.names import (
     SyncKey,
 )
 from eas_watcher.reasons import Reason
+from eas_watcher.values import quick
 from relay.domain.model import (
     DuePush,
     Environment,
@@ -374,10 +375,14 @@ _STATES: Final = {each.value: each for each in RegistrationState}
 """The members of each enumeration by name: to look one up is far cheaper than to call its class, which says what is
 wrong with an unknown name."""
 
+_DUE_PUSH: Final = quick(DuePush)
+_RECIPIENT: Final = quick(Recipient)
+_PENDING_MARK: Final = quick(PendingMark)
+
 
 def read_due(row: AnyRow) -> DueMark:
     """Read the columns DUE."""
-    push = DuePush(
+    push = _DUE_PUSH(
         registration_id=row.registration_id,
         mark=_MARKS.get(row.mark) or Mark(row.mark),
         count=row.changes,
@@ -395,6 +400,7 @@ def read_due(row: AnyRow) -> DueMark:
         locale=row.locale,
         mailbox_id=row.mailbox_id,
         cause=read_cause(row.cause),
+        nonce="",
     )
     seconds = read_pushed(row.pushed).get(push.mark.value)
     pushed_at = None if seconds is None else datetime.fromtimestamp(seconds, UTC)
@@ -420,7 +426,7 @@ def read_pushed(value: object) -> Mapping[str, float]:
 
 def read_recipient(row: AnyRow) -> Recipient:
     """Read the columns RECIPIENT."""
-    return Recipient(
+    return _RECIPIENT(
         id=row.id,
         environment=_ENVIRONMENTS.get(row.environment) or Environment(row.environment),
         device_token=row.device_token,
@@ -433,7 +439,7 @@ def read_recipient(row: AnyRow) -> Recipient:
 
 def read_pending(row: AnyRow) -> PendingMark:
     """Read the columns PENDING, but for the key."""
-    return PendingMark(row.changes, row.generation, row.first_at, row.last_at, row.attempts, row.paced)
+    return _PENDING_MARK(row.changes, row.generation, row.first_at, row.last_at, row.attempts, row.paced)
 
 
 def write_outcome(outcome: LastOutcome | None) -> str:

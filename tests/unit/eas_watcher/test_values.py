@@ -5,7 +5,7 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 
-from eas_watcher.values import replace
+from eas_watcher.values import quick, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,3 +112,18 @@ def test_what_a_class_checks_is_checked() -> None:
 def test_a_name_that_is_no_field_is_refused() -> None:
     with pytest.raises(TypeError, match="Point has no field z"):
         replace(Point(1), z=3)  # type: ignore[call-arg]
+
+
+def test_a_value_that_is_made_quickly_is_one_of_its_class() -> None:
+    made = quick(Place)(1, y=2, note="note", name="home")
+
+    assert made == Place(1, 2, "note", "home")
+    assert (type(made), hash(made), made.note) == (Place, hash(Place(1, 2, "note", "home")), "note")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.x = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("cls", [Loose, Checked])
+def test_values_of_more_than_slots_are_not_made_quickly(cls: type) -> None:
+    with pytest.raises(TypeError, match="more than its slots"):
+        quick(cls)
