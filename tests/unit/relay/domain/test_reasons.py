@@ -19,7 +19,6 @@ from relay.domain.reasons import (
     Cause,
     Concern,
     Recheck,
-    Row,
     cause_of,
     read_detail,
     read_reason,
@@ -51,10 +50,10 @@ def test_every_reason_and_every_state_has_a_row() -> None:
     assert set(STATES) == set(WatchState)
 
 
-@pytest.mark.parametrize("row", [*REASONS.values(), *STATES.values()])
-def test_a_row_ends_its_sentences(row: Row) -> None:
-    assert row.words.endswith(".")
-    assert row.remedy.endswith(".")
+def test_a_row_ends_its_sentences() -> None:
+    for row in (*REASONS.values(), *STATES.values()):
+        assert row.words.endswith(".")
+        assert row.remedy.endswith(".")
 
 
 @pytest.mark.parametrize(("name", "case"), list(answers()), ids=lambda value: value if isinstance(value, str) else "")
@@ -135,11 +134,9 @@ def test_a_reason_of_a_newer_version_is_as_urgent_as_its_state(state: WatchState
     assert state is WatchState.WIPING or "newer version" in row.remedy
 
 
-@pytest.mark.parametrize("reason", [None, *Reason])
-def test_a_reason_is_read_as_it_was_written(reason: Reason | None) -> None:
-    text = write_reason(reason)
-
-    assert read_reason(text) is reason
+def test_a_reason_is_read_as_it_was_written() -> None:
+    for reason in (None, *Reason):
+        assert read_reason(write_reason(reason)) is reason
 
 
 def test_known_reasons_keep_their_detail() -> None:

@@ -66,15 +66,15 @@ def test_each_state_of_a_mailbox_has_its_remedy(state: WatchState, reason: Reaso
     assert words in advise_on_mailbox(explanation(state, reason), NOW)
 
 
-@pytest.mark.parametrize("reason", sorted(set(Reason) - {Reason.MAINTENANCE}))
-def test_a_blocked_mailbox_has_the_remedy_of_its_reason(reason: Reason) -> None:
-    row = row_of(WatchState.BLOCKED, reason)
+def test_a_blocked_mailbox_has_the_remedy_of_its_reason() -> None:
+    for reason in set(Reason) - {Reason.MAINTENANCE}:
+        row = row_of(WatchState.BLOCKED, reason)
 
-    advice = advise_on_mailbox(explanation(WatchState.BLOCKED, reason), NOW)
+        advice = advise_on_mailbox(explanation(WatchState.BLOCKED, reason), NOW)
 
-    assert advice.startswith(row.remedy)
-    assert advice.endswith(f"The relay checks again {row.recheck}.")
-    assert ("New-ActiveSyncDeviceAccessRule" in advice) == row.access_rule
+        assert advice.startswith(row.remedy), reason
+        assert advice.endswith(f"The relay checks again {row.recheck}."), reason
+        assert ("New-ActiveSyncDeviceAccessRule" in advice) == row.access_rule, reason
 
 
 def test_what_an_administrator_halted_waits_for_an_administrator() -> None:
