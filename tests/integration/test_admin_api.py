@@ -14,7 +14,8 @@ from relay.admin.audit import AuditKey
 from relay.admin.tokens import AdminToken, Scope, digest_of
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import RegistrationId
-from relay.ops.admin_api import BURST, REFUSED_BURST, AdminApi
+from relay.http.admission import Pace
+from relay.ops.admin_api import REFUSED_BURST, AdminApi
 from relay.ops.app import create_ops_app
 from relay.store.administration import SqlAdminStore
 from relay.store.engine import open_database
@@ -185,9 +186,10 @@ async def test_guesses_are_slowed_down_and_good_tokens_are_served_meanwhile(api:
 
 
 async def test_one_token_does_not_take_the_whole_process(api: Api) -> None:
-    statuses = {(await api.ask("GET", "/admin/v1/maintenance"))[0] for _ in range(int(BURST) * 3)}
+    api.served._paces["helpdesk"] = Pace(1e-6, 3.0)  # a pace that no machine is so slow as to keep
+    statuses = [(await api.ask("GET", "/admin/v1/maintenance"))[0] for _ in range(5)]
 
-    assert statuses == {200, 429}
+    assert statuses == [200, 200, 200, 200, 429], "what is left may go below zero once"
     assert (await api.ask("GET", MAILBOX, READER))[0] == 200
 
 
