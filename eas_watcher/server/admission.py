@@ -278,20 +278,20 @@ class ServerAdmission:
 
     def answered(self, client: ClientAdmission) -> None:
         """Note that the server answered, with success or with a refusal that concerns this mailbox alone."""
+        now = asyncio.get_running_loop().time()
         if client.sent:
             sent, client.sent = client.sent, ""
-            now = asyncio.get_running_loop().time()
             (self.capacity.ping_answered if sent == "Ping" else self.capacity.short_answered)(client, now)
             self._give_turns()
-        self._served(client)
+        self._served(client, now)
 
-    def _served(self, client: ClientAdmission) -> None:
+    def _served(self, client: ClientAdmission, now: float) -> None:
         """Note that a request ended with a sign that the server serves."""
         client.confirms = False
         if client.probe:
             self._probe_ended(client)
         else:
-            self._breaker = self._breaker.answered(asyncio.get_running_loop().time())
+            self._breaker = self._breaker.answered(now)
 
     def accepted(self, client: ClientAdmission) -> None:
         """Note that the server accepted a mailbox's credential."""
@@ -325,7 +325,7 @@ class ServerAdmission:
         shared = isinstance(error, Unreachable) and error.connection != 0
         expected = isinstance(error, Unreachable) and not shared and cut is not None and cut.covers(error.survived)
         if expected:
-            self._served(client)
+            self._served(client, clock)
         elif not concerns_server(error):
             self.answered(client)
         elif not self._is_of_the_absence(client, error):

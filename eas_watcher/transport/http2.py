@@ -76,6 +76,7 @@ class Http2Connection:
         "_flushing",
         "_heard_at",
         "_leaving",
+        "_loop",
         "_number",
         "_over",
         "_pings",
@@ -89,7 +90,8 @@ class Http2Connection:
 
     def __init__(self, connection: Connection, pool: Http2Pool) -> None:
         """Send our settings over a fresh connection."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
+        """Kept, since to ask for it is a system call each time."""
         self._client: Http2Client[StreamExchange] = Http2Client(loop.time(), LIMITS)
         self._connection = connection
         self._pool = pool
@@ -142,7 +144,7 @@ class Http2Connection:
 
     def carry(self, request: HttpRequest, target: Target, done: Done, seconds: float) -> "StreamExchange":
         """Send a request, whose answer must be whole within so many seconds; there must be room for it."""
-        exchange = StreamExchange(self, request, done)
+        exchange = StreamExchange(self, request, done, self._loop.time())
         if not len(self._client):
             exchange.after_rest = self._used
             self._silence.asked(exchange.began)
@@ -158,7 +160,7 @@ class Http2Connection:
         """Read frames, and report what they mean."""
         if self._over:
             return
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         events = self._client.receive(data, now)
         if self._client.heard:
             self._heard_at = now
@@ -168,7 +170,7 @@ class Http2Connection:
         if self._leaving:
             self._pongs()
         if self._client.more and not self._over:
-            asyncio.get_running_loop().call_soon(self.received, b"")
+            self._loop.call_soon(self.received, b"")
         self._flush()
         if self._client.going and not len(self._client) and not self._over:
             self.end()
@@ -181,7 +183,7 @@ class Http2Connection:
         """Look for a sign of life; end a connection that is dead, or that nobody used for long."""
         if self._over or slot != self._slot:
             return
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         if not self._client.ready:
             if now >= self._waits_until:
                 self._connection.abort()
@@ -227,7 +229,7 @@ class Http2Connection:
             return
         self.drop(exchange)
         self._ping()
-        processed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        processed: asyncio.Future[None] = self._loop.create_future()
         self._leaving.append((self._pings, processed))
         await asyncio.wait([processed], timeout=GOODBYE)
 
@@ -294,7 +296,7 @@ class Http2Connection:
 
     def _settled(self) -> None:
         if not self.ready.done():
-            self._waits_until = asyncio.get_running_loop().time() + KEEP_IDLE
+            self._waits_until = self._loop.time() + KEEP_IDLE
             self.ready.set_result(None)
         else:
             self._pool.settled(self)
@@ -317,7 +319,7 @@ class Http2Connection:
             return
         self._over = True
         self._pool.deadlines.remove(self, self._slot)
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         for _, exchange in self._client.abandon():
             survived = now - exchange.began
             stale = exchange.after_rest and survived < STALE and self._heard_at <= exchange.began
@@ -354,7 +356,7 @@ class Http2Connection:
     def _flush_soon(self) -> None:
         if not self._flushing:
             self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flushing = False
@@ -368,12 +370,12 @@ class StreamExchange:
 
     __slots__ = ("_carrier", "_done", "after_rest", "began", "largest", "slot", "stream")
 
-    def __init__(self, carrier: Http2Connection, request: HttpRequest, done: Done) -> None:
-        """Call `done` once; `stream` and `slot` are set when the request is sent."""
+    def __init__(self, carrier: Http2Connection, request: HttpRequest, done: Done, now: float) -> None:
+        """Call `done` once; `stream` and `slot` are set when the request is sent. `now` is `loop.time()`."""
         self._carrier = carrier
         self._done: Done | None = done
         self.largest = request.largest
-        self.began = asyncio.get_running_loop().time()
+        self.began = now
         self.after_rest = False
         """True if the connection had carried requests before, and none when this one was sent."""
         self.stream = self.slot = 0

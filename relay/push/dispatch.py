@@ -247,10 +247,11 @@ class Dispatcher:
     # --- sending
 
     def _start(self, push: DuePush, wakes: int) -> None:
+        loop = asyncio.get_running_loop()
         self._held += 1
-        self._breakers.began(push, asyncio.get_running_loop().time())
+        self._breakers.began(push, loop.time())
         self.stats.in_flight += 1
-        task = asyncio.get_running_loop().create_task(self._sender.send(push), name=f"{self.platform} push")
+        task = loop.create_task(self._sender.send(push), name=f"{self.platform} push")
         self._sends.add(task)
         claimed = None if self._traces is None else self._traces.now()
         task.add_done_callback(partial(self._sent, push, wakes, claimed))
