@@ -81,7 +81,7 @@ deb: $(VENV)/.dev ## build the Debian package into dist, for the Debian whose Py
 packages: $(VENV)/.dev ## install package and wheel in an empty Debian, up to the first push; needs root
 	$(BIN)/python -m pytest tests/packages $(ARGS)
 
-bench: $(VENV)/.dev $(if $(filter fcm,$(B)),$(VENV)/.bench) ## measure: B=hold|latency|flood|floods|hostile|workers|fleet|apns|cluster|fcm|outbox|register|start|storm|move; prints "bench NAME VALUE UNIT" lines
+bench: $(VENV)/.dev $(if $(filter fcm,$(B)),$(VENV)/.bench) ## measure: B=hold|latency|flood|floods|hostile|workers|fleet|apns|cluster|fcm|outbox|register|start|storm|handshake|move; prints "bench NAME VALUE UNIT" lines
 	$(BIN)/python tests/bench/$(B).py $(ARGS)
 
 lock: $(VENV)/.dev ## resolve the dependencies again and lock them with hashes
