@@ -244,7 +244,7 @@ class Console:
         if person is not None:
             if session is not None and session.name == person.name and not session.proof:
                 return Visit(request, person, session)
-            fresh, session = self._sessions.begin(person.name, b"")
+            fresh, session = self._begin(request, person.name, b"")
             return Visit(request, person, session, fresh)
         if session is None:
             return None
@@ -253,6 +253,11 @@ class Console:
             self._sessions.end(cookie)
             return None
         return Visit(request, Person.of_token(token), session)
+
+    def _begin(self, request: web.Request, name: str, proof: bytes) -> tuple[str, Session]:
+        """Begin a session of a person, and note it in the log; return what the cookie has."""
+        log.info("console login", extra={"who": name, "address": request.remote})
+        return self._sessions.begin(name, proof)
 
     def _proxied(self, request: web.Request) -> Person | None:
         proxy = self._proxy
@@ -304,8 +309,7 @@ class Console:
         if token is None:
             log.warning("admin token refused", extra={"address": request.remote})
             return self._login_form(to, "This is no token of [admin.tokens].", HTTPStatus.FORBIDDEN)
-        cookie, session = self._sessions.begin(token.name, token.digest)
-        log.info("console login", extra={"who": session.name, "address": request.remote})
+        cookie, _ = self._begin(request, token.name, token.digest)
         answer = self.back(_place(to))
         self._give(request, answer, cookie)
         return answer

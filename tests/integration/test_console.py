@@ -619,7 +619,8 @@ async def test_a_session_of_one_person_is_none_of_another(site: Site) -> None:
     assert await site.form_token() != eves
 
 
-async def test_a_person_whom_a_proxy_names_gets_one_session(site: Site) -> None:
+async def test_a_person_whom_a_proxy_names_gets_one_session(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     site.console.take((), PROXY)
     site.client.session.headers["X-Forwarded-User"] = "eve"
 
@@ -629,6 +630,8 @@ async def test_a_person_whom_a_proxy_names_gets_one_session(site: Site) -> None:
     given = answer.cookies[COOKIE].value
     followed = await site.client.get("/console/mailboxes")
     assert (bool(given), COOKIE in followed.cookies) == (True, False)
+    told = [record for record in caplog.records if record.message == "console login"]
+    assert [getattr(record, "who", "") for record in told] == ["proxy:eve"]
 
 
 async def test_the_start_page_leads_on(site: Site) -> None:
