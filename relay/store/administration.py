@@ -309,7 +309,7 @@ def _order(
         connection.execute(sa.delete(registration).where(registration.c.mailbox_id == id_))
         account = account_of(known.user)
         delete_events(connection, id_, [account] if account else [])
-        detail = f"{len(locked)} registrations"
+        detail = "1 registration" if len(locked) == 1 else f"{len(locked)} registrations"
         if may_forget(connection):
             forget_user(connection, known.server, known.user, limits)
         else:
@@ -394,10 +394,11 @@ def _maintain(connection: sa.Connection, server: str, stamp: Stamp, on: bool) ->
         connection.execute(sa.delete(maintenance).where(maintenance.c.server == server))
     connection.execute(sa.update(mailbox).where(mailbox.c.server == server).values(dirty=True))
     what = What.MAINTENANCE_ON if on else What.MAINTENANCE_OFF
-    acts.note(connection, stamp, what, server=server, detail=f"{len(ids)} mailboxes")
+    mailboxes = "1 mailbox" if len(ids) == 1 else f"{len(ids)} mailboxes"
+    acts.note(connection, stamp, what, server=server, detail=mailboxes)
     if on:
-        return Done(f"in maintenance: the watches of {len(ids)} mailboxes let go, and nobody asks the server")
-    return Done(f"maintenance is over: {len(ids)} mailboxes return at the server's return_rate")
+        return Done(f"in maintenance: the relay ends the watches of {mailboxes}, and asks the server nothing")
+    return Done(f"the maintenance is over for {mailboxes}: watches start again at the server's return_rate")
 
 
 # --- export

@@ -293,7 +293,9 @@ async def test_acts_are_done_under_the_name_of_the_token_and_told(site: Site) ->
     assert "Done: a test push" in tested
     assert ">queued<" in tested
     assert "Done: what waits is tried now" in await site.act(f"{PHONE}/retry", mailbox="mb-ann")
-    assert "In maintenance since" in await site.act("/console/servers/office/maintenance", on="on")
+    maintained = await site.act("/console/servers/office/maintenance", on="on")
+    assert "Done: in maintenance: the relay ends the watches of 2 mailboxes" in maintained
+    assert "In maintenance since" in maintained
     assert ">Maintenance<" in await site.act("/console/servers/office/maintenance", on="off")
 
     acts = await site.get("/acts")
@@ -439,7 +441,8 @@ async def test_to_forget_is_confirmed_by_typing(site: Site) -> None:
     assert "Done: its registrations are gone" in await site.act(
         "/console/mailboxes/mb-ben/forget", confirm="ben@example.com"
     )
-    assert [act.what for act in await site.admin.acts(10)] == ["mailbox.forget", "registration.forget"]
+    acts = [(act.what, act.detail) for act in await site.admin.acts(10)]
+    assert acts == [("mailbox.forget", "1 registration"), ("registration.forget", "")]
 
 
 async def test_a_search_leaves_no_user_in_an_address(site: Site) -> None:
