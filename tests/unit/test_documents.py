@@ -102,3 +102,9 @@ def test_no_two_decisions_have_one_number() -> None:
     numbers = [path.name[:4] for path in (ROOT / "docs/adr").glob("*.md")]
 
     assert sorted(numbers) == [f"{number:04}" for number in range(1, len(numbers) + 1)]
+
+
+def test_a_decision_begins_with_the_number_of_its_file() -> None:
+    decisions = sorted((ROOT / "docs/adr").glob("*.md"))
+
+    assert [path.name for path in decisions if not path.read_text().startswith(f"# {path.name[:4]}: ")] == []
