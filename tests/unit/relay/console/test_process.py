@@ -9,9 +9,10 @@ from random import Random
 import pytest
 
 from eas_watcher.breaker import Failure
-from eas_watcher.errors import Unreachable
+from eas_watcher.errors import Unauthorized, Unreachable
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.memory import WatchState
+from eas_watcher.machine.state import Doubt
 from eas_watcher.reasons import Reason
 from eas_watcher.runtime.context import FleetStats
 from eas_watcher.server.admission import ClientAdmission, ServerAdmission
@@ -119,6 +120,37 @@ async def test_a_server_that_is_away_says_why(parts: Parts) -> None:
 
     assert row.state is PartState.FAILED
     assert row.words.startswith("away: ")
+
+
+async def test_a_server_that_refuses_many_has_failed_whatever_else_it_does(parts: Parts) -> None:
+    refusing = parts.admissions[URL] = admission(parts)
+    refusing.capacity.watched = 40
+    for number in range(5):
+        client = ClientAdmission(mailbox=number)
+        await refusing.enter(client)
+        refusing.failed(client, Unauthorized("no"))
+
+    [row] = (await parts.view()).servers()
+
+    assert row.state is PartState.FAILED
+    assert row.words == "refuses many credentials at once; otherwise its mailboxes start"
+
+
+async def test_a_server_shows_credentials_in_doubt_and_what_it_polls(parts: Parts) -> None:
+    crowded = parts.admissions[URL] = admission(parts)
+    crowded.capacity.watched, crowded.capacity.limit = 36, 5
+
+    async def nothing() -> None:
+        return None
+
+    waiting = asyncio.ensure_future(crowded.doubtful.wait("ann", 3600.0, Doubt(1800.0), nothing))
+    await asyncio.sleep(0)
+    [row] = (await parts.view()).servers()
+    waiting.cancel()
+
+    assert facts(row)["Credentials in doubt"] == "1"
+    assert facts(row)["Polled, it holds no more"] == "31"
+    assert "main holds about 5 Pings at once" in row.remarks[0]
 
 
 async def test_maintenance_is_known_from_the_database(parts: Parts) -> None:
