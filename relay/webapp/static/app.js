@@ -38,7 +38,7 @@ let described = ""; // the condition that the page showed last
 let prompt = null;
 let following = null;
 let hurry = () => {};
-let offered = null; // the mail server as the API describes it
+let offered = null; // the mail server as the API describes it; undefined: the API knows none, null: it was not asked yet
 
 addEventListener("beforeinstallprompt", (event) => {
   event.preventDefault();
@@ -158,7 +158,7 @@ async function look() {
     return "";
   }
   if (!find('[data-notice="unreachable"]').hidden) notice();
-  if (!offered) await offer({ server: answer.body.mailbox.server });
+  if (offered === null) await offer({ server: answer.body.mailbox.server });
   return describe(answer.body, signsInByPassword((await store.get("registration"))?.login));
 }
 
@@ -238,7 +238,7 @@ async function offer({ mailbox = "", server = "" } = {}) {
   const { alternatives, invitation } = body.enrolment;
   find('[data-needs="invitation"]').hidden = !invitation;
   find('[data-needs="key"]').hidden = !alternatives.every((modes) => modes.includes("key"));
-  offered = body.server;
+  offered = body.server ?? undefined;
   const ways = { password: !offered || offered.credentials.includes("basic"), authorize: authorizes() };
   for (const each of all("[data-way]")) each.hidden = !ways[each.dataset.way];
   find("#password").required = ways.password;
