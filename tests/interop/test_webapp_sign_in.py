@@ -92,14 +92,17 @@ async def test_a_person_signs_in_at_the_company_and_mail_rings(chromium: Browser
         assert [each for each in page.console if openid.origin not in each] == []
 
 
-async def test_a_company_that_answers_in_the_query_leaves_no_code_in_the_address(
+async def test_a_company_that_answers_in_the_query_leaves_no_code_in_the_address_in_any_language(
     chromium: Browser, tmp_path: Path
 ) -> None:
     async with company(tmp_path) as (relay, openid), chromium.page() as page:
         openid.takes_fragments = False
         await begin(relay, page)
+        await page.follow('nav a[hreflang="fr"]')
+        await page.type("#mailbox", USER)
         await leave(page, "agree")
         await page.wait("#status")
+        assert await page.evaluate("document.documentElement.lang") == "fr"
         await relay.pass_on(page, 1)
         await page.wait('[data-condition="well"]')
         history = await page.command("Page.getNavigationHistory")
