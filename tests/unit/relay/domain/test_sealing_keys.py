@@ -1,11 +1,11 @@
 """Which processes have which sealing keys."""
 
 from relay.domain.model import Role
-from relay.domain.sealing_keys import KeyHolder, without
+from relay.domain.sealing_keys import KeyHolder, named, without
 
 
-def holder(node: str, role: Role, *opens: str) -> KeyHolder:
-    return KeyHolder(node, role, frozenset(opens), "a")
+def holder(node: str, role: Role, *opens: str, leased: bool = True) -> KeyHolder:
+    return KeyHolder(node, role, frozenset(opens), "a", leased=leased)
 
 
 def test_the_processes_that_watch_must_open_a_key_and_those_that_only_register_need_not() -> None:
@@ -23,3 +23,10 @@ def test_the_processes_that_watch_must_open_a_key_and_those_that_only_register_n
 def test_roles_say_what_a_process_does_with_its_keys() -> None:
     assert [holder("x", role).watches for role in (Role.ALL, Role.WATCH, Role.API)] == [True, True, False]
     assert [holder("x", role).registers for role in (Role.ALL, Role.WATCH, Role.API)] == [True, False, True]
+
+
+def test_processes_with_a_lease_and_those_without_one_are_named_apart() -> None:
+    holders = [holder("b", Role.WATCH), holder("c", Role.WATCH, leased=False), holder("a", Role.WATCH)]
+
+    assert named(holders, leased=True) == "a, b"
+    assert named(holders, leased=False) == "c"
