@@ -102,8 +102,9 @@ def test_names_the_flaws_of_a_ca_that_strict_software_refuses(ca: chains.Authori
 
 
 def test_a_serial_number_that_is_not_positive_is_a_flaw_and_no_warning_of_a_library() -> None:
-    serial = x509.load_pem_x509_certificate(ROOT.pem).serial_number.to_bytes(20, "big")
-    negative = ssl.PEM_cert_to_DER_cert(ROOT.pem.decode()).replace(serial, b"\xff" + serial[1:])
+    number = x509.load_pem_x509_certificate(ROOT.pem).serial_number
+    serial = number.to_bytes(number.bit_length() // 8 + 1, "big")  # as DER has it, with no needless octet
+    negative = ssl.PEM_cert_to_DER_cert(ROOT.pem.decode()).replace(serial, b"\x80" + serial[1:])
 
     assert ca_flaws(ssl.DER_cert_to_PEM_cert(negative).encode()) == ["serial number not positive"]
 
