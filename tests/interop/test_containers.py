@@ -249,7 +249,7 @@ def test_the_image_runs_as_a_number_and_holds_nothing_of_the_index(engine: Engin
     found = subprocess.run(("grep", "--quiet", "--fixed-strings", word, str(saved)), check=False)
     saved.unlink()
     assert found.returncode == 1
-    assert engine.docker("run", "--rm", "--entrypoint", "sh", image, "-c", "cat /etc/pip.conf; id -u").endswith(
+    assert engine.docker("run", "--rm", "--entrypoint", "sh", image, "-c", "cat /etc/pip.conf 2>&1; id -u").endswith(
         "10001\n"
     )
 
