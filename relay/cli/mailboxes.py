@@ -176,13 +176,14 @@ def forget_mailboxes(
     """
     from relay.admin import documents
     from relay.admin.values import Done, NotDone, Order
+    from relay.domain.counted import counted
 
     settings, wanted = settings_of(config, role), filter_of(server, None, "")
 
     async def forgetting(admin: "Administration") -> list[tuple[str, Done | NotDone]]:
         ids = await chosen(admin, names, wanted)
-        counted = "1 mailbox" if len(ids) == 1 else f"{len(ids)} mailboxes"
-        if not yes and not typer.confirm(f"Forget for good: {', '.join(names)} ({counted})?", err=True):
+        asked = f"Forget for good: {', '.join(names)} ({counted(len(ids), 'mailbox')})?"
+        if not yes and not typer.confirm(asked, err=True):
             fail("nothing was forgotten", FAILED)
         return [(id_, await admin.order(id_, Order.FORGET, who())) for id_ in ids]
 

@@ -135,7 +135,7 @@ class Console:
         return bool(self._tokens) or self._proxy is not None
 
     def take(self, tokens: tuple[AdminToken, ...], proxy: TrustedProxy | None) -> None:
-        """Let those in who have a token or whom a proxy names; without either the console is off.
+        """Let people in by a token or by the name that a proxy gives; with neither set, the console is off.
 
         Sessions of tokens that are gone end with their next request.
         """

@@ -14,6 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from eas_watcher.transport.tls import CERTIFICATES, HANDSHAKES, UNKNOWN_CA
 from relay.doctor.finding import Finding, Subject
+from relay.domain.counted import counted
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -105,7 +106,7 @@ def judge_own(subject: Subject, pem: bytes, roots: frozenset[str], now: datetime
         faults.append(subject.note(f"expires on {until:%Y-%m-%d}", "renew it"))
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     shown = ", ".join(names[:SHOWN_NAMES]) + more
-    return faults or [subject.good(f"for {shown}, valid until {until:%Y-%m-%d}, {_count(len(chain))}")]
+    return faults or [subject.good(f"for {shown}, valid until {until:%Y-%m-%d}, {counted(len(chain), 'certificate')}")]
 
 
 def _faults(subject: Subject, leaf: x509.Certificate) -> Iterator[Finding]:
@@ -159,7 +160,3 @@ def _name(name: x509.Name) -> str:
     """Return the common name in a name, or all of it."""
     common = name.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(common[0].value) if common else name.rfc4514_string() or "nobody"
-
-
-def _count(certificates: int) -> str:
-    return "1 certificate" if certificates == 1 else f"{certificates} certificates"

@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 from eas_watcher.reasons import Reason
 from eas_watcher.server.admission import ServerAdmission
 from relay.domain.clock import Clock
+from relay.domain.counted import counted
 from relay.domain.reasons import REASONS
 from relay.ops.health import OK, Finding, Part, PartState
 
@@ -93,12 +94,8 @@ def _judge_serving(name: str, admission: ServerAdmission) -> Finding:
 def _describe(used: Mapping[str, tuple[int, int]]) -> str:
     """Return how the relay speaks to a server; empty without a connection."""
     spoken = [
-        f"{_several(requests, 'request')} on {_several(connections, 'connection')} over {PROTOCOLS[protocol]}"
+        f"{counted(requests, 'request')} on {counted(connections, 'connection')} over {PROTOCOLS[protocol]}"
         for protocol, (connections, requests) in used.items()
         if connections
     ]
     return " and ".join(spoken)
-
-
-def _several(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"

@@ -7,6 +7,7 @@ from datetime import datetime, tzinfo
 from typing import Final
 
 from eas_watcher.machine.memory import WatchState
+from relay.domain.counted import counted
 from relay.domain.model import SHARDS, Platform, RegistrationState
 from relay.domain.ports.ops import OutboxLevel, WatchNode
 from relay.ops.health import PartState
@@ -307,7 +308,7 @@ def lines(status: Status, now: datetime, zone: tzinfo | None = None) -> list[str
         "",
         f"mailboxes     {some}",
         f"Pings         {held} held",
-        f"phones        {_count(status.registrations, 'registration')} active",
+        f"phones        {counted(status.registrations, 'registration')} active",
         f"per minute    {_rates(status)}",
         f"latency       {_latency_line(status.latency)}",
         *(f"server        {_server_line(each)}" for each in status.servers),
@@ -338,12 +339,7 @@ def _latency_line(latency: Latency | None) -> str:
     if latency is None:
         return "no push was accepted yet"
     half, most = (f"{bound:g} s" if bound != float("inf") else "longer than any bound" for bound in _bounds(latency))
-    return f"from change to accepted: half within {half}, 95 % within {most}, of {_count(latency.pushes, 'push')}"
-
-
-def _count(number: int, word: str) -> str:
-    """Return a number of things; the word is that of one."""
-    return f"{number} {word}{'' if number == 1 else 'es' if word.endswith('sh') else 's'}"
+    return f"from change to accepted: half within {half}, 95 % within {most}, of {counted(latency.pushes, 'push')}"
 
 
 def _bounds(latency: Latency) -> tuple[float, float]:
@@ -355,7 +351,9 @@ def _server_line(server: Server) -> str:
     cut = "" if server.cut is None else f", cut after {server.cut:.0f} s on the path"
     waiting = f", {server.waiting} wait for it" if server.waiting else ""
     polled = f", {server.polled} polled" if server.polled else ""
-    return f"{server.url}: {server.state}; {heartbeat}{cut}; {_count(server.requests, 'request')} open{waiting}{polled}"
+    return (
+        f"{server.url}: {server.state}; {heartbeat}{cut}; {counted(server.requests, 'request')} open{waiting}{polled}"
+    )
 
 
 def _provider_line(provider: Provider) -> str:

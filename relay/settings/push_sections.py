@@ -115,10 +115,10 @@ class PushSection(Section):
         default="live",
         description="live, or shadow: watch and note what would leave, and push nothing of it",
     )
-    live_apps: Apps = Field(default=(), description="apps that are pushed to all the same while push.mode is shadow")
+    live_apps: Apps = Field(default=(), description="apps that get pushes even while push.mode is shadow")
     live_servers: Texts = Field(
         default=(),
-        description="mail servers, by the NAME of servers.NAME, whose mailboxes are pushed for all the same while "
+        description="mail servers, by the NAME of servers.NAME, whose mailboxes get pushes even while "
         "push.mode is shadow; autodiscover: those that Autodiscover found",
     )
 

@@ -30,6 +30,7 @@ from relay.admin.values import (
     Tries,
     Wiped,
 )
+from relay.domain.counted import counted
 from relay.domain.model import Ending, Mailbox, Mark, Platform, PushTest, RegistrationId, RegistrationView
 from relay.domain.ports.wakeups import Topic, Wakeups
 from relay.domain.retention import Retention
@@ -309,7 +310,7 @@ def _order(
         connection.execute(sa.delete(registration).where(registration.c.mailbox_id == id_))
         account = account_of(known.user)
         delete_events(connection, id_, [account] if account else [])
-        detail = "1 registration" if len(locked) == 1 else f"{len(locked)} registrations"
+        detail = counted(len(locked), "registration")
         if may_forget(connection):
             forget_user(connection, known.server, known.user, limits)
         else:
@@ -394,7 +395,7 @@ def _maintain(connection: sa.Connection, server: str, stamp: Stamp, on: bool) ->
         connection.execute(sa.delete(maintenance).where(maintenance.c.server == server))
     connection.execute(sa.update(mailbox).where(mailbox.c.server == server).values(dirty=True))
     what = What.MAINTENANCE_ON if on else What.MAINTENANCE_OFF
-    mailboxes = "1 mailbox" if len(ids) == 1 else f"{len(ids)} mailboxes"
+    mailboxes = counted(len(ids), "mailbox")
     acts.note(connection, stamp, what, server=server, detail=mailboxes)
     if on:
         return Done(f"in maintenance: the relay ends the watches of {mailboxes}, and asks the server nothing")

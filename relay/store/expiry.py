@@ -39,7 +39,7 @@ def sweep(connection: sa.Connection, now: datetime, retention: Retention, at_onc
 
 
 def _over(now: datetime, retention: Retention) -> Mapping[Ending, sa.ColumnElement[bool]]:
-    """Return which registrations end, and how: wiped ones once their phone was told, or cannot be."""
+    """Return the condition of each way in which registrations end; wiped ones end once no push to their phone waits."""
     farewell = sa.exists().where(outbox.c.registration_id == registration.c.id, outbox.c.mark == Mark.ATTENTION.value)
     state = registration.c.state
     wiped = state == RegistrationState.WIPED.value

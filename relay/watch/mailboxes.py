@@ -413,7 +413,7 @@ class Mailboxes:
             self._held.halted(mailbox)
 
     async def _follow_policies(self) -> None:
-        """Let running watches go on with the policies of now; those at a host that is allowed no more start again."""
+        """Give running watches the present policies; watches at a host that is no longer allowed start again."""
         for number, (mailbox, terms) in enumerate(self._held.terms()):
             if number % MANY == 0:
                 await asyncio.sleep(0)
