@@ -52,7 +52,7 @@ class ProtocolVersion(IntEnum):
     V16_0 = 160
     V16_1 = 161
 
-    @property
-    def wire(self) -> str:
+    def __init__(self, number: int) -> None:
+        """Write the version once, for each request names it."""
+        self.wire: Final = f"{number // 10}.{number % 10}"
         """The version as the MS-ASProtocolVersion header spells it."""
-        return f"{self // 10}.{self % 10}"

@@ -12,7 +12,7 @@ from functools import cache
 from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-__all__ = ("quick", "replace")
+__all__ = ("by_slots", "quick", "replace")
 
 T = TypeVar("T")
 
@@ -87,6 +87,30 @@ def quick(cls: type[T]) -> type[T]:
     exec("\n".join([*lines, " new.__class__ = cls", " return new"]), names)  # noqa: S102  # nosec B102  # as above
     made: type[T] = names["make"]
     return made
+
+
+def by_slots(cls: type[T]) -> type[T]:
+    """Make the objects of a frozen dataclass in half the time: `object.__setattr__`, which it uses, looks up each slot.
+
+    Raises TypeError for a class whose fields are more than slots with plain defaults.
+    """
+    plain: Any = cls
+    fields = dataclasses.fields(plain)
+    if not _is_plain(plain) or any(
+        field.kw_only or field.default_factory is not dataclasses.MISSING for field in fields
+    ):
+        raise TypeError(f"{cls.__name__} is more than its slots")
+    given = {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    parameters = [f"{field.name}=given_{field.name}" if field.name in given else field.name for field in fields]
+    lines = [
+        f"def __init__(self, {', '.join(parameters)}):",
+        *(f" _set_{field.name}(self, {field.name})" for field in fields),
+    ]
+    names: dict[str, Any] = {f"given_{name}": default for name, default in given.items()}
+    names |= {f"_set_{field.name}": getattr(cls, field.name).__set__ for field in fields}
+    exec("\n".join(lines), names)  # noqa: S102  # nosec B102  # as above
+    plain.__init__ = names["__init__"]
+    return cls
 
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Basic authentication: user and password in UTF-8, sent without waiting for a challenge."""
 
-from base64 import b64encode
+from binascii import b2a_base64
 from dataclasses import dataclass, field
 from unicodedata import category
 
@@ -23,4 +23,4 @@ class BasicCredential:
 
     def authorization(self) -> str:
         """Return the value of the Authorization header."""
-        return "Basic " + b64encode(f"{self.user}:{self.password}".encode()).decode("ascii")
+        return "Basic " + b2a_base64(f"{self.user}:{self.password}".encode(), newline=False).decode("ascii")

@@ -97,7 +97,7 @@ def read_issued(reply: HttpReply, client: OAuthClient, now: datetime, *, first: 
         raise _refusal(reply)
     if reply.status != 200:  # noqa: PLR2004 -- the one status with a token
         try:
-            raise_for_http(reply, now)
+            raise_for_http(reply, lambda: now)
         except ServerBusy as error:
             raise ServerBusy(f"the token endpoint: {error}", error.retry_after, reached=False) from None
         except EasError:

@@ -5,7 +5,7 @@ to one user, so they are never shared between mailboxes and never stored. The in
 number is bounded, and all work is linear.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -78,18 +78,19 @@ class CookieJar:
         self._kept: tuple[Cookie, ...] = ()
         self._failures = 0
 
-    def header(self, url: str, now: datetime) -> str:
+    def header(self, url: str, now: Callable[[], datetime]) -> str:
         """Return the value of the Cookie header of a request; empty without cookies for it."""
-        return header(self._kept, url, now.timestamp()) if self._kept else ""
+        expiring = [cookie for cookie in self._kept if cookie.expires != inf]  # most are of the session
+        return header(self._kept, url, now().timestamp() if expiring else 0.0) if self._kept else ""
 
-    def answered(self, status: int, set_cookies: Iterable[str], url: str, now: datetime) -> None:
+    def answered(self, status: int, set_cookies: Iterable[str], url: str, now: Callable[[], datetime]) -> None:
         """Keep the cookies of an answer; forget the earlier ones if they are suspected."""
         if status in BLAMED:
             self.forget()
         elif status in FAILED:
             self.unanswered()
         if set_cookies:
-            self._kept = merge(self._kept, set_cookies, url, now.timestamp())
+            self._kept = merge(self._kept, set_cookies, url, now().timestamp())
 
     def worked(self) -> None:
         """Note that an answer was a good one."""
@@ -134,8 +135,9 @@ def header(kept: Iterable[Cookie], url: str, now: float) -> str:
         and path_matches(path, cookie.path)
         and (secure or not cookie.secure)
     ]
-    sent.sort(key=lambda cookie: (-len(cookie.path), cookie.created))
-    return "; ".join(f"{cookie.name}={cookie.value}" for cookie in sent)
+    if len(sent) > 1:
+        sent.sort(key=lambda cookie: (-len(cookie.path), cookie.created))
+    return "; ".join([f"{cookie.name}={cookie.value}" for cookie in sent])
 
 
 def read(line: str, url: SplitResult, now: float) -> Cookie | None:

@@ -1,5 +1,6 @@
 """The EasError that an HTTP status means, before the body is read [MS-ASHTTP 2.2.2.1.1]."""
 
+from collections.abc import Callable
 from datetime import datetime
 from types import MappingProxyType
 from typing import Final
@@ -61,15 +62,16 @@ ABSENT: Final = frozenset({*TURNED_AWAY, *GATEWAY})
 """Statuses that concern all mailboxes of the server, unless the answer says that it throttles one device."""
 
 
-def raise_for_http(reply: HttpReply, now: datetime) -> None:
+def raise_for_http(reply: HttpReply, now: Callable[[], datetime]) -> None:
     """Raise the EasError that an answer means, unless it has status 200 and a body that is not a web page.
 
-    `now` is an aware datetime, because Retry-After may name a moment. Error texts have the status and fixed words only.
+    `now` returns an aware datetime, because Retry-After may name a moment. Error texts have the status and fixed words
+    only.
     """
     if reply.status != OK:
         if reply.status == FORBIDDEN:
             _raise_for_reason(reply)
-        raise _error(reply, now)
+        raise _error(reply, now())
     if reply.body and reply.headers.get("content-type", "").strip().lower().startswith("text/html"):
         raise ProtocolViolation("a web page came instead of an answer: a login form or a proxy is in between")
 

@@ -10,6 +10,7 @@ from eas_watcher.commands.request import Command, HttpReply
 from eas_watcher.commands.status import COMMON_FROM, raise_for_status
 from eas_watcher.errors import ServerBusy
 from eas_watcher.names import CollectionClass, CollectionId, ProtocolVersion
+from eas_watcher.values import by_slots
 from eas_watcher.wbxml.element import PING, Element
 from eas_watcher.wbxml.encode import PLACE, Template
 
@@ -43,6 +44,7 @@ class PingReply:
     """The most folders allowed in one Ping, with TOO_MANY_FOLDERS."""
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class Ping(Command[PingReply]):
     """Ask for an answer as soon as some collections change, after `heartbeat` seconds at the latest.

@@ -1,11 +1,12 @@
 """The form of every command, and of the HTTP requests and answers that carry it."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final, Generic, TypeVar
 
 from eas_watcher.names import PolicyKey, ProtocolVersion
+from eas_watcher.values import by_slots
 
 SMALL: Final = 256 * 1024  # octets; answers but those of Sync and FolderSync have a few thousand
 LARGE: Final = 8 * 1024 * 1024  # octets; a Sync answer of 100 items without bodies has about 50 KiB
@@ -13,6 +14,7 @@ LARGE: Final = 8 * 1024 * 1024  # octets; a Sync answer of 100 items without bod
 R_co = TypeVar("R_co", covariant=True)
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class HttpReply:
     """One whole HTTP answer; header names are lower-case."""
@@ -24,8 +26,11 @@ class HttpReply:
     """The values of all Set-Cookie headers, in order."""
 
 
-class Command(ABC, Generic[R_co]):
-    """One request to the server, whose answer reads as `R_co`."""
+class Command(Generic[R_co]):
+    """One request to the server, whose answer reads as `R_co`.
+
+    Its metaclass is not that of ABC, whose `isinstance` is a call in Python, of which each mail made three.
+    """
 
     name: ClassVar[str]
     """The `Cmd` parameter; empty for OPTIONS, which is not a command."""
@@ -48,6 +53,7 @@ class Command(ABC, Generic[R_co]):
         """Read an answer with HTTP 200; raise an EasError for a failing status of the command."""
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
     """One HTTP request as it is sent."""

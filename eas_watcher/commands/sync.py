@@ -18,7 +18,7 @@ from eas_watcher.commands.reading import (
     require_identifier,
 )
 from eas_watcher.commands.request import LARGE, Command, HttpReply
-from eas_watcher.commands.status import LONG, raise_for_status
+from eas_watcher.commands.status import LONG, OK, raise_for_status
 from eas_watcher.errors import (
     HierarchyChanged,
     ProtocolViolation,
@@ -28,6 +28,7 @@ from eas_watcher.errors import (
     TooManyCollections,
 )
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion, ServerId, SyncKey
+from eas_watcher.values import by_slots
 from eas_watcher.wbxml.element import AIRSYNC, AIRSYNCBASE, Element
 from eas_watcher.wbxml.encode import PLACE, Template
 
@@ -70,6 +71,7 @@ _OURS: Final = MappingProxyType(
 )
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class CollectionRequest:
     """A collection to Sync; key "0" primes it: the answer has the first key and no items."""
@@ -79,6 +81,7 @@ class CollectionRequest:
     sync_key: SyncKey
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class Add:
     """What is kept of an item that is new in the collection, or newly passes its filter."""
@@ -90,6 +93,7 @@ class Add:
     """Aware UTC; None: the server did not say, or the date cannot be read."""
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class CollectionReply:
     """What an answer says about one collection."""
@@ -103,6 +107,7 @@ class CollectionReply:
     adds: tuple[Add, ...] = ()
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class SyncReply:
     """An answer; collections without changes may be missing from it."""
@@ -112,6 +117,7 @@ class SyncReply:
     collections: tuple[CollectionReply, ...] = ()
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class Sync(Command[SyncReply]):
     """Ask for the changes of some collections, or for their first keys."""
@@ -148,6 +154,8 @@ def raise_for_sync(status: int, limit: int | None = None) -> None:
     `limit` is the number that the answer gives with status 15. Raises StateLost, HierarchyChanged, ServerBusy,
     RequestRefused, TooManyCollections, or what a common status means.
     """
+    if status == OK:
+        return
     said = f"(Sync status {status})"
     if status == STALE_KEY:
         raise StateLost(f"the server does not know our sync keys {said}")

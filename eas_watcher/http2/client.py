@@ -18,16 +18,7 @@ A stream costs an entry in a table until its answer begins; what answers have in
 
 from typing import Final, Generic
 
-from eas_watcher.http2.answer import (
-    INTERIM,
-    SWITCHING,
-    PartialAnswer,
-    check_fields,
-    check_size,
-    expected_size,
-    malformed,
-    read_head,
-)
+from eas_watcher.http2.answer import INTERIM, Head, HeadReader, PartialAnswer, check_interim, check_size
 from eas_watcher.http2.budget import Flooded, FrameBudget
 from eas_watcher.http2.events import Answered, Broken, Event, Failed, GoneAway, Owner, Settled, Widened
 from eas_watcher.http2.frames import (
@@ -69,10 +60,10 @@ from eas_watcher.http2.frames import (
     unpad,
     window_frame,
 )
-from eas_watcher.http2.header_block import NO_TABLE, HeaderReader
+from eas_watcher.http2.header_block import NO_TABLE
 from eas_watcher.http2.limits import Limits
 from eas_watcher.http2.outflow import Outflow
-from eas_watcher.http2.violations import ErrorCode, Violation
+from eas_watcher.http2.violations import ErrorCode, Malformed, Violation
 
 UNANNOUNCED: Final = 100
 """Streams at once on a server that announces no limit, or has not announced it yet."""
@@ -97,7 +88,7 @@ class Http2Client(Generic[Owner]):
         "_ended",
         "_fragments",
         "_frames",
-        "_headers",
+        "_heads",
         "_kept",
         "_largest",
         "_limit",
@@ -123,7 +114,7 @@ class Http2Client(Generic[Owner]):
         self._limits = limits
         self._budget = FrameBudget(now)
         self._frames = FrameReader()
-        self._headers = HeaderReader(limits.headers, wanted)
+        self._heads = HeadReader(limits.headers, wanted)
         self._owners: dict[int, Owner] = {}
         self._answers: dict[int, PartialAnswer] = {}
         self._largest: dict[int, int] = {}  # limits of bodies, where a request gave its own
@@ -331,30 +322,27 @@ class Http2Client(Generic[Owner]):
             self._fragments = (stream_id, first, pieces, size)
 
     def _block_came(self, flags: int, stream_id: int, block: bytes, events: list[Event[Owner]]) -> None:
-        headers = self._headers.read(block)
-        if stream_id not in self._owners:
-            return  # of a request that was given up
-        ends = flags & END_STREAM
+        awaited = stream_id in self._owners  # otherwise of a request that was given up
+        ends = bool(flags & END_STREAM)
+        answer = self._answers.get(stream_id)
         try:
-            answer = self._answers.get(stream_id)
             if answer is not None:
-                if not ends:
-                    raise malformed("trailers that do not end the answer")
-                check_fields(headers)
+                self._heads.check_trailers(block, ends=ends)
                 self._whole(stream_id, answer, events)
                 return
-            status = read_head(headers)
-            if status < INTERIM:
-                if ends or status == SWITCHING:
-                    raise malformed("an interim answer that ends the stream")
+            head = self._heads.read(block)
+            if not awaited:
+                return
+            if head.status < INTERIM:
+                check_interim(head, ends=ends)
             elif ends:
-                if headers:
-                    check_size(0, expected_size(headers), status)
-                self._answered(stream_id, status, headers, b"", events)
+                check_size(0, head)
+                self._answered(stream_id, head, b"", events)
             else:
-                self._answers[stream_id] = PartialAnswer(status, headers)
-        except Violation as violation:
-            self._fault(stream_id, violation, events)
+                self._answers[stream_id] = PartialAnswer(head)
+        except Malformed as fault:
+            if awaited:
+                self._fault(stream_id, fault, events)
 
     def _data_came(self, flags: int, stream_id: int, payload: bytes, events: list[Event[Owner]]) -> None:
         self._used += len(payload)
@@ -364,7 +352,7 @@ class Http2Client(Generic[Owner]):
         if answer is None:
             self._check_opened(stream_id)
             if stream_id in self._owners:
-                self._fault(stream_id, malformed("a body without a head"), events)
+                self._fault(stream_id, Malformed("a body without a head"), events)
             else:
                 self._budget.discard(len(payload))
             return
@@ -373,41 +361,36 @@ class Http2Client(Generic[Owner]):
             data = unpad(flags, payload)
             self._out.append(window_frame(stream_id, len(payload) - len(data)))
         try:
-            if data and self._leaves_out(stream_id, answer, len(data)):
+            if data and not self._keep(stream_id, answer, data):
                 self._out.append(reset_frame(stream_id, ErrorCode.CANCEL))
-                self._answered(stream_id, answer.status, answer.headers, b"", events)
+                self._answered(stream_id, answer.head, b"", events)
                 return
-            if data:
-                self._keep(stream_id, answer, data)
             if flags & END_STREAM:
                 self._whole(stream_id, answer, events)
         except Violation as violation:
             self._fault(stream_id, violation, events)
 
-    def _leaves_out(self, stream_id: int, answer: PartialAnswer, more: int) -> bool:
-        """Return True if the body of an error is too long to be kept, and the error says enough without it."""
-        too_long = answer.size + more > self._largest.get(stream_id, self._limits.body)
-        return too_long and answer.status != OK and not self._limits.errors_whole
-
-    def _keep(self, stream_id: int, answer: PartialAnswer, data: bytes) -> None:
+    def _keep(self, stream_id: int, answer: PartialAnswer, data: bytes) -> bool:
+        """Keep a piece of a body; return False if the body is too long, but that of an error, which says enough."""
         answer.size += len(data)
         self._kept += len(data)
         if answer.size > self._largest.get(stream_id, self._limits.body):
+            if answer.head.status != OK and not self._limits.errors_whole:
+                return False
             raise Violation(ErrorCode.CANCEL, "a body longer than its limit")
         if self._kept > self._limits.kept:
             raise Violation(ErrorCode.CANCEL, "bodies longer than the limit of all together")
         answer.pieces.append(data)
+        return True
 
     def _whole(self, stream_id: int, answer: PartialAnswer, events: list[Event[Owner]]) -> None:
-        self._answered(stream_id, answer.status, answer.headers, answer.body(), events)
+        self._answered(stream_id, answer.head, answer.body(), events)
 
-    def _answered(
-        self, stream_id: int, status: int, headers: list[tuple[bytes, bytes]], body: bytes, events: list[Event[Owner]]
-    ) -> None:
+    def _answered(self, stream_id: int, head: Head, body: bytes, events: list[Event[Owner]]) -> None:
         if stream_id in self._outflow.unsent:
             # The server did not wait for the rest of the request [RFC 9113 8.1].
             self._out.append(reset_frame(stream_id, ErrorCode.NO_ERROR))
-        events.append(Answered(stream_id, self._forget(stream_id), status, headers, body))
+        events.append(Answered(stream_id, self._forget(stream_id), head.status, head.headers, body))
 
     def _fault(self, stream_id: int, violation: Violation, events: list[Event[Owner]]) -> None:
         """End one stream for a fault of the server."""

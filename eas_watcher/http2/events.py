@@ -14,7 +14,7 @@ class Answered(NamedTuple, Generic[Owner]):
     owner: Owner
     """What the request was sent with."""
     status: int
-    headers: list[Header]
+    headers: tuple[Header, ...]
     """Without the status, names in lower case, in the server's order."""
     body: bytes
 

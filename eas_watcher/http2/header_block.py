@@ -45,15 +45,11 @@ NAMES_KEPT: Final = 64
 """Names of headers that a reader remembers in Huffman's code; a server sends some 20."""
 SHORT_NAME: Final = 64  # octets; a longer one is not remembered
 SHORT_VALUE: Final = 48  # octets in Huffman's code; a longer value is not remembered
-BLOCKS_KEPT: Final = 64
-"""Blocks that are remembered for all connections: answers of one second to the same command are mostly alike."""
-SHORT_BLOCK: Final = 512  # octets; a longer block is not remembered
-PRIVATE: Final = frozenset({b"authorization", b"cookie", b"set-cookie"})
-"""Headers of one mailbox: a block with one of them is not remembered."""
 VALUES_KEPT: Final = 512
 """Values that are remembered for all connections: most headers of a server's answers say the same each time."""
 
 _SHORT: Final = 0x7F  # a length below this takes one octet [RFC 7541 5.1]
+_LENGTHS: Final = [bytes((length,)) for length in range(_SHORT)]
 _MOST: Final = 28
 """Bits at most of a number after its first octet: longer ones are longer than any block."""
 _INDEXED: Final = 0x80  # the first bit of a header that is a reference to the table [RFC 7541 6.1]
@@ -87,7 +83,7 @@ def header_name(name: bytes) -> bytes:
 def string(text: bytes) -> bytes:
     """Write a string as it is, without Huffman's code."""
     length = len(text)
-    return b"%c%b" % (length, text) if length < _SHORT else integer(length, 7) + text
+    return _LENGTHS[length] + text if length < _SHORT else integer(length, 7) + text
 
 
 def integer(value: int, bits: int, first: int = 0) -> bytes:
@@ -103,8 +99,6 @@ def integer(value: int, bits: int, first: int = 0) -> bytes:
     return bytes((*written, value))
 
 
-_blocks: Final[dict[tuple[bytes, int], tuple[Header, ...]]] = {}
-"""The headers of blocks that came lately, by block and largest size of a list."""
 _decoded: Final = lru_cache(VALUES_KEPT)(unhuffman)
 
 
@@ -123,21 +117,8 @@ class HeaderReader:
         self._wanted = wanted
         self._names: dict[bytes, bytes] = {}
 
-    def read(self, block: bytes) -> list[Header]:
+    def read(self, block: bytes) -> list[Header]:  # noqa: C901 -- one loop over octets, for its speed
         """Return the headers of a block, in order; raises Violation."""
-        if self._wanted is not None or len(block) > SHORT_BLOCK:
-            return self._read(block)
-        known = _blocks.get((block, self._largest))
-        if known is not None:
-            return list(known)
-        headers = self._read(block)
-        if not any(name in PRIVATE for name, _ in headers):
-            if len(_blocks) >= BLOCKS_KEPT:
-                _blocks.clear()
-            _blocks[block, self._largest] = tuple(headers)
-        return headers
-
-    def _read(self, block: bytes) -> list[Header]:  # noqa: C901 -- one loop over octets, for its speed
         headers: list[Header] = []
         wanted = self._wanted
         at, end, size = 0, len(block), 0

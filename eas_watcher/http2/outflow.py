@@ -4,10 +4,12 @@ from typing import Final
 
 from eas_watcher.http2.frames import (
     DATA,
+    END_HEADERS,
     END_STREAM,
     FRAME_SIZE,
+    HEAD,
+    HEADERS,
     LARGEST_WINDOW,
-    NUMBER,
     WINDOW,
     frame,
     header_frames,
@@ -52,17 +54,17 @@ class Outflow:
         length = len(body)
         fits = length <= self.window and length <= self._initial and length <= self._frame_size
         if fits and len(block) <= self._frame_size:
-            number = NUMBER.pack(stream_id)
+            head = len(block) << 8 | HEADERS
             if length:
                 self.window -= length
                 self._out += (
-                    b"%b\x01\x04%b" % (len(block).to_bytes(3), number),  # HEADERS, END_HEADERS [RFC 9113 6.2]
+                    HEAD.pack(head, END_HEADERS, stream_id),
                     block,
-                    b"%b\x00\x01%b" % (length.to_bytes(3), number),  # DATA, END_STREAM [RFC 9113 6.1]
+                    HEAD.pack(length << 8 | DATA, END_STREAM, stream_id),
                     body,
                 )
             else:
-                self._out += (b"%b\x01\x05%b" % (len(block).to_bytes(3), number), block)  # and END_STREAM
+                self._out += (HEAD.pack(head, END_HEADERS | END_STREAM, stream_id), block)
             return
         self._out.append(header_frames(stream_id, block, self._frame_size, end=not length))
         if length:

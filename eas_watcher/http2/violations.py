@@ -30,6 +30,13 @@ class Violation(Exception):
         self.code = code
 
 
+class Malformed(Violation):
+    """One answer breaks HTTP/2; others are not concerned [RFC 9113 8.1.1]."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(ErrorCode.PROTOCOL_ERROR, text)
+
+
 def error_name(code: int) -> str:
     """Return the name of an error code, or the number of an unknown one."""
     try:

@@ -1,6 +1,7 @@
 """The condition that operators see of a watch that works: what was acknowledged to the server, and what looks odd."""
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Final
 
 from eas_watcher.commands.provision import Acknowledgement
@@ -14,10 +15,13 @@ SILENT: Final = 4 * 3600.0  # seconds of Pings; the discovery of a device ends w
 DISCOVERY_TAKES: Final = 15 * 60.0  # seconds of Pings; 14 minutes at most [observed: Exchange 2010]
 
 _CLAIMS: Final = {
-    Acknowledgement.APPLIED: "applied",
-    Acknowledgement.PARTIAL: "applied in part",
-    Acknowledgement.NOT_APPLIED: "not applied",
-    Acknowledgement.THIRD_PARTY: "managed by others",
+    used: f"the server's policy was acknowledged with {used.value} ({claim})"
+    for used, claim in (
+        (Acknowledgement.APPLIED, "applied"),
+        (Acknowledgement.PARTIAL, "applied in part"),
+        (Acknowledgement.NOT_APPLIED, "not applied"),
+        (Acknowledgement.THIRD_PARTY, "managed by others"),
+    )
 }
 
 
@@ -30,7 +34,7 @@ def healthy(watch: Watch) -> Condition:
     notes = []
     used = watch.partnership.acknowledged
     if used is not None:
-        notes.append(f"the server's policy was acknowledged with {used.value} ({_CLAIMS[used]})")
+        notes.append(_CLAIMS[used])
     reason = None
     if watch.counters.silent_for >= SILENT and _looks_empty(watch.watched):
         reason = Reason.PERHAPS_QUARANTINED
@@ -48,14 +52,20 @@ def healthy(watch: Watch) -> Condition:
         notes.append(watch.capacity)
     if watch.heartbeat.hold is not None:
         notes.append(f"the server ends every Ping after {watch.heartbeat.hold:.0f} s, whatever it is asked for")
+    if watch.parked or len(watch.collections) > watch.max_folders:
+        notes += _unwatched(watch)
+    return Condition(WatchState.WATCHING, reason, detail="; ".join(notes))
+
+
+def _unwatched(watch: Watch) -> Iterator[str]:
+    """Yield which of the wanted collections are not watched, and why."""
     wanted = watch.wanted
     parked = [c for c in wanted if c.id in watch.parked]
     if parked:
-        notes.append(f"the server does not sync {_name(parked)}")
+        yield f"the server does not sync {_name(parked)}"
     if len(wanted) > len(parked) + watch.max_folders:
         left_out = [c for c in wanted if c not in watch.watched and c not in parked]
-        notes.append(f"no more than {watch.max_folders} folders fit into one Ping; not watched: {_name(left_out)}")
-    return Condition(WatchState.WATCHING, reason, detail="; ".join(notes))
+        yield f"no more than {watch.max_folders} folders fit into one Ping; not watched: {_name(left_out)}"
 
 
 def _name(collections: list[Collection]) -> str:
@@ -67,5 +77,7 @@ def _name(collections: list[Collection]) -> str:
 
 def _looks_empty(watched: tuple[Collection, ...]) -> bool:
     """Return True if an Inbox is watched and no item was ever found."""
-    mail = any(collection.cls is CollectionClass.EMAIL for collection in watched)
-    return mail and not any(c.seen or c.newest not in {None, EPOCH} for c in watched)
+    for collection in watched:
+        if collection.seen or collection.newest not in {None, EPOCH}:
+            return False
+    return any(collection.cls is CollectionClass.EMAIL for collection in watched)

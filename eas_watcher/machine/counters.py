@@ -40,7 +40,7 @@ sign, something that was done or observed, and is the only place that says which
 from dataclasses import dataclass
 from typing import Final
 
-from eas_watcher.values import replace
+from eas_watcher.values import by_slots, replace
 
 HOUR: Final = 3600.0
 CONFIRM_AFTER: Final = (60.0, 900.0)  # seconds after the first and second 401; the third one decides (lock-outs)
@@ -50,6 +50,7 @@ MOST_IN_DOUBT: Final = MOST_REFUSALS + len(DOUBT_FOR)  # in a row, of a server t
 PROVISIONS: Final = 3  # policy keys within an hour; then one an hour
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class HourlyCount:
     """How often something happened, and for how many seconds this count has run; an hour clears it."""
@@ -128,7 +129,8 @@ class Counters:
 
     def ping_answered(self, held: float, *, at_once: bool) -> "Counters":
         """Count the time of a Ping that was answered, whatever its status."""
-        return replace(self._aged(held), requests=self.requests if at_once else 0)
+        aged = self._aged(held)
+        return aged if at_once else replace(aged, requests=0)
 
     def ping_expired(self, held: float, *, fast: bool) -> "Counters":
         """Count a Ping that the server held to its end, or ended too fast."""
@@ -141,6 +143,8 @@ class Counters:
         """Count a Ping that ended with changes, after a while or too fast."""
         if fast:
             return replace(self, fast_pings=self.fast_pings + 1)
+        if not (self.fast_pings or self.failures or self.remedies):
+            return self  # as nearly always
         return replace(self, fast_pings=0, failures=0, remedies=0)
 
     def ping_cut(self, survived: float, *, held: bool) -> "Counters":
@@ -159,6 +163,9 @@ class Counters:
         is a good reason for a Ping to end at once. `inferred`: a new item is only inferred from a lost sync state. That
         is no sign of health: it would come round again with the state.
         """
+        faults = self.failures, self.remedies, self.refusals, self.doubt_left, self.redirects
+        if not any((*faults, self.quiet_for, self.silent_for, self.fast_pings)):
+            return self  # as often: after another mail, with no Ping that expired in between
         return replace(
             self,
             quiet_for=0.0,

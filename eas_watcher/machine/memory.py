@@ -11,6 +11,7 @@ from typing import Final
 
 from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.commands.provision import Acknowledgement
+from eas_watcher.machine.seen import NONE_SEEN, SeenIds
 from eas_watcher.names import (
     NO_SYNC_KEY,
     CollectionClass,
@@ -21,7 +22,7 @@ from eas_watcher.names import (
     SyncKey,
 )
 from eas_watcher.reasons import Reason
-from eas_watcher.values import replace
+from eas_watcher.values import by_slots, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Drain:
     """New items that the drain has found."""
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class Collection:
     """The position of the relay in one collection."""
@@ -66,8 +68,8 @@ class Collection:
     """How often the sync key was sent without a whole answer; at most 3 [observed: Z-Push 2.7.1, 2026-11]."""
     newest: datetime | None = None
     """The newest DateReceived seen, aware UTC; None: never primed. Classes without that property have 1970-01-01."""
-    seen: tuple[ServerId, ...] = ()
-    """The items seen last, oldest first, at most SEEN_KEPT."""
+    seen: SeenIds = NONE_SEEN
+    """The items seen last."""
     drain: Drain | None = None
     """Set while the collection is primed. Never stored: nothing of the collection is committed until the drain ends, so
     that a crash repeats the whole drain."""
@@ -75,6 +77,7 @@ class Collection:
     """True for a sub-folder, which only some registrations ask for."""
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class Change:
     """`count` new items of one class; not `certain` if they are inferred, because the server lost our sync state."""
@@ -113,6 +116,7 @@ class WatchState(StrEnum):
         return self in {WatchState.CREDENTIAL_REFUSED, WatchState.WIPED}
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class Condition:
     """The state of a watch as operators see it, with a reason and the time of the next try."""
@@ -126,6 +130,7 @@ class Condition:
     """One line for the operator, without content or credentials."""
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What must be committed together: new sync keys and the changes they stand for."""
@@ -173,4 +178,4 @@ def restart(collection: Collection) -> Collection:
     with a new sync state some servers give the same ids to other items, and a new mail must not count as a known one.
     """
     drain = collection.drain or Drain(collection.newest, frozenset(collection.seen))
-    return replace(collection, sync_key=NO_SYNC_KEY, tries=0, seen=(), drain=replace(drain, found=0))
+    return replace(collection, sync_key=NO_SYNC_KEY, tries=0, seen=NONE_SEEN, drain=replace(drain, found=0))

@@ -10,7 +10,7 @@ from eas_watcher.commands.ping import Ping, PingReply, PingStatus
 from eas_watcher.errors import HierarchyChanged, RequestRefused, ServerBusy
 from eas_watcher.heartbeat import EARLY, HELD
 from eas_watcher.machine.folders import newest_mail
-from eas_watcher.machine.memory import Progress
+from eas_watcher.machine.memory import Collection, Progress
 from eas_watcher.machine.remedies import at_once, pause, remedy
 from eas_watcher.machine.state import Action, Move, Pause, Pausing, Watch
 from eas_watcher.names import CollectionId
@@ -25,11 +25,12 @@ QUIET: Final = 3 * 3600.0  # seconds of expired Pings after which a Sync checks 
 BROKEN_OFF: Final = frozenset({PingStatus.PARAMETERS_MISSING, PingStatus.SERVER_ERROR})
 """Statuses that may end a Ping after the server held it for long: such failures are not in a row, and no wait grows."""
 HIERARCHY: Final = 3600.0  # seconds of polling after which the hierarchy is read again
+NO_COLLECTIONS: Final = frozenset[CollectionId]()
 
 
-def ping_of(watch: Watch) -> Ping:
-    """Return the Ping that a watch wants held."""
-    return Ping(watch.heartbeat.spread(watch.jitter), tuple([(c.id, c.cls) for c in watch.watched]))
+def ping_of(watch: Watch, watched: tuple[Collection, ...]) -> Ping:
+    """Return the Ping that a watch wants held for its watched collections."""
+    return Ping(watch.heartbeat.spread(watch.jitter), tuple([(c.id, c.cls) for c in watched]))
 
 
 def poll(watch: Watch, interval: float, before: list[Action], *, in_turn: bool = False) -> Move:
@@ -52,12 +53,15 @@ def read_ping(watch: Watch, reply: PingReply, held: float, asked: int | None = N
     shortened = asked is not None and held >= asked * EARLY
     if reply.status is PingStatus.EXPIRED and not shortened:
         watch = replace(watch, heartbeat=watch.heartbeat.ended(held))
-    watch = replace(watch, counters=watch.counters.ping_answered(held, at_once=_is_hasty(watch, held)))
+    counters = watch.counters.ping_answered(held, at_once=_is_hasty(watch, held))
+    if reply.status is PingStatus.CHANGED:
+        counters = counters.ping_changed(fast=held < HASTY)
+    elif held >= HELD and reply.status in BROKEN_OFF:
+        counters = counters.ping_failed()
+    watch = replace(watch, counters=counters)
     if watch.subfolders and held >= SETTLED:
         # Mail that was in the mailbox when the Ping began has been announced, wherever it appears from now on.
         watch = replace(watch, announced_until=newest_mail(watch.collections))
-    if held >= HELD and reply.status in BROKEN_OFF:
-        watch = replace(watch, counters=watch.counters.ping_failed())
     match reply.status:
         case PingStatus.EXPIRED:
             return _expired(watch, held, shortened=shortened)
@@ -115,14 +119,13 @@ def _expired(watch: Watch, held: float, *, shortened: bool) -> Watch | Move:
 def _changed(watch: Watch, changed: frozenset[CollectionId], held: float) -> Watch | Move:
     """Sync the collections that the server names, in one request; all, if it names none that we know."""
     watched = frozenset([collection.id for collection in watch.watched])
-    fast = held < HASTY
-    counters = watch.counters.ping_changed(fast=fast)
-    unconfirmed = watch.unconfirmed & changed if fast else frozenset[CollectionId]()
+    unconfirmed = watch.unconfirmed & changed if held < HASTY else NO_COLLECTIONS
     unsynced = watch.unsynced | ((changed & watched) or watched)
-    watch = replace(watch, unsynced=unsynced, unconfirmed=unconfirmed, counters=counters)
-    if counters.fast_pings >= HASTY_ALLOWED:
+    watch = replace(watch, unsynced=unsynced, unconfirmed=unconfirmed)
+    excess = watch.counters.fast_pings - HASTY_ALLOWED
+    if excess >= 0:
         error = ServerBusy("Pings tell of changes that no Sync shows")
-        return pause(watch, error, Reason.PING_TOO_FAST, failures=counters.fast_pings - HASTY_ALLOWED + 1)
+        return pause(watch, error, Reason.PING_TOO_FAST, failures=excess + 1)
     return watch
 
 

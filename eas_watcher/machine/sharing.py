@@ -5,16 +5,15 @@ each watch would otherwise keep as objects of its own: a set of one class takes 
 """
 
 from collections.abc import Hashable
-from typing import Final, Generic, TypeVar, cast
+from typing import Final, Generic, TypeVar
 
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.memory import Collection, Partnership
 from eas_watcher.machine.state import Policy, Watch
-from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ServerId
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId
 from eas_watcher.values import replace
 
 MOST: Final = 1024  # values of one kind that are known; with more, they are hardly what watches have in common
-END: Final = "\0"  # no text of XML has this character [XML 1.0, 2.2]
 SHARES: Final = 1000  # jitters that differ: 0.6 s apart for a heartbeat of ten minutes
 
 H = TypeVar("H", bound=Hashable)
@@ -23,20 +22,26 @@ H = TypeVar("H", bound=Hashable)
 class Common(Generic[H]):
     """The values of one kind that came lately; of one type, because equal values of two types are not alike."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_ids", "_known")
 
     def __init__(self) -> None:
         """Know no value."""
         self._known: dict[H, H] = {}
+        self._ids: set[int] = set()
+        """The `id` of each: to hash a frozen dataclass takes many times as long."""
 
     def one(self, value: H) -> H:
         """Return the first of the equal values that came."""
+        if id(value) in self._ids:
+            return value  # as nearly always
         known = self._known.get(value)
         if known is not None:
             return known
         if len(self._known) >= MOST:
             self._known.clear()
+            self._ids.clear()
         self._known[value] = value
+        self._ids.add(id(value))
         return value
 
 
@@ -76,13 +81,13 @@ class Sharing:
         return self._classes.one(classes)
 
     def rest(self, watch: Watch) -> Watch:
-        """Return a watch as it is kept while its Ping is held; `wake` returns one that equals the watch."""
+        """Return an equal watch, as it is kept while its Ping is held."""
         return replace(
             watch,
             classes=self._classes.one(watch.classes),
             subfolders=self._classes.one(watch.subfolders),
             partnership=self._partnership(watch.partnership),
-            collections=tuple(map(self._collection, watch.collections)),
+            collections=tuple([self._collection(c) for c in watch.collections]),
             heartbeat=self._heartbeats.one(watch.heartbeat),
             unsynced=self._due.one(watch.unsynced),
             unconfirmed=self._due.one(watch.unconfirmed),
@@ -96,28 +101,7 @@ class Sharing:
         return partnership if url is None else replace(partnership, url=self._urls.one(url))
 
     def _collection(self, collection: Collection) -> Collection:
-        if collection.sync_key == NO_SYNC_KEY and collection == Collection(collection.id, collection.cls):
-            return self._collections.one(collection)  # it was never read: that is all there is to know
-        return replace(collection, id=self._ids.one(collection.id), seen=_fold(collection.seen))
-
-
-def wake(watch: Watch) -> Watch:
-    """Return a watch as it was before its Ping was held."""
-    return replace(watch, collections=tuple([_wake(c) for c in watch.collections]))
-
-
-def _wake(collection: Collection) -> Collection:
-    seen = _unfold(collection.seen)
-    return collection if seen is collection.seen else replace(collection, seen=seen)
-
-
-def _fold(seen: tuple[ServerId, ...]) -> tuple[ServerId, ...]:
-    """Return ids as one text; short texts take 60 bytes each, and an id has ten letters."""
-    text = END + END.join(seen)
-    return (ServerId(text),) if text.count(END) == len(seen) else seen
-
-
-def _unfold(seen: tuple[ServerId, ...]) -> tuple[ServerId, ...]:
-    if len(seen) == 1 and seen[0].startswith(END):
-        return cast("tuple[ServerId, ...]", tuple(seen[0][1:].split(END)))
-    return seen
+        if collection.newest is None and collection.sync_key == NO_SYNC_KEY:
+            return self._collections.one(collection)  # it was never primed, so it is alike in many watches
+        id_ = self._ids.one(collection.id)
+        return collection if id_ is collection.id else replace(collection, id=id_)

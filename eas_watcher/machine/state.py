@@ -18,7 +18,7 @@ from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.counters import Counters
 from eas_watcher.machine.memory import Collection, Partnership, Progress, WatchState
 from eas_watcher.names import CollectionClass, CollectionId, PolicyKey, ProtocolVersion
-from eas_watcher.values import replace
+from eas_watcher.values import by_slots, replace
 
 RATE: Final = 50.0  # mailboxes per second that start at a server or return to it, unless the operator says otherwise
 LOCKOUT_WINDOW: Final = 1800.0  # seconds; the directory's "reset account lockout counter after" is as long by default
@@ -176,6 +176,7 @@ class Informing:
     watch: Watch
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class Syncing:
     """One Sync of the collections `asked` was sent."""
@@ -184,6 +185,7 @@ class Syncing:
     asked: tuple[CollectionId, ...]
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class Pinging:
     """A Ping was sent, which the server may hold."""
@@ -221,6 +223,7 @@ State: TypeAlias = (
 # --- events: what came of it
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class Answered:
     """The reply to the command that was sent, when it came (aware UTC), and how many seconds it took."""
@@ -282,6 +285,7 @@ Event: TypeAlias = Answered | Full | Granted | Failed | Woken | WipeAcknowledged
 # --- actions: what to do next
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class Send:
     """Send one command; `Answered` or `Failed` is the next event."""
@@ -304,6 +308,7 @@ class AcknowledgeWipe:
     account_only: bool
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class Record:
     """Commit this before the next action."""

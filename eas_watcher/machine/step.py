@@ -34,7 +34,7 @@ from eas_watcher.heartbeat import HELD
 from eas_watcher.machine.condition import healthy
 from eas_watcher.machine.counters import CONFIRM_AFTER, MOST_REFUSALS
 from eas_watcher.machine.folders import note_horizon, read_hierarchy, recall
-from eas_watcher.machine.memory import WIPES, Condition, Memory, Partnership, Progress, WatchState
+from eas_watcher.machine.memory import WIPES, Collection, Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.machine.ping import ping_of, poll, read_ping
 from eas_watcher.machine.remedies import RECHECK, end, pause, remedy, wipe
 from eas_watcher.machine.state import (
@@ -112,6 +112,13 @@ def refused_ago(memory: Memory, policy: Policy) -> float | None:
 def step(state: State, event: Event) -> Move:
     """Return the next state after an event, and what to do, in order."""
     match state, event:
+        # The two cases of each mail come first: the others are looked at one after the other.
+        case Syncing(), Answered(SyncReply() as reply, at):
+            keep, decided = read_sync(state, reply, at)
+            next_state, actions = _go(decided)
+            return next_state, [*keep, *actions]
+        case Pinging(watch), Answered(PingReply() as reply, _, held, asked, note):
+            return _go(read_ping(_noted(watch, note), reply, held, asked))
         case Discovering(watch), Answered(Capabilities() as offer):
             return _discovered(watch, offer)
         case Provisioning(watch), Granted() as granted:
@@ -120,12 +127,6 @@ def step(state: State, event: Event) -> Move:
             return _hierarchy_read(watch, reply)
         case Informing(watch), Answered(None):
             return _record_partnership(watch, replace(watch.partnership, informed=True))
-        case Syncing(), Answered(SyncReply() as reply, at):
-            keep, decided = read_sync(state, reply, at)
-            next_state, actions = _go(decided)
-            return next_state, [*keep, *actions]
-        case Pinging(watch), Answered(PingReply() as reply, _, held, asked, note):
-            return _go(read_ping(_noted(watch, note), reply, held, asked))
         case Pinging(watch), Full(seconds, note):
             return _take_turns(_noted(watch, note), seconds)
         case Pinging(watch), Failed(ServerBusy(full=True)):
@@ -172,14 +173,14 @@ def proceed(watch: Watch) -> Move:
         return Discovering(watch), [Send(Options())]
     if watch.provision_due:
         return Provisioning(watch), [NegotiatePolicy(watch.policy.acknowledgement, watch.policy.fallbacks)]
-    watched = watch.watched
+    watched = watch.watched  # looked up once: a mail needs it in each of its steps
     if watch.hierarchy_due or not watched:
         return ReadingHierarchy(watch), [Send(FolderSync(watch.partnership.hierarchy_key))]
     if not watch.partnership.informed:
         return Informing(watch), [Send(InformDevice(DEVICE))]
     if any(c.id in watch.unsynced or c.sync_key == NO_SYNC_KEY for c in watched):
-        return ask_sync(watch)
-    return _ping(watch)
+        return ask_sync(watch, watched)
+    return _ping(watch, watched)
 
 
 def _noted(watch: Watch, note: str) -> Watch:
@@ -230,14 +231,14 @@ def _record_partnership(watch: Watch, partnership: Partnership) -> Move:
     return state, [Record(Progress(partnership=partnership)), *actions]
 
 
-def _ping(watch: Watch) -> Move:
+def _ping(watch: Watch, watched: tuple[Collection, ...]) -> Move:
     """Send a Ping; or pause until the next Sync, where the operator configured polling."""
     watch, actions = note_horizon(watch)
     watch, shown = _show(watch)
     actions += shown
     if watch.policy.poll_interval is not None:
         return poll(watch, watch.policy.poll_interval, actions)
-    return Pinging(watch), [*actions, Send(ping_of(watch))]
+    return Pinging(watch), [*actions, Send(ping_of(watch, watched))]
 
 
 def _take_turns(watch: Watch, seconds: float) -> Move:

@@ -22,9 +22,8 @@ KEY_TRIES: Final = 3  # Z-Push withholds items from the third use of one sync ke
 SYNC_FAILURES: Final = 2  # Syncs in a row in which a sub-folder may fail; the next failure parks it
 
 
-def ask_sync(watch: Watch) -> Move:
+def ask_sync(watch: Watch, watched: tuple[Collection, ...]) -> Move:
     """Prime the collections without a key, by themselves and without options; else Sync all due ones in one request."""
-    watched = watch.watched
     used_up = {c.id: restart(c) for c in watched if c.tries >= KEY_TRIES and c.sync_key != NO_SYNC_KEY}
     watched = _put(watched, used_up)
     keyless = [c for c in watched if c.sync_key == NO_SYNC_KEY]

@@ -14,13 +14,14 @@ from typing import Final
 from eas_watcher.commands.sync import ITEMS, STALE_KEY, Add, CollectionReply, SyncReply, raise_for_sync
 from eas_watcher.errors import EasError, HierarchyChanged, ProtocolViolation, ServerBusy
 from eas_watcher.machine.memory import Change, Collection, restart
-from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, SyncKey
-from eas_watcher.values import replace
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ServerId, SyncKey
+from eas_watcher.values import by_slots, replace
 
-SEEN_KEPT: Final = 64  # ServerIds per collection: an answer and its repetition have 25 each at most (WINDOW_SIZE)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+FEW: Final = 8  # items that are looked for in the text of SeenIds; for more a set is made, whatever the length of ids
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class Digest:
     """What one Sync answer means for the collections that were asked for."""
@@ -120,19 +121,19 @@ def _count(
 ) -> tuple[Collection, int]:
     """Take the new key, remember the added items, and count the new ones among them."""
     fresh = 0
-    seen = dict.fromkeys(collection.seen)
+    unseen: dict[ServerId, None] = {}
     newest = collection.newest
+    seen = collection.seen if len(adds) <= FEW else frozenset(collection.seen)
     for add in adds:
-        known = add.server_id in seen
-        seen[add.server_id] = None
-        if not known and _is_new(collection, add, announced_until):
-            fresh += 1
+        if add.server_id not in unseen and add.server_id not in seen:
+            unseen[add.server_id] = None
+            fresh += _is_new(collection, add, announced_until)
         if add.received is not None:
             # No later than now: after a mail dated years ahead, all others would look old in the next drain. At worst,
             # items newer than our clock's "now" are announced twice after a lost state.
             received = min(add.received, at)
             newest = received if newest is None else max(newest, received)
-    kept = tuple(seen)[-SEEN_KEPT:]
+    kept = collection.seen.with_newer(tuple(unseen))
     return replace(collection, sync_key=sync_key, tries=0, seen=kept, newest=newest), fresh
 
 

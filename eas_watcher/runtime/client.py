@@ -34,7 +34,7 @@ from eas_watcher.server.admissions import Admissions
 from eas_watcher.server.breaker import concerns_server
 from eas_watcher.server.capacity import Hold, Poll
 from eas_watcher.server.doubts import Look, read_look
-from eas_watcher.values import replace
+from eas_watcher.values import by_slots, replace
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -50,6 +50,7 @@ LARGE_ANSWER: Final = 65_536  # octets; the Sync answers of a busy mailbox are s
 REFUSED_KEPT: Final = 512  # bytes of a refused request that are logged; a whole Ping of five folders has 200
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[R_co]):
     """The answer to one command, read, and how it came."""
@@ -58,6 +59,9 @@ class Answer(Generic[R_co]):
     http: HttpReply
     held: float
     """Seconds from the admission of the request to its answer."""
+
+
+_SOME_PING: Final = Ping(0, ())  # what came of any Ping is read alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,6 @@ class EasClient:
 
     __slots__ = (
         "_account",
-        "_admission",
         "_admissions",
         "_admitted",
         "_cookies",
@@ -96,8 +99,10 @@ class EasClient:
         "_renewal",
         "_standing",
         "_transport",
-        "_url",
         "_watches",
+        "admission",
+        "mailbox",
+        "url",
     )
 
     def __init__(
@@ -123,8 +128,12 @@ class EasClient:
         self._rate = rate
         self._pings = pings
         self._admitted = admitted
-        self._url = url or account.url
-        self._admission = admissions.admission(self._url, rate)
+        self.mailbox = account.mailbox
+        """The mailbox whose commands these are."""
+        self.url = url or account.url
+        """Where requests go."""
+        self.admission = admissions.admission(self.url, rate)
+        """The admission to the server at that URL."""
         self._standing = ClientAdmission(account.mailbox, candidate=candidate)
         self._watches = False
         self._cookies: CookieJar | None = None
@@ -132,24 +141,9 @@ class EasClient:
         self._renewal = ""
 
     @property
-    def mailbox(self) -> MailboxId:
-        """The mailbox whose commands these are."""
-        return self._account.mailbox
-
-    @property
     def account(self) -> Account:
         """The account, at the URL where requests go."""
-        return replace(self._account, url=self._url)
-
-    @property
-    def url(self) -> str:
-        """Where requests go."""
-        return self._url
-
-    @property
-    def admission(self) -> ServerAdmission:
-        """The admission to the server at that URL."""
-        return self._admission
+        return replace(self._account, url=self.url)
 
     def watch_begins(self, refused_ago: float | None) -> None:
         """Count the mailbox among those watched at its server.
@@ -157,38 +151,38 @@ class EasClient:
         `refused_ago`: how many seconds ago at least its credential was refused last; None: it is accepted.
         """
         self._watches = True
-        self._admission.watch_begins(self._account.mailbox, refused_ago)
+        self.admission.watch_begins(self.mailbox, refused_ago)
 
     def watch_ends(self) -> None:
         """Count the mailbox no longer; a Ping that it held was given up."""
         self._watches = False
         self.given_up()
-        self._admission.watch_ends(self._standing)
+        self.admission.watch_ends(self._standing)
 
     def ask(self) -> Hold | Poll:
         """Return whether a Ping may be sent now."""
-        return self._admission.ask(self._standing)
+        return self.admission.ask(self._standing)
 
     def polls(self, on_turn: Callable[[], None]) -> None:
         """Call `on_turn` when it is the mailbox's turn to hold a Ping, as long as it polls."""
-        self._admission.polls(self._standing, on_turn)
+        self.admission.polls(self._standing, on_turn)
 
     def polls_no_more(self) -> None:
         """End that."""
-        self._admission.polls_no_more(self._standing)
+        self.admission.polls_no_more(self._standing)
 
     def address(self, url: str | None) -> None:
         """Send to a URL from now on; None: the account's."""
         url = url or self._account.url
-        if url == self._url:
+        if url == self.url:
             return
-        before, self._admission = self._admission, self._admissions.admission(url, self._rate)
-        left, self._url = self._standing, url
-        self._standing = ClientAdmission(self._account.mailbox, candidate=self._standing.candidate)
+        before, self.admission = self.admission, self._admissions.admission(url, self._rate)
+        left, self.url = self._standing, url
+        self._standing = ClientAdmission(self.mailbox, candidate=self._standing.candidate)
         self._cookies = None  # cookies are for the host that set them
         if self._watches:
             before.watch_ends(left)
-            self._admission.watch_begins(self._account.mailbox, None)
+            self.admission.watch_begins(self.mailbox, None)
 
     def showing(self, credential: Credential, transport: Transport) -> "EasClient":
         """Return a client that shows another credential at the same URL, admitted as this one is; no cookie is shared.
@@ -209,13 +203,15 @@ class EasClient:
         """
         standing = self._prepare(partnership, refusals)
         try:
-            await _enter(self._admission, standing, admitted or self._admitted)
-            with _Reporting(self._admission, standing):
+            await _enter(self.admission, standing, admitted or self._admitted)
+            with _Reporting(self.admission, standing):
                 request = self._compose(command, partnership)
                 http = await self._transmit(command, request)
-                reply = await self._read(command, http, partnership)
+                reply = await self._read(command, http)
         except EasError as error:
             self._admissions.count(command.name or OPTIONS, error)
+            if isinstance(error, RequestRefused):
+                self._note_refused(command, partnership)
             raise
         return self._accepted(command, reply, http)
 
@@ -228,8 +224,8 @@ class EasClient:
         """
         standing = self._prepare(partnership, refusals)
         try:
-            await _enter(self._admission, standing, admitted or self._admitted, holds=True)
-            with _Reporting(self._admission, standing) as report:
+            await _enter(self.admission, standing, admitted or self._admitted, holds=True)
+            with _Reporting(self.admission, standing) as report:
                 request = self._compose(ping, partnership)
                 self._ping_begins(ping)
                 try:
@@ -245,14 +241,16 @@ class EasClient:
             raise
         return held
 
-    async def answered(self, ping: Ping, partnership: Partnership, came: HttpReply | Exception) -> Answer[PingReply]:
+    async def answered(
+        self, ping: Callable[[], Ping], partnership: Partnership, came: HttpReply | Exception
+    ) -> Answer[PingReply]:
         """Read what came of a held Ping; raises EasError.
 
-        `ping` and `partnership` are those that it was sent with.
+        `partnership` is that with which it was sent, and `ping` returns it as it was sent, to see why it was refused.
         """
         standing = self._standing
         try:
-            with _Reporting(self._admission, standing):
+            with _Reporting(self.admission, standing):
                 self._ping_ends()
                 if isinstance(came, Exception):
                     if isinstance(came, EasError):
@@ -263,17 +261,19 @@ class EasClient:
                         del came  # no cycle of references with the error's traceback
                 self._note(came)
                 raise_for_cut(came, asyncio.get_running_loop().time() - standing.sent_at)
-                reply = await self._read(ping, came, partnership)
+                reply = await self._read(_SOME_PING, came)
         except EasError as error:
-            self._admissions.count(ping.name, error)
+            self._admissions.count(Ping.name, error)
+            if isinstance(error, RequestRefused):
+                self._note_refused(ping(), partnership)
             raise
-        return self._accepted(ping, reply, came)
+        return self._accepted(_SOME_PING, reply, came)
 
     def given_up(self) -> None:
         """Note that a Ping is held no longer, and that its answer will not be read; without any, do nothing."""
         if self._standing.sent == "Ping":
             self._ping_ends()
-            self._admission.leave(self._standing)
+            self.admission.leave(self._standing)
 
     async def fetch(self, command: Command[Any], partnership: Partnership, counted_as: str = "") -> Fetched:
         """Send one command and return its answer whatever its status, to see how a server refuses.
@@ -283,8 +283,8 @@ class EasClient:
         """
         self.address(partnership.url)
         transmit = partial(self._transmit, command, self._compose(command, partnership))
-        enter = partial(_enter, self._admission, self._standing, self._admitted)
-        reporting = _Reporting(self._admission, self._standing)
+        enter = partial(_enter, self.admission, self._standing, self._admitted)
+        reporting = _Reporting(self.admission, self._standing)
         return await _fetch(counted_as or command.name or OPTIONS, enter, reporting, transmit, self._admissions)
 
     async def look(self, transport: Transport) -> Look | None:
@@ -295,9 +295,9 @@ class EasClient:
         account = replace(self.account, credential=NoCredential(self._account.user))
         anonymous = EasClient(account, transport, self._admissions, self._rate)
         try:
-            http = (await anonymous.fetch(Options(), Partnership(url=self._url), LOOK)).http
+            http = (await anonymous.fetch(Options(), Partnership(url=self.url), LOOK)).http
         except EasError as error:
-            log.debug("look failed", extra={"url": self._url, "detail": str(error)})
+            log.debug("look failed", extra={"url": self.url, "detail": str(error)})
             return None
         return read_look(http.status, http.headers)
 
@@ -308,14 +308,14 @@ class EasClient:
         return self._standing
 
     def _compose(self, command: Command[Any], partnership: Partnership) -> HttpRequest:
-        cookie = "" if self._cookies is None else self._cookies.header(self._url, self._admissions.now())
-        return compose(self._account, command, partnership.version, partnership.policy_key, cookie, self._url)
+        cookie = "" if self._cookies is None else self._cookies.header(self.url, self._admissions.now)
+        return compose(self._account, command, partnership.version, partnership.policy_key, cookie, self.url)
 
     async def _transmit(self, command: Command[Any], request: HttpRequest) -> HttpReply:
         """Send one request and wait; a Ping is held, everything else is one of the few short requests at a time."""
         if not isinstance(command, Ping):
-            async with self._admission.short:
-                self._admission.sends(self._standing, ping=False)
+            async with self.admission.short:
+                self.admission.sends(self._standing, ping=False)
                 return await self._exchange(request)
         self._ping_begins(command)
         try:
@@ -335,22 +335,22 @@ class EasClient:
         return http
 
     def _ping_begins(self, ping: Ping) -> None:
-        self._admission.sends(self._standing, ping=True)
+        self.admission.sends(self._standing, ping=True)
         if self._pings is not None:
-            self._pings.ping_begins(self._account.mailbox, ping.heartbeat)
+            self._pings.ping_begins(self.mailbox, ping.heartbeat)
 
     def _ping_ends(self) -> None:
         if self._pings is not None:
-            self._pings.ping_ends(self._account.mailbox)
+            self._pings.ping_ends(self.mailbox)
 
     def _note(self, http: HttpReply) -> None:
         """Keep the cookies of an answer, and its date."""
         took = asyncio.get_running_loop().time() - self._standing.sent_at
-        self._admissions.clocks.answered(host_of(self._url), http.headers.get("date", ""), took)
+        self._admissions.clocks.answered(host_of(self.url), http.headers.get("date", ""), took)
         if self._cookies is None and http.set_cookies:
             self._cookies = CookieJar()
         if self._cookies is not None:
-            self._cookies.answered(http.status, http.set_cookies, self._url, self._admissions.now())
+            self._cookies.answered(http.status, http.set_cookies, self.url, self._admissions.now)
 
     def _note_failure(self, error: EasError) -> None:
         """Note that a request got no answer: its cookies may be the cause, unless it never arrived."""
@@ -361,16 +361,16 @@ class EasClient:
         """Count an answer that was read, and return it."""
         self._admissions.count(command.name or OPTIONS, None)
         if command.name:  # some servers answer OPTIONS to everybody
-            self._admission.accepted(self._standing)
+            self.admission.accepted(self._standing)
         return Answer(reply, http, asyncio.get_running_loop().time() - self._standing.began)
 
-    async def _read(self, command: Command[R], http: HttpReply, partnership: Partnership) -> R:
+    async def _read(self, command: Command[R], http: HttpReply) -> R:
         """Read an answer; raises EasError.
 
         The worst answers take 0.2 s: a large one is read in a thread, so that other mailboxes need not wait for it.
         """
         try:
-            raise_for_http(http, self._admissions.now())
+            raise_for_http(http, self._admissions.now)
             self._raise_for_renewal(command, http)
             if len(http.body) <= LARGE_ANSWER:
                 reply = command.read(http)
@@ -382,16 +382,16 @@ class EasClient:
                 # A login form, or the error of a back end that a cookie names.
                 self._cookies.unanswered()
             raise
-        except RequestRefused:
-            if command.policy_key is None and partnership.version is not None:
-                # An operator needs the bytes to find the fault: they hold keys and ids, nothing of the mailbox.
-                body = command.encode(partnership.version)
-                refused = {"command": command.name, "body": body[:REFUSED_KEPT].hex()}
-                log.warning("request refused", extra={"mailbox": self._account.mailbox, **refused})
-            raise
         if self._cookies is not None:
             self._cookies.worked()
         return reply
+
+    def _note_refused(self, command: Command[Any], partnership: Partnership) -> None:
+        """Log a request that the server calls malformed, unless it carries a policy key."""
+        if command.policy_key is None and partnership.version is not None:
+            # An operator needs the bytes to find the fault: they hold keys and ids, nothing of the mailbox.
+            refused = {"command": command.name, "body": command.encode(partnership.version)[:REFUSED_KEPT].hex()}
+            log.warning("request refused", extra={"mailbox": self.mailbox, **refused})
 
     def _raise_for_renewal(self, command: Command[Any], http: HttpReply) -> None:
         """Raise ServerRenewed, once, when the server wants all clients to start over [MS-ASHTTP 2.2.2.1.2].
@@ -486,7 +486,7 @@ async def _fetch(
 
 def _read_status(http: HttpReply, admissions: Admissions) -> EasError | None:
     try:
-        raise_for_http(http, admissions.now())
+        raise_for_http(http, admissions.now)
     except EasError as error:
         return error
     return None

@@ -20,7 +20,6 @@ from eas_watcher.errors import EasError, Unauthorized, Unreachable, VersionRefus
 from eas_watcher.heartbeat import JITTER
 from eas_watcher.machine.memory import Condition, Memory, Progress
 from eas_watcher.machine.ping import ping_of
-from eas_watcher.machine.sharing import wake
 from eas_watcher.machine.state import (
     AcknowledgeWipe,
     Action,
@@ -36,6 +35,7 @@ from eas_watcher.machine.state import (
     Record,
     Send,
     State,
+    Watch,
     WipeAcknowledged,
     Woken,
 )
@@ -210,18 +210,19 @@ class Runner:
         await self._act(self._step(event), event)
 
     async def _read_ping(self, came: HttpReply | Exception) -> Event:
-        watch = wake(self._state.watch)
-        self._state = Pinging(watch)
-        ping = ping_of(watch)
-        if self._asked is not None:
-            ping = replace(ping, heartbeat=self._asked)
         try:
-            answer = await self._client.answered(ping, watch.partnership, came)
+            answer = await self._client.answered(self._sent, self._state.watch.partnership, came)
         except EasError as error:
             del came  # no cycle of references with the error's traceback
             self._note_try(error)
             return await self._failed(error)
         return self._answered(answer, self._asked)
+
+    def _sent(self) -> Ping:
+        """Return the Ping of this state as it was sent."""
+        watch = self._state.watch
+        ping = ping_of(watch, watch.watched)
+        return ping if self._asked is None else replace(ping, heartbeat=self._asked)
 
     async def _act(self, actions: Sequence[Action], cause: Event | None) -> None:
         """Take actions, and those that follow, until a Ping is held, a pause lasts, or the watch has ended."""
@@ -235,26 +236,26 @@ class Runner:
 
     def _step(self, event: Event) -> Sequence[Action]:
         before, (self._state, actions) = self._state, step(self._state, event)
-        self._learn(before, event)
+        if isinstance(before, Pinging):
+            self._learn(before.watch, event)
         trace(self._client.mailbox, before, event, self._state)
         return actions
 
-    async def _do(self, action: Action, cause: Event | None) -> Event | None:
+    def _do(self, action: Action, cause: Event | None) -> Coroutine[Any, Any, Event | None]:
         """Take one action that `cause` led to; return the event that it leads to, None if that comes later, if any."""
         match action:
             case Record(progress):
-                await self._commit(explained(progress, cause))
-                return None
+                return self._commit(explained(progress, cause))
             case Send(Ping() as ping):
-                return await self._hold(ping)
+                return self._hold(ping)
             case Send(command):
-                return await self._send(command)
+                return self._send(command)
             case NegotiatePolicy(acknowledgement, fallbacks):
-                return await self._provide(acknowledgement, fallbacks)
+                return self._provide(acknowledgement, fallbacks)
             case AcknowledgeWipe(account_only):
-                return await self._acknowledge_wipe(account_only=account_only)
+                return self._acknowledge_wipe(account_only=account_only)
             case Pause():  # pragma: no branch -- mypy proves that there is no other
-                return await self._pause(action, cause)
+                return self._pause(action, cause)
 
     async def _commit(self, progress: Progress) -> None:
         await self._context.journal.commit(self._client.mailbox, progress)
@@ -298,7 +299,8 @@ class Runner:
 
     def _capacity(self) -> str:
         """Return what the server's capacity means for its mailboxes, in words; empty: all are held."""
-        return self._client.admission.capacity.describe(host_of(self._client.url))
+        capacity = self._client.admission.capacity
+        return capacity.describe(host_of(self._client.url)) if capacity.crowded else ""
 
     async def _provide(self, acknowledgement: Acknowledgement, fallbacks: tuple[Acknowledgement, ...] = ()) -> Event:
         version = self._state.watch.partnership.version
@@ -357,12 +359,12 @@ class Runner:
             error, note = await look_for(self._client.account, self._seeker, error, refused=refused)
         return Failed(error, url, concerns_server(error), note)
 
-    def _learn(self, before: State, event: Event) -> None:
-        """Report to the admission what the end of a held Ping says about the path to the server."""
-        match before, event:
-            case Pinging(watch), Answered(PingReply(status=PingStatus.EXPIRED), _, held):
-                self._client.admission.held(watch.heartbeat, held)
-            case Pinging(), Failed(Unreachable(survived=survived, connection=shared)):
+    def _learn(self, before: Watch, event: Event) -> None:
+        """Report to the admission what the end of a Ping that a watch held says about the path to the server."""
+        match event:
+            case Answered(PingReply(status=PingStatus.EXPIRED), _, held):
+                self._client.admission.held(before.heartbeat, held)
+            case Failed(Unreachable(survived=survived, connection=shared)):
                 self._client.admission.cut(self._state.watch.heartbeat, 0.0 if shared else survived)
             case _:
                 pass

@@ -3,17 +3,14 @@
 `breaker.py` decides whether the server is served, `mass_refusals.py` whether a refused credential is tried again; this
 module gives both what they need of the event loop. A client enters before each request and reports how it ended.
 
-Watches and candidates queue apart and pass in turns, so that neither thousands of the ones nor of the others keep the
-rest waiting. A watch probes before a candidate: a server that has just come back may refuse a right password, which a
-watch confirms, while a candidate has one try. What the server says to candidates is not counted among the refusals of
-its watched mailboxes: the usual reason is a mistyped password, and a phone that registers wrong ones again and again
-must not make the relay hold back the mailboxes of others. Its acceptance is not counted either; the watch that starts
-with the accepted credential is.
+Who waits stands in `queues.py`. What the server says to candidates is not counted among the refusals of its watched
+mailboxes: the usual reason is a mistyped password, and a phone that registers wrong ones again and again must not make
+the relay hold back the mailboxes of others. Its acceptance is not counted either; the watch that starts with the
+accepted credential is.
 """
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +23,7 @@ from eas_watcher.breaker import Turn as BreakerTurn
 from eas_watcher.errors import EasError, ServerBusy, Unauthorized, Unreachable
 from eas_watcher.heartbeat import HELD, Heartbeat
 from eas_watcher.machine.counters import MOST_REFUSALS
+from eas_watcher.places import Places
 from eas_watcher.ports import Now
 from eas_watcher.reasons import Reason
 from eas_watcher.server.breaker import concerns_server, read_failure, rules, source_of
@@ -33,13 +31,11 @@ from eas_watcher.server.capacity import Capacity, Hold, Poll
 from eas_watcher.server.doubtful import DoubtfulMailboxes
 from eas_watcher.server.idle_timeout import Lesson, PathKnowledge
 from eas_watcher.server.mass_refusals import SKEW, MassRefusals
+from eas_watcher.server.queues import LAST_TRY, Queues, Turn, Waiting
 from eas_watcher.server.starts import Starts
 from eas_watcher.values import replace
 
-Turn: TypeAlias = Literal["probes", "returns", "confirms"]
-"""Why a waiting client is let through: to find out how the server is, as one of many, or to confirm a refusal."""
 NEVER: Final = -1  # a client has not passed yet
-LAST_TRY: Final = MOST_REFUSALS - 1  # refusals after which the next one is the last
 
 
 @dataclass(slots=True, eq=False)
@@ -73,23 +69,6 @@ log = logging.getLogger(__name__)
 
 State: TypeAlias = Literal["serving", "away", "returning", "starting"]
 """How the server is; "starting" lets in mailboxes that were never here, "returning" those that an absence held up."""
-
-
-class Places(asyncio.Semaphore):
-    """A semaphore that knows how many wait for it."""
-
-    def __init__(self, number: int) -> None:
-        """Have so many places."""
-        super().__init__(number)
-        self.waiting = 0
-
-    async def acquire(self) -> Literal[True]:
-        """Return when there is a place."""
-        self.waiting += 1
-        try:
-            return await super().acquire()
-        finally:
-            self.waiting -= 1
 
 
 class ServerAdmission:
@@ -127,14 +106,7 @@ class ServerAdmission:
         self._now = now
         self._breaker = Breaker(rules(rate))
         self._absences = 0
-        self._watches: deque[asyncio.Future[Turn]] = deque()
-        self._candidates: deque[asyncio.Future[Turn]] = deque()
-        self._candidate_is_next = False
-        self._impatient: set[asyncio.Future[Turn]] = set()
-        """Those of both queues that do not wait for a server that is away."""
-        self._suspended: deque[asyncio.Future[Turn]] = deque()
-        """Candidates that wait because the server is suspected."""
-        self._refused: dict[int, deque[asyncio.Future[Turn]]] = {1: deque(), LAST_TRY: deque()}
+        self._queues = Queues()
         self._polling: dict[ClientAdmission, Callable[[], None]] = {}
         """Those that poll, and what to call when it is their turn to hold a Ping."""
         self._timer: asyncio.TimerHandle | None = None
@@ -188,17 +160,17 @@ class ServerAdmission:
     @property
     def waiting(self) -> int:
         """How many clients wait for the server to return, or for their turn."""
-        return self.waiting_mailboxes + sum(not turn.done() for turn in self._candidates)
+        return self.waiting_mailboxes + self._queues.candidates
 
     @property
     def waiting_mailboxes(self) -> int:
         """How many of these are watched mailboxes, and not candidates."""
-        return len(self.starts) + sum(not turn.done() for turn in self._watches)
+        return len(self.starts) + self._queues.watches
 
     @property
     def held_back(self) -> int:
         """How many clients wait because the server refuses many credentials at once."""
-        return sum(not turn.done() for queue in (*self._refused.values(), self._suspended) for turn in queue)
+        return self._queues.held_back
 
     def expected_wait(self) -> float | None:
         """Return after how many seconds a failed mailbox may send again; None: the server serves, so nothing waits."""
@@ -254,13 +226,13 @@ class ServerAdmission:
         turn: Turn | None = None
         waits_for_others = client.candidate or 0 < client.refusals < MOST_REFUSALS
         if self.refusals.suspected and waits_for_others:
-            turn = await self._wait(
-                self._suspended if client.candidate else self._refused[min(client.refusals, LAST_TRY)], client
+            turn = await self._turn_of(
+                self._queues.hold_back(client.refusals, candidate=client.candidate, impatient=not client.waits)
             )
             client.confirms = turn == "confirms"
         if turn in {None, "confirms"} and not self._passes(client):
             try:
-                turn = await self._wait(self._candidates if client.candidate else self._watches, client)
+                turn = await self._turn_of(self._queues.join(candidate=client.candidate, impatient=not client.waits))
             except BaseException:
                 self.leave(client)
                 raise
@@ -332,7 +304,9 @@ class ServerAdmission:
             probe, client.probe = client.probe, False
             failure = read_failure(error)
             source = source_of(error, client.mailbox)
-            self._become(self._breaker.failed(source, failure, clock, self._random, probe=probe))
+            breaker = self._breaker.failed(source, failure, clock, self._random, probe=probe)
+            if breaker is not self._breaker:  # else it is one more of the thousands that an absence cut
+                self._become(breaker)
             if self.detail == failure.detail:
                 self.reason = error.reason if isinstance(error, Unreachable) else Reason.UNREACHABLE
         if shared:
@@ -380,7 +354,7 @@ class ServerAdmission:
 
     def _crowd(self) -> int:
         """Return how many clients wait for the server, or for others that it serves."""
-        return len(self._watches) + self.short.waiting
+        return self._queues.watches_at_most + self.short.waiting
 
     def _is_full(self, client: ClientAdmission, error: EasError, now: float) -> bool:
         """Return True if a request failed because Pings occupy all workers of the server."""
@@ -441,21 +415,17 @@ class ServerAdmission:
     def _absence(self) -> Unreachable:
         return Unreachable(f"the server is away: {self.detail}", reached=False, reason=self.reason)
 
-    async def _wait(self, queue: "deque[asyncio.Future[Turn]]", client: ClientAdmission) -> Turn:
-        """Queue up; return why the client is let through."""
-        turn: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
-        queue.append(turn)
-        if not client.waits:
-            self._impatient.add(turn)
+    async def _turn_of(self, waiting: Waiting) -> Turn:
+        """Return why a client that waits in a queue is let through, once it is."""
         self._pump()
         try:
-            return await turn
+            return await waiting
         except asyncio.CancelledError:
-            if not turn.cancelled() and turn.exception() is None:
-                self._hand_on(turn.result())
+            if not waiting.cancelled() and waiting.exception() is None:
+                self._hand_on(waiting.result())
             raise
         finally:
-            self._impatient.discard(turn)
+            self._queues.leave(waiting)
 
     def _hand_on(self, turn: Turn) -> None:
         """Let another client find out what one that gave up was to find out."""
@@ -484,11 +454,7 @@ class ServerAdmission:
 
     def _release(self) -> None:
         """Let those that waited because the server was suspected return like those of a server that was away."""
-        for turns in self._refused.values():
-            self._watches.extend(turns)
-            turns.clear()
-        self._candidates.extend(self._suspended)
-        self._suspended.clear()
+        self._queues.free_all()
         self._become(self._breaker.released(asyncio.get_running_loop().time()))
 
     def _become(self, breaker: Breaker) -> None:
@@ -499,9 +465,7 @@ class ServerAdmission:
             if breaker.away:
                 self.capacity.lost()
                 log.warning("mail server is away: one mailbox probes, the rest wait", extra={"detail": self.detail})
-                for turn in self._impatient:
-                    if not turn.done():
-                        turn.set_exception(self._absence())
+                self._queues.dismiss(self._absence)
             elif was_away:
                 log.warning("mail server is back: its mailboxes return", extra={"mailboxes": self.waiting})
         self._pump()
@@ -528,24 +492,12 @@ class ServerAdmission:
 
     def _pump_queues(self, now: float) -> float | None:
         """Let through the clients in the queues that may pass; return when to look again."""
-        while (queue := self._next_queue()) is not None:
+        while (queue := self._queues.next_queue(probe=self._breaker.away)) is not None:
             self._breaker, turn = self._breaker.admit(now, self._random)
             if turn is BreakerTurn.WAITS:
                 return self._breaker.due
-            queue.popleft().set_result("probes" if turn is BreakerTurn.PROBES else "returns")
-            self._candidate_is_next = queue is self._watches
+            self._queues.let_through(queue, "probes" if turn is BreakerTurn.PROBES else "returns")
         return self._rest(now)
-
-    def _next_queue(self) -> "deque[asyncio.Future[Turn]] | None":
-        """Return the queue whose first client is the next one, after those that gave up are gone; None: both are empty.
-
-        The two take turns, except for a probe.
-        """
-        _drop_done(self._watches)
-        _drop_done(self._candidates)
-        if self._candidate_is_next and not self._breaker.away:
-            return self._candidates or self._watches or None
-        return self._watches or self._candidates or None
 
     def _rest(self, now: float) -> float | None:
         """End a return when no client waits; return when to look again, if it is too early for that."""
@@ -560,29 +512,16 @@ class ServerAdmission:
 
     def _pump_refused(self, now: float) -> float | None:
         """Let one refused mailbox try, one that has more than its last try left if there is one."""
-        first = self._first_refused()
+        first = self._queues.first_refused()
         if first is None:
-            return self.refusals.next_at if self._suspended else None
+            return self.refusals.next_at if self._queues.has_suspended else None
         if self.refusals.confirm(now):
-            first.popleft().set_result("confirms")
+            self._queues.let_through(first, "confirms")
         return self.refusals.next_at
-
-    def _first_refused(self) -> "deque[asyncio.Future[Turn]] | None":
-        """Return the queue of the refused mailbox that confirms next; None: no refused mailbox waits."""
-        for turns in self._refused.values():
-            _drop_done(turns)
-        return next((turns for turns in self._refused.values() if turns), None)
 
     def _free_suspended(self, now: float) -> None:
         """Let the suspended candidates queue when a confirmation is due and no refused mailbox is left to make it."""
-        _drop_done(self._suspended)
-        if self._suspended and now >= self.refusals.next_at and self._first_refused() is None:
-            self._candidates.extend(self._suspended)
-            self._suspended.clear()
+        due = self._queues.has_suspended and now >= self.refusals.next_at
+        if due and self._queues.first_refused() is None:
+            self._queues.free_suspended()
             self._arrive(now)
-
-
-def _drop_done(queue: "deque[asyncio.Future[Turn]]") -> None:
-    """Remove from the front of a queue those that gave up."""
-    while queue and queue[0].done():
-        queue.popleft()

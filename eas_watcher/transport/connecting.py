@@ -1,13 +1,14 @@
 """TCP connections to a host: its addresses, in which order they are tried, and the options of the sockets."""
 
 import asyncio
+import errno
 import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
+from eas_watcher.places import Places
 from eas_watcher.transport.lookups import Address, LookUp, Lookups, look_up_usable
 from eas_watcher.transport.sources import Sources
 from eas_watcher.transport.target import Endpoint
@@ -27,6 +28,21 @@ UNACKNOWLEDGED: Final = (TCP_IDLE + TCP_INTERVAL * TCP_PROBES) * 1000
 Linux lets it end unanswered probes too [tcp(7)]: less time than all of them take would make one lost probe the last.
 """
 
+KEPT_ALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, int(getattr(socket, option)), value)
+        for option, value in (
+            ("TCP_KEEPIDLE", TCP_IDLE),
+            ("TCP_KEEPINTVL", TCP_INTERVAL),
+            ("TCP_KEEPCNT", TCP_PROBES),
+            ("TCP_USER_TIMEOUT", UNACKNOWLEDGED),
+        )
+        if hasattr(socket, option)
+    ),
+)
+"""The options of a socket, as far as this host has them: level, option, value."""
+
 
 class Host:
     """The addresses of one endpoint, and how many connections to it are being made."""
@@ -38,7 +54,7 @@ class Host:
         self.addresses: list[Address] = []
         self.until = 0.0  # loop.time()
         self.turn = 0
-        self.slots = asyncio.Semaphore(AT_ONCE)
+        self.slots = Places(AT_ONCE)
 
 
 class Connector:
@@ -50,7 +66,7 @@ class Connector:
         self._lookups = Lookups(look_up)
         self._hosts: dict[Endpoint, Host] = {}
 
-    def slot(self, endpoint: Endpoint) -> asyncio.Semaphore:
+    def slot(self, endpoint: Endpoint) -> Places:
         """Return what to hold while a connection to an endpoint is made."""
         return self._host(endpoint).slots
 
@@ -131,22 +147,24 @@ async def connect_socket(sock: socket.socket, where: tuple[Any, ...]) -> None:
 
     `loop.sock_connect` would look the address up first, on uvloop in a thread that a silent name server may hold.
     """
-    with suppress(BlockingIOError):
-        sock.connect(where)
-        return
-    loop = asyncio.get_running_loop()
-    writable: asyncio.Future[None] = loop.create_future()
-    loop.add_writer(sock, _settle, writable)
-    try:
-        await writable
-    finally:
-        loop.remove_writer(sock)
-    if failed := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+    failed = sock.connect_ex(where)
+    if failed == errno.EINPROGRESS:
+        loop, number = asyncio.get_running_loop(), sock.fileno()
+        writable: asyncio.Future[None] = loop.create_future()
+        loop.add_writer(number, _settle, writable)
+        try:
+            await writable
+        finally:
+            loop.remove_writer(number)
+        failed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if failed:
         raise OSError(failed, os.strerror(failed))
 
 
 def in_order(addresses: Sequence[Address], turn: int) -> list[Address]:
     """Return addresses from the one whose turn it is, both kinds (IPv4, IPv6) alternating [RFC 8305 4]."""
+    if len(addresses) == 1:
+        return list(addresses)
     turned = [*addresses[turn:], *addresses[:turn]]
     first = [each for each in turned if each[0] == turned[0][0]]
     others = [each for each in turned if each[0] != turned[0][0]]
@@ -161,15 +179,8 @@ def kept_alive_socket(family: int) -> socket.socket:
     """Return a socket that notices when the peer vanishes without a word, as often happens during a long hold."""
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setblocking(False)  # noqa: FBT003 -- the socket module's signature
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_KEEPIDLE", TCP_IDLE),
-        ("TCP_KEEPINTVL", TCP_INTERVAL),
-        ("TCP_KEEPCNT", TCP_PROBES),
-        ("TCP_USER_TIMEOUT", UNACKNOWLEDGED),
-    ):
-        if hasattr(socket, option):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    for level, option, value in KEPT_ALIVE:
+        sock.setsockopt(level, option, value)
     return sock
 
 

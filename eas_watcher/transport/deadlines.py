@@ -23,6 +23,8 @@ class Deadlines:
     def __init__(self) -> None:
         """Start without a timer; it runs only while there is a wait."""
         self._slots: dict[int, set[Expiring]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Kept from the first wait on, since Python 3.11 makes a system call to return it."""
         self._timer: asyncio.TimerHandle | None = None
 
     def within(self, seconds: float) -> "Deadline":
@@ -31,9 +33,15 @@ class Deadlines:
 
     def add(self, wait: Expiring, seconds: float) -> int:
         """Add a wait of so many seconds; return its slot."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         slot = int((loop.time() + seconds) / RESOLUTION) + 1
-        self._slots.setdefault(slot, set()).add(wait)
+        waits = self._slots.get(slot)
+        if waits is None:
+            self._slots[slot] = {wait}
+        else:
+            waits.add(wait)
         if self._timer is None:
             self._look_again(loop)
         return slot

@@ -5,9 +5,10 @@ What is refused where a lenient reader goes on: two framings, or one that is no 
 protocols. A line of a head may end with LF alone [RFC 9112 2.2], one of the chunks' framing must end with CRLF.
 """
 
+from collections.abc import Mapping
 from enum import Enum, auto
 from re import compile as pattern
-from typing import Final
+from typing import Final, NamedTuple
 
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import ProtocolViolation
@@ -30,6 +31,11 @@ SWITCHING: Final = 101
 REPEATED: Final = ("ms-asprotocolversions", "www-authenticate")
 """Headers that may come in several lines, which commas join [RFC 9110 5.3]: Exchange Online sends its versions twice,
 and each authentication scheme in a line of its own."""
+HEADS_KEPT: Final = 64
+"""Heads that are remembered for all connections: answers of one second to the same command are mostly alike."""
+SHORT_HEAD: Final = 1024  # octets; a longer head is not remembered
+PRIVATE: Final = frozenset({"authentication-info", "authorization", "cookie", "set-cookie", "www-authenticate"})
+"""Headers of one mailbox: a head with one of them is not remembered."""
 
 _BEGIN: Final = b"HTTP/1."
 _ENDS: Final = (b"\n\r\n", b"\n\n")
@@ -57,6 +63,23 @@ class Part(Enum):
     REST = auto()
     """Octets until the server ends the connection."""
     OVER = auto()
+
+
+class Head(NamedTuple):
+    """What precedes the body of an answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    cookies: tuple[str, ...]
+    chunked: bool = False
+    length: int | None = None
+    """Octets of the body; None: unknown."""
+    keeps: bool = False
+    """True if the connection may carry another request after the body."""
+
+
+_known: Final[dict[bytes, Head]] = {}
+"""The heads that came lately."""
 
 
 class AnswerReader:
@@ -95,7 +118,7 @@ class AnswerReader:
         self._interim = 0
         self._pieces_left = PIECES * PIECE
         self._status = 0
-        self._headers: dict[str, str] = {}
+        self._headers: Mapping[str, str] = {}
         self._cookies: tuple[str, ...] = ()
         self._body: list[bytes] = []
         self._size = 0
@@ -149,38 +172,27 @@ class AnswerReader:
         return going
 
     def _take_head(self) -> bool:
-        lines = self._next_head()
-        if lines is None:
+        block = self._next_head()
+        if block is None:
             return False
-        found = _STATUS.fullmatch(lines[0])
-        if found is None:
-            raise ProtocolViolation(_NO_HTTP)
-        status = int(found[2])
-        if status == SWITCHING:
-            raise ProtocolViolation("the server switches to another protocol, which nobody asked for")
-        headers, cookies = _read_headers(lines[1:])
-        if status < OK:
+        head = _head(block)
+        if head.status < OK:
             self._interim += 1
             if self._interim > INTERIM:
                 raise ProtocolViolation(f"more than {INTERIM} interim answers (1xx) came, and no answer")
             return True
-        self._status = status
-        self._headers = {name: values[-1] for name, values in headers.items()}
-        for name in REPEATED:
-            if name in headers:
-                self._headers[name] = ",".join(headers[name])
-        self._cookies = cookies
-        self._choose_framing(headers, version=int(found[1]))
+        self._status, self._headers, self._cookies = head.status, head.headers, head.cookies
+        self._choose_framing(head)
         return True
 
-    def _next_head(self) -> list[bytes] | None:
-        """Take the lines of a head without their ends; None: it is not whole."""
+    def _next_head(self) -> bytes | None:
+        """Take a head with the empty line behind it; None: it is not whole."""
         came = self._came
         if came[: len(_BEGIN)] != _BEGIN[: len(came)]:
             raise ProtocolViolation(_NO_HTTP)
-        return self._next_lines()
+        return self._next_block()
 
-    def _next_lines(self) -> list[bytes] | None:
+    def _next_block(self) -> bytes | None:
         """Take lines up to an empty one; None: it has not come."""
         came = self._came
         ends = [at + len(end) for end in _ENDS if (at := came.find(end, self._searched)) >= 0]
@@ -190,30 +202,20 @@ class AnswerReader:
         if not ends:
             self._searched = max(0, len(came) - _LONGEST_END)
             return None
-        lines = bytes(came[:length]).split(b"\n")[:-2]
+        block = bytes(came[:length])
         del came[:length]
         self._heads, self._searched = self._heads - length, 0
-        if len(lines) > LINES:
-            raise ProtocolViolation(f"the head of the answer has more than {LINES} lines")
-        return [line.removesuffix(b"\r") for line in lines]
+        return block
 
-    def _choose_framing(self, headers: dict[str, list[str]], version: int) -> None:
+    def _choose_framing(self, head: Head) -> None:
         """Find out where the body ends [RFC 9112 6.3]."""
-        codings, lengths = headers.get("transfer-encoding"), headers.get("content-length")
-        options = {each.strip().lower() for value in headers.get("connection", ()) for each in value.split(",")}
-        self.keep = version == 1 and "close" not in options
-        if codings is not None and (
-            lengths is not None or version == 0 or [each.lower() for each in codings] != ["chunked"]
-        ):
-            raise ProtocolViolation("the answer's framing is ambiguous")
-        if lengths is not None and (len(set(lengths)) > 1 or _LENGTH.fullmatch(lengths[0]) is None):
-            raise ProtocolViolation("the answer's framing is ambiguous")
-        if self._head_only or self._status in _BODILESS:
+        self.keep = head.keeps
+        if self._head_only or head.status in _BODILESS:
             self._part = Part.OVER
-        elif codings is not None:
+        elif head.chunked:
             self._part = Part.SIZE
-        elif lengths is not None:
-            self._expect(Part.LENGTH, int(lengths[0]))
+        elif head.length is not None:
+            self._expect(Part.LENGTH, head.length)
             if not self._left:
                 self._part = Part.OVER
         else:
@@ -291,10 +293,10 @@ class AnswerReader:
         elif len(self._came) < 2:  # noqa: PLR2004 -- CR and LF
             return False
         else:
-            lines = self._next_lines()
-            if lines is None:
+            block = self._next_block()
+            if block is None:
                 return False
-            _read_headers(lines)
+            _read_headers(_lines(block))
         self._part = Part.OVER
         return True
 
@@ -323,8 +325,52 @@ class AnswerReader:
         return content
 
 
-def _read_headers(lines: list[bytes]) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    """Return all values of each header by its name in lower case, and the values of Set-Cookie."""
+def _head(block: bytes) -> Head:
+    """Return the head in a block of lines; raises ProtocolViolation."""
+    head = _known.get(block)
+    if head is None:
+        head = _read_head(_lines(block))
+        if len(block) <= SHORT_HEAD and PRIVATE.isdisjoint(head.headers):
+            if len(_known) >= HEADS_KEPT:
+                _known.clear()
+            _known[block] = head
+    return head
+
+
+def _lines(block: bytes) -> list[bytes]:
+    """Return the lines of a block without their ends, and without the empty one behind them."""
+    lines = block.replace(b"\r\n", b"\n").split(b"\n")[:-2]
+    if len(lines) > LINES:
+        raise ProtocolViolation(f"the head of the answer has more than {LINES} lines")
+    return lines
+
+
+def _read_head(lines: list[bytes]) -> Head:
+    found = _STATUS.fullmatch(lines[0])
+    if found is None:
+        raise ProtocolViolation(_NO_HTTP)
+    version, status = int(found[1]), int(found[2])
+    if status == SWITCHING:
+        raise ProtocolViolation("the server switches to another protocol, which nobody asked for")
+    headers = _read_headers(lines[1:])
+    values = {name: ",".join(each) if name in REPEATED else each[-1] for name, each in headers.items()}
+    cookies = tuple(headers.get("set-cookie", ()))
+    if status < OK:
+        return Head(status, values, cookies)
+    codings, lengths = headers.get("transfer-encoding"), headers.get("content-length")
+    if codings is not None and (
+        lengths is not None or version == 0 or [each.lower() for each in codings] != ["chunked"]
+    ):
+        raise ProtocolViolation("the answer's framing is ambiguous")
+    if lengths is not None and (len(set(lengths)) > 1 or _LENGTH.fullmatch(lengths[0]) is None):
+        raise ProtocolViolation("the answer's framing is ambiguous")
+    options = {each.strip().lower() for value in headers.get("connection", ()) for each in value.split(",")}
+    length = None if lengths is None else int(lengths[0])
+    return Head(status, values, cookies, codings is not None, length, version == 1 and "close" not in options)
+
+
+def _read_headers(lines: list[bytes]) -> dict[str, list[str]]:
+    """Return all values of each header by its name in lower case."""
     headers: dict[str, list[str]] = {}
     for line in lines:
         found = _HEADER.fullmatch(line)
@@ -333,4 +379,4 @@ def _read_headers(lines: list[bytes]) -> tuple[dict[str, list[str]], tuple[str, 
         name, value = found.groups()
         text = value.strip(b" \t").decode("utf-8", "surrogateescape")
         headers.setdefault(name.decode("ascii").lower(), []).append(text)
-    return headers, tuple(headers.get("set-cookie", ()))
+    return headers

@@ -6,13 +6,14 @@ certificates, which need that, use HTTP/1.1.
 """
 
 import asyncio
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, Protocol
 
 from eas_watcher.commands.request import LARGE, SMALL, HttpReply, HttpRequest
 from eas_watcher.errors import EasError, ProtocolViolation, Unreachable
 from eas_watcher.http2.client import Http2Client
-from eas_watcher.http2.events import Answered, Broken, Event, Failed, GoneAway, Settled, Widened
+from eas_watcher.http2.events import Answered, Broken, Failed, GoneAway, Settled, Widened
 from eas_watcher.http2.header_block import Header, header_block, header_name, string
 from eas_watcher.http2.keepalive import KeepaliveStep, KeepaliveTimings, Silence
 from eas_watcher.http2.limits import Limits
@@ -166,7 +167,10 @@ class Http2Connection:
             self._heard_at = now
             self._silence.heard(now)
         for event in events:
-            self._take(event)
+            if isinstance(event, Answered):
+                self._answered(event)
+            else:
+                self._take(event)
         if self._leaving:
             self._pongs()
         if self._client.more and not self._over:
@@ -252,10 +256,8 @@ class Http2Connection:
 
     # What came.
 
-    def _take(self, event: Event["StreamExchange"]) -> None:
+    def _take(self, event: Failed["StreamExchange"] | Settled | GoneAway | Broken | Widened) -> None:
         match event:
-            case Answered(_, exchange, status, headers, body):
-                self._answered(exchange, status, headers, body)
             case Failed(_, exchange, code, text, unprocessed):
                 self._failed(exchange, code, text, unprocessed=unprocessed)
             case Settled():
@@ -267,15 +269,18 @@ class Http2Connection:
             case Widened():
                 pass
 
-    def _answered(self, exchange: "StreamExchange", status: int, headers: list[Header], body: bytes) -> None:
-        if status == MISDIRECTED:
+    def _answered(self, answer: Answered["StreamExchange"]) -> None:
+        exchange = answer.owner
+        if answer.status == MISDIRECTED:
             self._pool.wants_http1("it says that the request is for another connection (HTTP 421)")
             self._report(exchange, self._refused("the server wants another connection (HTTP 421)"))
             return
         try:
-            self._report(exchange, read_reply(status, headers, body, exchange.largest))
+            reply = read_reply(answer.status, answer.headers, answer.body, exchange.largest)
         except ProtocolViolation as error:
             self._report(exchange, error)
+        else:
+            self._report(exchange, reply)
 
     def _failed(self, exchange: "StreamExchange", code: int, text: str, *, unprocessed: bool) -> None:
         error: EasError
@@ -443,7 +448,7 @@ def _named(name: str) -> bytes:
     return header_name(name.lower().encode("ascii"))
 
 
-def read_reply(status: int, headers: list[Header], body: bytes, largest: int) -> HttpReply:
+def read_reply(status: int, headers: Sequence[Header], body: bytes, largest: int) -> HttpReply:
     """Return an answer; raises ProtocolViolation for a body that is not what its Content-Encoding says."""
     found: dict[str, str] = {}
     cookies: list[str] = []

@@ -41,6 +41,7 @@ class Http2Connections:
         "_http1_until",
         "_keep_http1",
         "_known",
+        "_loop",
         "_numbers",
         "_origin",
         "_roomy",
@@ -63,6 +64,8 @@ class Http2Connections:
 
         `keep_http1` takes a connection on which the server did not choose HTTP/2.
         """
+        self._loop = asyncio.get_running_loop()
+        """Kept, since Python 3.11 makes a system call to return it."""
         self._origin = origin
         self._dialler = dialler
         self.deadlines = deadlines
@@ -86,9 +89,9 @@ class Http2Connections:
 
         The time that a new connection takes is the request's. Raises Unreachable if the request cannot be sent.
         """
-        clock = asyncio.get_running_loop().time
+        clock = self._loop.time
         ends, most = clock() + request.deadline, self._vain + VAIN
-        while not self.speaks_http1:
+        while clock() >= self._http1_until:
             carrier = self._with_room()
             if carrier is not None:
                 return carrier.carry(request, target, done, ends - clock())
@@ -104,7 +107,7 @@ class Http2Connections:
     @property
     def speaks_http1(self) -> bool:
         """True if the server gets HTTP/1.1 now."""
-        return asyncio.get_running_loop().time() < self._http1_until
+        return self._loop.time() < self._http1_until
 
     async def close(self) -> None:
         """Make no more connections."""
@@ -153,7 +156,7 @@ class Http2Connections:
         self._roomy.pop(connection, None)
 
     def _remember_http1(self) -> None:
-        self._http1_until = asyncio.get_running_loop().time() + REMEMBERED
+        self._http1_until = self._loop.time() + REMEMBERED
         self._known = False
         self._wake(len(self._waiting))
 
@@ -168,7 +171,7 @@ class Http2Connections:
 
     async def _room(self) -> None:
         """Return when there may be room."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[None] = self._loop.create_future()
         self._waiting.append(turn)
         self._dial_enough()
         try:
@@ -190,7 +193,7 @@ class Http2Connections:
         """Make connections for all that wait; one, as long as nobody knows what the server speaks."""
         wanted = -(-len(self._waiting) // self._streams) if self._known else 1
         for _ in range(wanted - len(self._dials)):
-            dial = asyncio.get_running_loop().create_task(self._dial(), name="HTTP/2 connection")
+            dial = self._loop.create_task(self._dial(), name="HTTP/2 connection")
             self._dials.add(dial)
             dial.add_done_callback(self._dialled)
 

@@ -79,11 +79,15 @@ class Connections:
         clock = asyncio.get_running_loop().time
         ends = clock() + request.deadline
         try:
-            async with asyncio.timeout_at(ends):
+            with self.deadlines.within(request.deadline):
                 carrier = await self._dialler.dial(self._origin.endpoint, self._made, secure=self._origin.secure)
         except TimeoutError as error:
             raise Unreachable("no connection in time", reached=False) from error
-        return carrier.carry(request, target, done, ends - clock())
+        left = ends - clock()
+        if left <= 0:  # the wait ends up to a second late
+            carrier.end()
+            raise Unreachable("no connection in time", reached=False)
+        return carrier.carry(request, target, done, left)
 
     def _made(self, connection: Connection) -> Http1Connection:
         """Return what carries requests over a new connection."""

@@ -8,12 +8,12 @@ from eas_watcher.commands.request import HttpRequest
 from eas_watcher.errors import ProtocolViolation
 
 PORTS: Final = {"https": 443, "http": 80}
-_URL: Final = pattern(r"(https?)://([^/?#@\\\s]+)((?:[/?][^#]*)?)(?:#.*)?")
+_URL: Final = pattern(r"(https?)://([^/?#@\\\s]+)(/[\x21-\x7e]*)?")
 _AUTHORITY: Final = pattern(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::([0-9]{1,5})?)?")
 _HOST: Final = pattern(r"\[[0-9a-f:.]+\]|[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_-])?")
-_PATH: Final = pattern(r"[\x21-\x7e]*")
-_FORBIDDEN: Final = pattern(r"[\0\r\n]")
 _HIGHEST_PORT: Final = 65_535
+_INVALID: Final = "no valid URL"
+REMEMBERED: Final = 256  # URLs without their queries: a mail server has one or two
 
 
 class Endpoint(NamedTuple):
@@ -44,25 +44,31 @@ class Target(NamedTuple):
 
 def target_of(request: HttpRequest) -> Target:
     """Return where a request goes; raises ProtocolViolation for one that cannot be sent as it is."""
-    found = _URL.fullmatch(request.url)
-    if found is None or _PATH.fullmatch(found[3]) is None:
-        raise ProtocolViolation("no valid URL")
-    if _FORBIDDEN.search("".join(request.headers.values())):
+    sent, _, _ = request.url.partition("#")
+    before, mark, query = sent.partition("?")
+    origin, authority, path = _before_query(before)
+    if not query.isascii() or not query.isprintable() or " " in query:
+        raise ProtocolViolation(_INVALID)
+    values = "".join(request.headers.values())
+    if "\r" in values or "\n" in values or "\0" in values:
         raise ProtocolViolation("a header of the request has a line break")
-    origin, authority = _server(found[1], found[2])
-    path = found[3]
-    return Target(origin, authority, path if path.startswith("/") else f"/{path}")
+    return Target(origin, authority, f"{path}{mark}{query}")
 
 
-@lru_cache(maxsize=1024)
-def _server(scheme: str, written: str) -> tuple[Origin, str]:
-    found = _AUTHORITY.fullmatch(written)
-    host = "" if found is None else _ascii(found[1])
-    port = PORTS[scheme] if found is None or not found[2] else int(found[2])
+@lru_cache(REMEMBERED)
+def _before_query(written: str) -> Target:
+    """Read a URL up to its query, which the requests to a server have in common."""
+    found = _URL.fullmatch(written)
+    if found is None:
+        raise ProtocolViolation(_INVALID)
+    scheme, server, path = found.groups(default="/")
+    parts = _AUTHORITY.fullmatch(server)
+    host = "" if parts is None else _ascii(parts[1])
+    port = PORTS[scheme] if parts is None or not parts[2] else int(parts[2])
     if _HOST.fullmatch(host) is None or not 0 < port <= _HIGHEST_PORT:
-        raise ProtocolViolation("no valid URL")
+        raise ProtocolViolation(_INVALID)
     authority = host if port == PORTS[scheme] else f"{host}:{port}"
-    return Origin(scheme == "https", Endpoint(host.strip("[]"), port)), authority
+    return Target(Origin(scheme == "https", Endpoint(host.strip("[]"), port)), authority, path)
 
 
 def _ascii(host: str) -> str:
@@ -76,7 +82,7 @@ def _ascii(host: str) -> str:
 def http1_request(request: HttpRequest, target: Target) -> bytes:
     """Return a request as HTTP/1.1 has it, body included."""
     lines = [f"{request.method} {target.path} HTTP/1.1", f"Host: {target.authority}"]
-    lines += [f"{name}: {value}" for name, value in request.headers.items()]
+    lines += map(": ".join, request.headers.items())
     if request.body or request.method == "POST":
         lines.append(f"Content-Length: {len(request.body)}")
     # A server's cookie goes back as it came, in whatever encoding.

@@ -63,6 +63,8 @@ HANDSHAKES: Final = MappingProxyType(
     }
 )
 """OpenSSL's reason -> what it means, and what to do."""
+ENDS: Final = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
+"""Errors that the server has ended TLS; with some versions of Python, 3.11.2 for one, they have no reason."""
 
 
 def client_context(ca_file: Path | None = None, *, ca_pem: bytes = b"", strict: bool = False) -> ssl.SSLContext:
@@ -99,6 +101,7 @@ def in_words(error: ssl.SSLError) -> str:
         remedy = CERTIFICATES.get(error.verify_code, "")
         said = f"certificate not trusted: {error.verify_message}"
     else:
-        remedy = HANDSHAKES.get(error.reason or "", "")
-        said = f"no TLS: {error.reason or type(error).__name__}"
+        reason = error.reason or ("UNEXPECTED_EOF_WHILE_READING" if isinstance(error, ENDS) else type(error).__name__)
+        remedy = HANDSHAKES.get(reason, "")
+        said = f"no TLS: {reason}"
     return f"{said} ({remedy})" if remedy else said

@@ -69,6 +69,8 @@ class Connection(asyncio.BufferedProtocol):
 
     alpn: str | None = None
     """The protocol that both sides agreed on in the TLS handshake; None: none, so HTTP/1.1."""
+    _unwritten = b""
+    """Data that waits for TLS."""
 
     def __init__(self, reading: Reading) -> None:
         """Make the protocol of a socket."""
@@ -89,7 +91,8 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def unsent(self) -> int:
         """How many octets the server has not taken yet."""
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+        unsent = len(self._unwritten)
+        return unsent if self._transport is None else unsent + self._transport.get_write_buffer_size()
 
     def write(self, data: bytes) -> None:
         """Send data; what is written to a connection that has ended is dropped."""
@@ -223,7 +226,11 @@ class TlsConnection(Connection):
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = tls.wrap_bio(
-            self._incoming, self._outgoing, server_hostname=host, session=session
+            # As bytes: Python would apply IDNA to a text, which takes long.
+            self._incoming,
+            self._outgoing,
+            server_hostname=host.encode("ascii"),
+            session=session,
         )
         self._dialling: Dialling | None = dialling
         """None: the handshake is over."""
@@ -242,11 +249,6 @@ class TlsConnection(Connection):
         self._encrypt()
         if self.unsent > UNSENT:
             self._fail(ConnectionAbortedError("the server reads nothing"))
-
-    @property
-    def unsent(self) -> int:
-        """How many octets the server has not taken yet."""
-        return super().unsent + len(self._unwritten)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the handshake."""
@@ -328,12 +330,12 @@ class TlsConnection(Connection):
 
         To write nothing sends nothing; it makes OpenSSL free the 16 KiB in which it would have answered a ticket.
         """
-        view = memoryview(self._unwritten)
+        data = self._unwritten
         try:
             while self._tls is not None:
-                view = view[self._tls.write(view) :]
+                data = data[self._tls.write(data) :]
                 self._flush()
-                if not view:
+                if not data:
                     break
         except ssl.SSLWantReadError:
             self._flush()  # a renegotiation is under way: the rest goes out after it
@@ -342,7 +344,7 @@ class TlsConnection(Connection):
             self._unwritten = b""
             self._fail(error)
             return
-        self._unwritten = bytes(view)
+        self._unwritten = data
 
     def _flush(self) -> None:
         if self._outgoing.pending and self._transport is not None:

@@ -6,8 +6,9 @@ depth and number of tokens are bounded. The reader accepts what real servers sen
 uses.
 """
 
+import re
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Final, NamedTuple
 
 from eas_watcher.errors import ProtocolViolation
@@ -17,7 +18,7 @@ from eas_watcher.wbxml.encode import CONTINUES, END, HAS_CONTENT, HEADER, OPAQUE
 
 MAX_SIZE: Final = 8 * 1024 * 1024  # bytes; a Sync answer of 100 items without bodies has about 50 KiB
 MAX_DEPTH: Final = 64  # nested elements; a Sync answer needs 8
-MAX_TOKENS: Final = 150_000  # 14 for each of 10,700 folders; limits time to about 0.15 s and memory to about 12 MiB
+MAX_TOKENS: Final = 150_000  # 14 for each of 10,700 folders; limits time to about 0.2 s and memory to about 12 MiB
 
 VERSIONS: Final = frozenset({0x01, 0x02, 0x03})  # WBXML 1.1 to 1.3
 UTF_8: Final = 0x6A  # IANA MIB 106
@@ -54,6 +55,36 @@ _ALL: Final = _Choice({}, frozenset(), -1)
 _SPARSE: Final = _Choice(
     {APPLICATION_DATA: KEPT_OF_ITEMS} | dict.fromkeys(KEPT_OF_ITEMS, frozenset[int]()), SKIPPED, APPLICATION_DATA
 )
+
+
+_ELEMENT: Final = partial(tuple.__new__, Element)  # what Element does, with no function in Python
+_TAGS: Final = bytes(
+    [0 if token & HAS_ATTRIBUTES or token & TOKEN < FIRST_TOKEN else token & TOKEN for token in range(256)]
+)
+"""Token -> tag; 0: the token begins no element that ActiveSync uses."""
+UNREAD: Final = 4096
+"""Octets that one match skips at most: it keeps Python's lock, and what it skips is counted when it has ended."""
+OCTETS_OF_A_TOKEN: Final = 8  # as a match counts them: an element that it skips has 20 octets in most answers
+SHORT: Final = 127  # octets of a text that a match skips; a longer one is three tokens, as an unasked body is
+
+
+def _unread(kept: frozenset[int] = frozenset(), inside: bytes = b"") -> bytes:
+    """Return the pattern of an element that is empty, or has one short text or OPAQUE, or any elements `inside` it.
+
+    The tags of `kept` are no such element, whatever their page. There is only one way to match an element, so a match
+    that fails goes back fast. No group is possessive: after one, Python 3.11.0 to 3.11.4 go on at the wrong octet
+    [CPython: gh-106052].
+    """
+    tags = {*range(FIRST_TOKEN, HAS_CONTENT)} - {name & TOKEN for name in kept}
+    empty, begun = re.escape(bytes(tags)), re.escape(bytes(HAS_CONTENT | tag for tag in tags))
+    opaque = b"|".join(re.escape(bytes([size])) + b".{%d}" % size for size in range(HAS_CONTENT))
+    elements = b"(?:%b)*" % inside if inside else b""
+    return rb"(?:[%b]|[%b](?:\x03[^\0]{0,%d}+\0|\xC3(?:%b)|%b)\x01)" % (empty, begun, SHORT, opaque, elements)
+
+
+_UNREAD: Final = re.compile(rb"(?:%b|\0(.))*" % _unread(KEPT_OF_ITEMS, _unread(inside=_unread())), re.DOTALL)
+"""Elements of which none is kept of an item, with elements in them, and in these; and switches of pages, of which the
+group has the last."""
 
 
 class WbxmlError(ProtocolViolation):
@@ -163,9 +194,10 @@ class _Open:
     def close(self) -> Element:
         """Return the element."""
         if self.text is None:
-            return Element(*_named(self.name), tuple(self.children)) if self.children else _empty(self.name)
+            return _ELEMENT((*_named(self.name), tuple(self.children), "")) if self.children else _empty(self.name)
         text = bytes(self.text)
-        return Element(*_named(self.name), tuple(self.children), text if self.opaque else _decoded(text))
+        opaque = self.opaque or b"\0" in text  # only OPAQUE can bring a NUL
+        return _ELEMENT((*_named(self.name), tuple(self.children), text if opaque else _decoded(text)))
 
 
 def _decoded(text: bytes) -> str | bytes:
@@ -181,79 +213,92 @@ def _read_root(reader: _Reader, choice: _Choice) -> Element:  # noqa: C901, PLR0
     A hostile answer costs as much time as this loop takes for MAX_TOKENS tokens, so it calls little.
     """
     body, at, size = reader.body, reader.at, len(reader.body)
+    kept_of, left_out, content = choice
     page = 0  # [WBXML 1.3, 5.8.1]
-    elements: list[_Open] = []
+    outside = parent = _Open(-1, None)
+    elements = [outside]  # those that are built and open, the innermost last, in one that stands for the document
     skipped = 0  # how many of the open elements are skipped: the outermost skipped one and those in it
-    tokens = iter(range(MAX_TOKENS))
-    for _ in tokens:
+    left = MAX_TOKENS
+    while left > 0:
+        left -= 1
         if at >= size:
             raise WbxmlError("the document ends too early", at)
         token = body[at]
         at += 1
-        if token == END:
+        tag = _TAGS[token]
+        if tag:
+            if len(elements) + skipped > MAX_DEPTH:
+                raise WbxmlError("elements are nested too deep", at - 1)
+            name = page | tag
+            kept = parent.kept
+            if kept is None:
+                skips = skipped or (name in left_out and parent is not outside)
+            else:
+                skips = skipped or name not in kept
+                if skips and (unread := _UNREAD.match(body, at - 1, at + UNREAD)):
+                    # Most properties of an item are not kept. Where none can be skipped at once, that was a token more.
+                    left -= 1 + (unread.end() - at + 1) // OCTETS_OF_A_TOKEN
+                    if unread.end() >= at:
+                        at = unread.end()
+                        page = page if unread[1] is None else unread[1][0] << PAGE
+                        continue
+            if not token & HAS_CONTENT:
+                if parent is outside:
+                    return _empty(name)
+                if not skips:
+                    parent.children.append(_empty(name))
+                continue
+            # Most elements have one text and nothing else: three tokens at once.
+            if at < size and body[at] == STR_I and name != content and parent is not outside:
+                end = body.find(0, at)
+                if 0 < end < size - 1 and body[end + 1] == END:
+                    left -= 2
+                    if not skips:
+                        space, word = _named(name)
+                        parent.children.append(_ELEMENT((space, word, (), _decoded(body[at + 1 : end]))))
+                    at = end + 2
+                    continue
+            if skips:
+                skipped += 1
+            else:
+                parent = _Open(name, kept_of.get(name))
+                elements.append(parent)
+        elif token == END:
             if skipped:
                 skipped -= 1
                 continue
-            if not elements:
+            if parent is outside:
                 raise WbxmlError("text or END outside of the root element", at - 1)
             element = elements.pop().close()
-            if not elements:
+            parent = elements[-1]
+            if parent is outside:
                 return element
-            elements[-1].children.append(element)
+            parent.children.append(element)
         elif token == SWITCH_PAGE:
             if at >= size:
                 raise WbxmlError("the document ends too early", at)
             page = body[at] << PAGE
             at += 1
         elif token == STR_I:
-            if not elements:
+            if parent is outside:
                 raise WbxmlError("text or END outside of the root element", at - 1)
             start, at = at, body.find(0, at) + 1
             if not at:
                 raise WbxmlError("a string does not end", start)
-            if not skipped and elements[-1].name != choice.content:
-                elements[-1].add_text(body[start : at - 1], opaque=False)
+            if not skipped and parent.name != content:
+                parent.add_text(body[start : at - 1], opaque=False)
         elif token == OPAQUE:
-            if not elements:
+            if parent is outside:
                 raise WbxmlError("text or END outside of the root element", at - 1)
             reader.at = at
             where = reader.skip(reader.mb_u_int32())
             at = reader.at
-            if not skipped and elements[-1].name != choice.content:
-                elements[-1].add_text(body[where], opaque=True)
+            if not skipped and parent.name != content:
+                parent.add_text(body[where], opaque=True)
+        elif token & TOKEN < FIRST_TOKEN:
+            raise WbxmlError("a global token that ActiveSync does not use", at - 1)
         else:
-            tag = token & TOKEN
-            if tag < FIRST_TOKEN:
-                raise WbxmlError("a global token that ActiveSync does not use", at - 1)
-            if token & HAS_ATTRIBUTES:
-                raise WbxmlError("an element has attributes", at - 1)
-            if len(elements) + skipped >= MAX_DEPTH:
-                raise WbxmlError("elements are nested too deep", at - 1)
-            name = page | tag
-            skips = bool(skipped)
-            if elements and not skips:
-                kept = elements[-1].kept
-                skips = name in choice.left_out if kept is None else name not in kept
-            if not token & HAS_CONTENT:
-                if not elements:
-                    return _empty(name)
-                if not skips:
-                    elements[-1].children.append(_empty(name))
-                continue
-            # Most elements have one text and nothing else: three tokens at once.
-            if elements and name != choice.content and at < size and body[at] == STR_I:
-                end = body.find(0, at)
-                if 0 < end < size - 1 and body[end + 1] == END:
-                    if not skips:
-                        elements[-1].children.append(Element(*_named(name), (), _decoded(body[at + 1 : end])))
-                    at = end + 2
-                    next(tokens, None)
-                    next(tokens, None)
-                    continue
-            if skips:
-                skipped += 1
-            else:
-                elements.append(_Open(name, choice.kept.get(name)))
+            raise WbxmlError("an element has attributes", at - 1)
     raise WbxmlError("too many tokens", at)
 
 

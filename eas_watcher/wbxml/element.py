@@ -15,7 +15,7 @@ class Element(NamedTuple):
     tag: str
     children: tuple["Element", ...] = ()
     text: str | bytes = ""
-    """Text; bytes if it came as OPAQUE or is not UTF-8, which `string` checks."""
+    """Text; bytes if it came as OPAQUE, is not UTF-8 or holds a NUL, which `string` checks."""
 
     def __repr__(self) -> str:
         """Return the names alone."""

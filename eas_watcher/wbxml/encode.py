@@ -15,9 +15,7 @@ HAS_CONTENT: Final = 0x40
 CONTINUES: Final = 0x80  # set in every byte of an mb_u_int32 but the last
 PLACE: Final = "\ue000"  # for private use [Unicode 23.5]: no element, number or option of ours has it
 
-_TEXT: Final = bytes((STR_I,))
-_TEXT_ENDS: Final = b"\0"
-_PLACE: Final = _TEXT + PLACE.encode() + _TEXT_ENDS
+_PLACE: Final = PLACE.encode()
 
 
 def encode(root: Element) -> bytes:
@@ -48,7 +46,7 @@ class Template:
         for text, piece in zip(texts, self._pieces[1:], strict=True):
             if not text or "\0" in text:
                 raise ValueError("a text that is empty or holds a NUL")
-            written += (_TEXT, text.encode(), _TEXT_ENDS, piece)
+            written += (text.encode(), piece)
         return b"".join(written)
 
 

@@ -170,7 +170,7 @@ class _Stage:
                 raise self.case.answer
             if isinstance(command, Ping):
                 raise_for_cut(self.case.answer, self.case.held)
-            raise_for_http(self.case.answer, NOW)
+            raise_for_http(self.case.answer, lambda: NOW)
             return command.read(self.case.answer)
         except EasError as error:
             self.error = self.error or str(error)

@@ -5,7 +5,7 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 
-from eas_watcher.values import quick, replace
+from eas_watcher.values import by_slots, quick, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +127,31 @@ def test_a_value_that_is_made_quickly_is_one_of_its_class() -> None:
 def test_values_of_more_than_slots_are_not_made_quickly(cls: type) -> None:
     with pytest.raises(TypeError, match="more than its slots"):
         quick(cls)
+
+
+@by_slots
+@dataclass(frozen=True, slots=True)
+class Span:
+    begin: int
+    end: int = 9
+
+
+def test_a_value_whose_fields_are_set_by_slots_is_like_any_other() -> None:
+    span = Span(1)
+
+    assert (span, Span(2, end=3), hash(span)) == (Span(begin=1, end=9), replace(Span(2), end=3), hash(Span(1, 9)))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        span.begin = 2  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Span()  # type: ignore[call-arg]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    names: list[str] = dataclasses.field(default_factory=list)
+
+
+@pytest.mark.parametrize("cls", [Loose, Checked, Listing])
+def test_fields_of_more_than_slots_are_not_set_by_them(cls: type) -> None:
+    with pytest.raises(TypeError, match="more than its slots"):
+        by_slots(cls)

@@ -269,7 +269,8 @@ def test_sixty_headers_of_eight_kilobytes_take_no_time(line: str) -> None:
     began = process_time()
     kept(*[line] * 60)
 
-    assert process_time() - began < 1.0  # seconds; the standard library's parser needs 25 for the first of them
+    # Seconds, on a slow machine under coverage, too; the standard library's parser needs 25 for the first of them.
+    assert process_time() - began < 5.0
 
 
 @given(st.lists(st.text(max_size=60)), st.text(max_size=80))
@@ -280,25 +281,36 @@ def test_any_header_and_date_is_read_or_ignored(lines: list[str], date: str) -> 
     assert len(cookies) <= KEPT
 
 
+def now() -> datetime:
+    return NOW
+
+
 def jar_with(*lines: str) -> CookieJar:
     jar = CookieJar()
-    jar.answered(200, lines, URL, NOW)
+    jar.answered(200, lines, URL, now)
     return jar
+
+
+def test_a_jar_of_cookies_of_the_session_asks_for_no_time() -> None:
+    def stopped() -> datetime:
+        raise AssertionError
+
+    assert jar_with("a=1").header(URL, stopped) == "a=1"
 
 
 def test_a_jar_honours_the_clock() -> None:
     jar = jar_with("a=1; Max-Age=60")
 
-    assert (jar.header(URL, NOW), jar.header(URL, NOW + timedelta(seconds=60))) == ("a=1", "")
-    assert CookieJar().header(URL, NOW) == ""
+    assert (jar.header(URL, now), jar.header(URL, lambda: NOW + timedelta(seconds=60))) == ("a=1", "")
+    assert CookieJar().header(URL, now) == ""
 
 
 @pytest.mark.parametrize("status", [302, 400, 401, 403, 431, 440])
 def test_a_refusal_makes_cookies_suspect_at_once(status: int) -> None:
     jar = jar_with("a=1", "b=2")
-    jar.answered(status, ("b=3",), URL, NOW)
+    jar.answered(status, ("b=3",), URL, now)
 
-    assert jar.header(URL, NOW) == "b=3"
+    assert jar.header(URL, now) == "b=3"
 
 
 @pytest.mark.parametrize("status", [500, 503, None])
@@ -309,29 +321,29 @@ def test_a_few_failures_in_a_row_make_cookies_suspect(status: int | None) -> Non
         if status is None:
             jar.unanswered()
         else:
-            jar.answered(status, (), URL, NOW)
+            jar.answered(status, (), URL, now)
 
     for _ in range(FAILURES - 1):
         fail()
-    assert jar.header(URL, NOW) == "a=1"
-    jar.answered(449, (), URL, NOW)
+    assert jar.header(URL, now) == "a=1"
+    jar.answered(449, (), URL, now)
     fail()
-    assert jar.header(URL, NOW) == ""
+    assert jar.header(URL, now) == ""
 
 
 def test_a_success_in_between_clears_the_suspicion() -> None:
     jar = jar_with("a=1")
     for _ in range(FAILURES):
-        jar.answered(500, (), URL, NOW)
+        jar.answered(500, (), URL, now)
         jar.worked()
 
-    assert jar.header(URL, NOW) == "a=1"
+    assert jar.header(URL, now) == "a=1"
 
 
 def test_failures_without_cookies_say_nothing_about_later_ones() -> None:
     jar = CookieJar()
     for _ in range(FAILURES):
-        jar.answered(500, (), URL, NOW)
-    jar.answered(500, ("a=1",), URL, NOW)
+        jar.answered(500, (), URL, now)
+    jar.answered(500, ("a=1",), URL, now)
 
-    assert jar.header(URL, NOW) == "a=1"
+    assert jar.header(URL, now) == "a=1"

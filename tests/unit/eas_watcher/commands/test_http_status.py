@@ -28,7 +28,7 @@ NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 def failure(status: int, **headers: str) -> EasError:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     with pytest.raises(EasError) as caught:
-        raise_for_http(HttpReply(status, named, b"canary"), NOW)
+        raise_for_http(HttpReply(status, named, b"canary"), lambda: NOW)
     return caught.value
 
 
@@ -43,8 +43,8 @@ def wait(retry_after: str, status: int = 503) -> float | None:
     [("application/vnd.ms-sync.wbxml", b"\x03"), ("", b""), ("text/html; charset=UTF-8", b"")],
 )
 def test_an_answer_with_status_200_is_read(content_type: str, body: bytes) -> None:
-    raise_for_http(HttpReply(200, {"content-type": content_type}, body), NOW)
-    raise_for_http(HttpReply(200, {}, body), NOW)
+    raise_for_http(HttpReply(200, {"content-type": content_type}, body), lambda: NOW)
+    raise_for_http(HttpReply(200, {}, body), lambda: NOW)
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "Text/HTML; charset=utf-8"])
@@ -89,7 +89,7 @@ def test_the_body_of_a_403_may_have_the_common_status_that_is_its_cause(status: 
     body = encode(FOLDERHIERARCHY("FolderSync", FOLDERHIERARCHY("Status", str(status))))
 
     with pytest.raises(EasError, match=rf"HTTP 403 .*\b{status}\b") as caught:
-        raise_for_http(HttpReply(403, {"content-type": "application/vnd.ms-sync.wbxml"}, body), NOW)
+        raise_for_http(HttpReply(403, {"content-type": "application/vnd.ms-sync.wbxml"}, body), lambda: NOW)
 
     assert type(caught.value) is remedy
 
@@ -107,7 +107,7 @@ def test_the_body_of_a_403_may_have_the_common_status_that_is_its_cause(status: 
 )
 def test_a_403_without_a_common_status_is_an_ordinary_403(kind: str, body: bytes) -> None:
     with pytest.raises(AccessDenied) as caught:
-        raise_for_http(HttpReply(403, {"content-type": kind}, body), NOW)
+        raise_for_http(HttpReply(403, {"content-type": kind}, body), lambda: NOW)
 
     assert caught.value.reason == Reason.HTTP_403
 

@@ -113,10 +113,10 @@ def test_answers_come_with_the_owners_of_their_requests() -> None:
     assert first in talk.client
 
     assert talk.hears(head(3, "503", [(b"retry-after", b"9")], WHOLE)) == [
-        Answered(3, "second", 503, [(b"retry-after", b"9")], b"")
+        Answered(3, "second", 503, ((b"retry-after", b"9"),), b"")
     ]
     assert talk.hears(head(1, "100"), head(1), data(1, b"two ", 0), data(1, b"parts")) == [
-        Answered(1, "first", 200, [], b"two parts")
+        Answered(1, "first", 200, (), b"two parts")
     ]
     assert len(talk.client) == 0
 
@@ -126,7 +126,7 @@ def test_trailers_end_an_answer() -> None:
     talk.asks(3)
 
     assert talk.hears(head(1), frame(HEADERS, WHOLE, 1, header_block([(b"checksum", b"1")]))) == [
-        Answered(1, "owner 1", 200, [], b"")
+        Answered(1, "owner 1", 200, (), b"")
     ]
     (failed,) = talk.hears(head(3), frame(HEADERS, END_HEADERS, 3, header_block([(b"checksum", b"1")])))
     assert failed == Failed(3, "owner 3", 1, "trailers that do not end the answer", unprocessed=False)
@@ -157,7 +157,7 @@ def test_a_malformed_answer_ends_its_own_stream_only(answer: bytes) -> None:
     assert (failed.stream_id, failed.code, failed.unprocessed, bool(failed.text)) == (1, 1, False, True)
     assert talk.sent() == frames_of(reset_frame(1, 1))
     assert talk.hears(head(1), data(1, b"late"), window_frame(1, 0)) == []
-    assert talk.hears(head(3, flags=WHOLE)) == [Answered(3, "owner 3", 200, [], b"")]
+    assert talk.hears(head(3, flags=WHOLE)) == [Answered(3, "owner 3", 200, (), b"")]
 
 
 def test_a_long_header_block_comes_in_pieces() -> None:
@@ -170,7 +170,7 @@ def test_a_long_header_block_comes_in_pieces() -> None:
         frame(CONTINUATION, END_HEADERS, 1, block[20:]),
     )
 
-    assert events == [Answered(1, "owner 1", 200, [(b"name", b"v" * 50)], b"")]
+    assert events == [Answered(1, "owner 1", 200, ((b"name", b"v" * 50),), b"")]
 
 
 def test_a_request_that_was_given_up_gets_no_event() -> None:
@@ -182,6 +182,8 @@ def test_a_request_that_was_given_up_gets_no_event() -> None:
 
     assert talk.sent() == frames_of(reset_frame(1, ErrorCode.CANCEL))
     assert talk.hears(data(1, b"late", 0), reset_frame(1, 0), head(1, flags=WHOLE), data(1, b"x")) == []
+    assert talk.hears(head(1, fields=[(b"upgrade", b"h2")])) == [], "a malformed answer is one, too"
+    assert talk.sent() == []
     assert 1 not in talk.client
     assert len(talk.client) == 1
 
@@ -262,7 +264,7 @@ def test_bodies_wait_for_windows_of_the_server() -> None:
     assert talk.sent() == [(SETTINGS, ACK, 0, b""), (DATA, 0, 1, bytes(10))]
     assert talk.hears(window_frame(0, 5)) == [Widened()]
 
-    assert talk.hears(head(1, flags=WHOLE)) == [Answered(1, "owner", 200, [], b"")]
+    assert talk.hears(head(1, flags=WHOLE)) == [Answered(1, "owner", 200, (), b"")]
     assert talk.sent() == frames_of(reset_frame(1, ErrorCode.NO_ERROR)), "the server did not wait for the rest"
     assert talk.hears(window_frame(stream_id, 50)) == []
 
@@ -294,8 +296,8 @@ def test_a_goaway_leaves_out_later_streams_only() -> None:
     assert talk.client.free == 0
     assert talk.client.going
     assert talk.hears(head(3, flags=WHOLE), head(1, flags=WHOLE)) == [
-        Answered(3, "owner 3", 200, [], b""),
-        Answered(1, "owner 1", 200, [], b""),
+        Answered(3, "owner 3", 200, (), b""),
+        Answered(1, "owner 1", 200, (), b""),
     ]
 
 
@@ -473,7 +475,7 @@ def test_an_error_says_enough_without_a_body_that_is_too_long() -> None:
     talk.asks(2)
     assert talk.hears(head(1, "503", [(b"retry-after", b"9")]), data(1, bytes(60), 0)) == []
 
-    assert talk.hears(data(1, bytes(41), 0)) == [Answered(1, "owner 1", 503, [(b"retry-after", b"9")], b"")]
+    assert talk.hears(data(1, bytes(41), 0)) == [Answered(1, "owner 1", 503, ((b"retry-after", b"9"),), b"")]
     assert talk.sent() == frames_of(reset_frame(1, ErrorCode.CANCEL))
     (failed,) = talk.hears(head(3), data(3, bytes(101)))
     assert failed == Failed(3, "owner 3", ErrorCode.CANCEL, "a body longer than its limit", unprocessed=False)

@@ -77,7 +77,7 @@ def test_requests_and_answers_of_every_size() -> None:
     assert list(server.bodies.values()) == bodies
     assert [(answer.owner, answer.status) for answer in answers] == [(0, 200), (1, 200), (2, 200), (3, 200)]
     assert answers[1].body == b"small"
-    assert answers[1].headers == [(b"server", b"h2"), (b"x-size", b"5")]
+    assert answers[1].headers == ((b"server", b"h2"), (b"x-size", b"5"))
     requests = [event for event in server.seen if isinstance(event, RequestReceived)]
     assert requests[0].headers[:4] == HEADERS
     assert any(isinstance(event, SettingsAcknowledged) for event in server.seen)

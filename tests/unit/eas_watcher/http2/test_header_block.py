@@ -4,12 +4,9 @@ from hpack.table import HeaderTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eas_watcher.http2 import header_block as header_block_module
 from eas_watcher.http2.header_block import (
-    BLOCKS_KEPT,
     NAMES_KEPT,
     NO_TABLE,
-    SHORT_BLOCK,
     STATIC,
     Header,
     HeaderReader,
@@ -135,38 +132,3 @@ def test_a_list_of_headers_is_limited_whoever_wants_it(wanted: frozenset[bytes] 
 )
 def test_numbers_of_the_specification(value: tuple[int, ...], written: str) -> None:
     assert integer(*value) == bytes.fromhex(written)
-
-
-def test_a_block_that_came_before_is_read_alike_whatever_became_of_the_first_list() -> None:
-    block = their_block([(b":status", b"200"), (b"server", b"some")])
-    first = read(block)
-    first.pop(0)
-
-    assert read(block) == [(b":status", b"200"), (b"server", b"some")]
-    with pytest.raises(Violation, match="longer than its limit"):
-        HeaderReader(60).read(block)
-
-
-def test_a_reader_of_some_headers_reads_a_block_that_another_one_remembers() -> None:
-    block = their_block([(b":status", b"200"), (b"server", b"some")])
-    read(block)
-
-    assert HeaderReader(LARGEST, frozenset()).read(block) == [(b":status", b"200")]
-
-
-@pytest.mark.parametrize("name", [b"set-cookie", b"cookie", b"authorization"])
-def test_a_block_with_a_header_of_one_mailbox_is_not_remembered(name: bytes) -> None:
-    block = their_block([(b":status", b"200"), (name, b"of-ann")])
-
-    assert read(block) == [(b":status", b"200"), (name, b"of-ann")]
-    assert not any(block in key for key in header_block_module._blocks)
-
-
-def test_few_blocks_are_remembered_and_no_long_ones() -> None:
-    for number in range(BLOCKS_KEPT + 10):
-        read(their_block([(b":status", b"200"), (b"server", b"%d" % number)]))
-    long = header_block([(b"server", b"x" * SHORT_BLOCK)])
-    read(long)
-
-    assert len(header_block_module._blocks) <= BLOCKS_KEPT
-    assert (long, LARGEST) not in header_block_module._blocks

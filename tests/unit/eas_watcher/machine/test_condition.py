@@ -6,6 +6,7 @@ from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.condition import DISCOVERY_TAKES, SILENT, healthy
 from eas_watcher.machine.memory import Collection, Condition, WatchState
+from eas_watcher.machine.seen import SeenIds
 from eas_watcher.machine.sync_reply import EPOCH
 from eas_watcher.names import CollectionClass, CollectionId, ServerId
 from eas_watcher.reasons import Reason
@@ -49,8 +50,8 @@ def test_a_mailbox_in_which_nothing_was_ever_found_may_be_quarantined() -> None:
     "collections",
     [
         (INBOX, EMPTY_CALENDAR),
-        (replace(EMPTY_INBOX, seen=(ServerId("5:1"),)), EMPTY_CALENDAR),
-        (EMPTY_INBOX, replace(EMPTY_CALENDAR, seen=(ServerId("7:1"),))),
+        (replace(EMPTY_INBOX, seen=SeenIds.of([ServerId("5:1")])), EMPTY_CALENDAR),
+        (EMPTY_INBOX, replace(EMPTY_CALENDAR, seen=SeenIds.of([ServerId("7:1")]))),
         (EMPTY_CALENDAR,),
     ],
 )
@@ -77,6 +78,12 @@ def test_folders_that_the_server_does_not_take_are_named() -> None:
 
     assert condition.reason is None
     assert condition.detail == "no more than 1 folders fit into one Ping; not watched: calendar"
+
+
+def test_folders_for_which_nobody_asks_are_not_named() -> None:
+    watch = watch_of(INBOX, CALENDAR, classes=frozenset({CollectionClass.EMAIL}), max_folders=1)
+
+    assert healthy(watch) == Condition(WatchState.WATCHING)
 
 
 def test_subfolders_that_are_not_watched_are_counted_for_their_names_are_content() -> None:

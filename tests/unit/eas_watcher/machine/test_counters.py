@@ -121,3 +121,10 @@ def test_policy_keys_that_were_asked_for_are_forgotten_an_hour_later() -> None:
     assert once.waited(HOUR - 1.0).provisions.times == 1
     assert once.waited(HOUR).provisions == HourlyCount()
     assert Counters().waited(HOUR) == Counters()
+
+
+def test_signs_that_clear_nothing_leave_the_counters_as_they_are() -> None:
+    counters = Counters(requests=2)
+
+    assert counters.ping_changed(fast=False) is counters
+    assert counters.sync_answered(news=True) is counters

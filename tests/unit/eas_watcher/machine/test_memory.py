@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 from eas_watcher.machine.memory import Collection, Drain, Memory, Partnership, Progress, WatchState, restart
+from eas_watcher.machine.seen import SeenIds
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ServerId
 from tests.unit.eas_watcher.watching import INBOX, NEWEST
 
@@ -30,7 +31,7 @@ def test_only_a_refused_credential_and_a_wipe_end_a_watch_for_good() -> None:
 
 def test_a_collection_that_is_primed_again_remembers_since_when_items_are_new() -> None:
     seen = (ServerId("5:1"), ServerId("5:2"))
-    again = restart(replace(INBOX, tries=3, seen=seen))
+    again = restart(replace(INBOX, tries=3, seen=SeenIds.of(seen)))
 
     assert again == replace(INBOX, sync_key=NO_SYNC_KEY, tries=0, drain=Drain(NEWEST, frozenset(seen)))
 

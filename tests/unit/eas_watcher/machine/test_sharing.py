@@ -3,12 +3,11 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from eas_watcher.heartbeat import Heartbeat
 from eas_watcher.machine.memory import Collection, Partnership
-from eas_watcher.machine.sharing import MOST, Sharing, wake
+from eas_watcher.machine.seen import SeenIds
+from eas_watcher.machine.sharing import MOST, Sharing
 from eas_watcher.machine.state import Policy, Watch
 from eas_watcher.names import CollectionClass, CollectionId, ProtocolVersion, ServerId
 from tests.unit.eas_watcher.watching import INBOX, watch_of
@@ -23,7 +22,7 @@ def fresh(text: str) -> str:
 
 def a_watch(number: int = 0, *seen: str) -> Watch:
     """Return a watch whose values are objects of its own."""
-    inbox = replace(INBOX, id=CollectionId(fresh("the inbox")), seen=tuple(map(ServerId, seen)))
+    inbox = replace(INBOX, id=CollectionId(fresh("the inbox")), seen=SeenIds.of(map(ServerId, seen)))
     return watch_of(
         partnership=Partnership(ProtocolVersion.V14_1, url=fresh(URL)),
         collections=(inbox, Collection(CollectionId(fresh("the calendar")), CollectionClass.CALENDAR)),
@@ -62,7 +61,7 @@ def test_equal_values_of_two_watches_are_one_object(part: Callable[[Watch], Any]
 def test_a_watch_at_rest_keeps_what_differs() -> None:
     sharing, one, other = Sharing(), a_watch(1, "5:1"), a_watch(2, "5:2")
 
-    assert [wake(sharing.rest(watch)) for watch in (one, other)] == [one, other]
+    assert [sharing.rest(watch) for watch in (one, other)] == [one, other]
 
 
 def test_what_is_due_is_kept() -> None:
@@ -70,20 +69,17 @@ def test_what_is_due_is_kept() -> None:
         a_watch(), unsynced=frozenset({INBOX.id}), parked=frozenset({CollectionId("9")}), partnership=Partnership()
     )
 
-    assert wake(Sharing().rest(due)) == due
+    assert Sharing().rest(due) == due
 
 
-@given(st.lists(st.text(max_size=5), max_size=5))
-def test_ids_come_back_as_they_were(ids: list[str]) -> None:
-    watch = a_watch(0, *(id_ for id_ in ids if not id_.startswith("\0")))
+def test_a_watch_that_rests_again_keeps_its_values() -> None:
+    sharing = Sharing()
+    rested = sharing.rest(a_watch(1, "5:1"))
 
-    assert wake(Sharing().rest(watch)) == watch
-
-
-def test_ids_are_one_text_at_rest() -> None:
-    inbox, _ = Sharing().rest(a_watch(0, "5:1", "5:2", "5:3")).collections
-
-    assert inbox.seen == ("\x005:1\x005:2\x005:3",)
+    assert all(part(sharing.rest(rested)) is part(rested) for part in SHARED)
+    assert all(
+        ours is before for ours, before in zip(sharing.rest(rested).collections, rested.collections, strict=True)
+    )
 
 
 def test_values_that_few_watches_have_do_not_fill_the_memory() -> None:

@@ -23,6 +23,7 @@ from eas_watcher.machine.counters import HourlyCount
 from eas_watcher.machine.memory import Change, Collection, Condition, Drain, Progress, WatchState
 from eas_watcher.machine.ping import HASTY
 from eas_watcher.machine.remedies import HOPELESS
+from eas_watcher.machine.seen import SeenIds
 from eas_watcher.machine.state import (
     MOST_COLLECTIONS,
     Action,
@@ -99,7 +100,7 @@ def test_gives_up_a_key_that_was_tried_three_times() -> None:
 def test_new_items_are_committed_with_their_key_before_the_next_request() -> None:
     state, actions = step(syncing(shown=WatchState.WATCHING), synced(news("5:1", "5:2")))
 
-    moved = replace(INBOX, sync_key=SyncKey("k2"), newest=NOW, seen=(ServerId("5:1"), ServerId("5:2")))
+    moved = replace(INBOX, sync_key=SyncKey("k2"), newest=NOW, seen=SeenIds.of([ServerId("5:1"), ServerId("5:2")]))
     assert actions == [
         Record(Progress(collections=(moved,), changes=(Change(CollectionClass.EMAIL, 2),))),
         Send(PING),
@@ -229,7 +230,7 @@ def test_records_nothing_of_a_drain_until_it_ends() -> None:
 
     state, actions = step(state, synced())
 
-    settled = replace(INBOX, sync_key=SyncKey("n2"), newest=NOW, seen=(ServerId("5:7"),))
+    settled = replace(INBOX, sync_key=SyncKey("n2"), newest=NOW, seen=SeenIds.of([ServerId("5:7")]))
     assert recorded(actions)[0] == Progress(collections=(settled,), changes=(Change(CollectionClass.EMAIL, 1),))
     assert sent(actions) == PING
 

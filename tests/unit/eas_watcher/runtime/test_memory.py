@@ -14,8 +14,8 @@ import pytest
 from eas_watcher.auth.basic import BasicCredential
 from eas_watcher.errors import Unreachable
 from eas_watcher.machine.memory import Memory
+from eas_watcher.machine.seen import SEEN_KEPT, SeenIds
 from eas_watcher.machine.state import Policy
-from eas_watcher.machine.sync_reply import SEEN_KEPT
 from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId, PolicyKey, ServerId, SyncKey
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
@@ -61,7 +61,7 @@ def start(fleet: Fleet, server: HoldingTransport, number: int) -> None:
         id=CollectionId(str(number)[:0] + "5"),
         sync_key=SyncKey(f"{{{number:036}}}2"),
         newest=NOW + timedelta(seconds=number),
-        seen=tuple(ServerId(f"5:{each}") for each in range(number, number + SEEN_KEPT)),
+        seen=SeenIds.of(ServerId(f"5:{each}") for each in range(number, number + SEEN_KEPT)),
     )
     classes = frozenset([CollectionClass.EMAIL])
     fleet.start(

@@ -279,7 +279,7 @@ async def test_a_probe_that_is_stopped_as_its_turn_comes_hands_it_on() -> None:
     first = asyncio.ensure_future(admission.enter(here("one")))
     second = asyncio.ensure_future(admission.enter(here("two")))
     await asyncio.sleep(1)
-    admission._watches[0].add_done_callback(lambda _: None)
+    admission._queues._watches[0].add_done_callback(lambda _: None)
     asyncio.get_running_loop().call_at(2.0, first.cancel)
     await second
 

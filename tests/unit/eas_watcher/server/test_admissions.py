@@ -17,7 +17,7 @@ async def test_each_server_has_one_admission() -> None:
 
     assert owner.admission(URL, 10.0) is first
     assert owner.admission("https://mail.example.org/eas", 50.0) is not first
-    assert first.short._value == 64
+    assert first.short.free == 64
 
 
 async def test_only_servers_that_were_asked_are_known() -> None:

@@ -7,7 +7,19 @@ from hypothesis import strategies as st
 
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import ProtocolViolation
-from eas_watcher.transport.http1_reader import CHUNK_LINE, CHUNKS, FRAMING, HEADS, INTERIM, LINES, PIECES, AnswerReader
+from eas_watcher.transport import http1_reader
+from eas_watcher.transport.http1_reader import (
+    CHUNK_LINE,
+    CHUNKS,
+    FRAMING,
+    HEADS,
+    HEADS_KEPT,
+    INTERIM,
+    LINES,
+    PIECES,
+    SHORT_HEAD,
+    AnswerReader,
+)
 
 LARGEST = 2048
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -265,3 +277,29 @@ def test_whatever_comes_is_an_answer_or_breaks_the_protocol(data: bytes) -> None
             read(beginning + data)
         except ProtocolViolation:
             continue
+
+
+def test_a_head_that_came_before_is_read_alike() -> None:
+    answer = OK + b"Content-Length: 2\r\nX: same\r\n\r\nok"
+    (first, _), (second, _) = read(answer), read(answer)
+
+    assert first is not None
+    assert second is not None
+    assert first == second
+    assert first.headers is second.headers
+
+
+@pytest.mark.parametrize("name", [b"Set-Cookie", b"WWW-Authenticate"])
+def test_a_head_with_a_header_of_one_mailbox_is_not_remembered(name: bytes) -> None:
+    read(OK + name + b": of-ann\r\nContent-Length: 0\r\n\r\n")
+
+    assert not any(b"of-ann" in block for block in http1_reader._known)
+
+
+def test_few_heads_are_remembered_and_no_long_ones() -> None:
+    for number in range(HEADS_KEPT + 10):
+        read(OK + b"X: %d\r\nContent-Length: 0\r\n\r\n" % number)
+    read(OK + b"X: %b\r\nContent-Length: 0\r\n\r\n" % (b"long" * SHORT_HEAD))
+
+    assert len(http1_reader._known) <= HEADS_KEPT
+    assert not any(b"longlong" in block for block in http1_reader._known)

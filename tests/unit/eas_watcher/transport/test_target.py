@@ -18,6 +18,10 @@ def asked(url: str, method: str = "POST", body: bytes = b"", **headers: str) -> 
         ("https://[2001:DB8::1]:443/", "2001:db8::1", 443, "[2001:db8::1]", "/"),
         ("https://büro.example/", "xn--bro-hoa.example", 443, "xn--bro-hoa.example", "/"),
         ("http://mail_1:/", "mail_1", 80, "mail_1", "/"),
+        ("https://h/eas??a=?", "h", 443, "h", "/eas??a=?"),
+        ("https://h/eas?", "h", 443, "h", "/eas?"),
+        ("https://h/eas#a?b", "h", 443, "h", "/eas"),
+        ("https://h#a", "h", 443, "h", "/"),
     ],
 )
 def test_reads_a_url(url: str, host: str, port: int, authority: str, path: str) -> None:
@@ -48,6 +52,11 @@ def test_reads_a_url(url: str, host: str, port: int, authority: str, path: str) 
         "https://mail.example.com/é",
         "https://mail.example.com/\r\nX: y",
         "https://mail.example.com/\x00",
+        "https://mail.example.com/\x7f",
+        "https://mail.example.com/?a b",
+        "https://mail.example.com/?é",
+        "https://mail.example.com?\r\nX: y",
+        "https://mail.example.com/?\x7f",
     ],
 )
 def test_refuses_what_is_no_url_of_a_server(url: str) -> None:

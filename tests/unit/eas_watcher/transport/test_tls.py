@@ -123,6 +123,14 @@ def test_a_reason_without_words_is_named() -> None:
     assert "[RFC 5746]" in HANDSHAKES["UNSAFE_LEGACY_RENEGOTIATION_DISABLED"]
 
 
+@pytest.mark.parametrize("kind", [ssl.SSLZeroReturnError, ssl.SSLEOFError])
+def test_an_end_during_the_handshake_is_explained_with_every_python(kind: type[ssl.SSLError]) -> None:
+    ended = kind(6, "TLS/SSL connection has been closed (EOF)")
+    ended.reason = ""
+
+    assert "closes during the handshake" in in_words(ended)
+
+
 def test_a_remedy_is_named_unless_the_ca_is_what_is_missing() -> None:
     with pytest.raises(ssl.SSLCertVerificationError) as expired:
         shake(serving_context(CA.server(days=(-90, -1))), client_context(ca_pem=CA.pem))
