@@ -39,6 +39,7 @@ BEGIN
 END $relay$;
 
 GRANT SELECT ("id", "server", "user", "device_id", "shard", "state", "reason", "detail", "since", "next_try_at", "last_ping_at", "heartbeat", "last_change_at", "user_key", "candidate_refusals", "candidate_refused_at", "paused_at", "retry", "forgotten") ON public.mailbox TO relay_api;
+GRANT SELECT ("mailbox_id", "changed_at") ON public.collection TO relay_api;
 GRANT INSERT ("id", "server", "user", "user_key", "device_id", "shard", "state", "since", "dirty") ON public.mailbox TO relay_api;
 GRANT UPDATE ("dirty", "paused_at", "retry", "forgotten") ON public.mailbox TO relay_api;
 GRANT SELECT ON public.registration TO relay_api;

@@ -3,7 +3,7 @@
 They are passed as JSON, which both databases take apart, so that a statement is the same whatever their number.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self
 
 import sqlalchemy as sa
@@ -13,7 +13,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.operators import OperatorType
 
-from relay.store.tables import ZONE, Moment
+from relay.store.tables import BARE, Moment
 
 
 class ByCharacter(FunctionElement[str]):
@@ -103,13 +103,65 @@ def inserts(
     return {"postgresql": on_postgresql, "sqlite": on_sqlite}
 
 
+class Listed(sa.types.TypeDecorator[Sequence[Any]]):
+    """A parameter for PostgreSQL that is a list of values, as the text of an array.
+
+    The driver takes lists, too, but asks of each value whether it is a list again: that takes longer than all the rest.
+    Moments must be aware, or be texts, which are made faster; JSON must be text.
+    """
+
+    impl = sa.Text
+    cache_ok = True
+
+    def __init__(self, kind: sa.types.TypeEngine[Any]) -> None:
+        """List values of this type."""
+        super().__init__()
+        self.kind = kind
+
+    def bind_processor(self, dialect: sa.Dialect) -> Callable[[Any], str]:  # noqa: ARG002
+        """Return what writes a list."""
+        return _write_texts if isinstance(self.kind, (sa.Text, sa.JSON)) else _write_others
+
+
+_BETWEEN: Final = "\0"
+"""Between texts that are escaped at once: PostgreSQL keeps no text with this character."""
+_QUOTES: Final = '","'
+
+
+def _write_texts(values: Sequence[str | None]) -> str:
+    if not values:
+        return "{}"
+    if None not in values:
+        text = _BETWEEN.join(values)  # type: ignore[arg-type]
+        if text.count(_BETWEEN) == len(values) - 1:
+            return f'{{"{_escape(text).replace(_BETWEEN, _QUOTES)}"}}'
+    return f"{{{','.join(map(_write_text, values))}}}"
+
+
+def _write_text(value: str | None) -> str:
+    return "NULL" if value is None else f'"{_escape(value)}"'
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _write_others(values: Sequence[object]) -> str:
+    texts = map(str, values) if None not in values else ("NULL" if value is None else str(value) for value in values)
+    return f"{{{','.join(texts)}}}"
+
+
+def array(name: str, kind: sa.types.TypeEngine[Any]) -> sa.ColumnElement[Any]:
+    """Return the list that a parameter holds, as an array of PostgreSQL."""
+    return sa.cast(sa.bindparam(name, type_=Listed(kind)), postgresql.ARRAY(kind))
+
+
 def unnest(columns: Mapping[str, sa.ColumnElement[Any]]) -> sa.TableValuedAlias:
     """Return rows whose columns are lists, on PostgreSQL: each parameter has the name and type of a column.
 
-    PostgreSQL reads a row of arrays several times faster than one of JSON, which it parses once for each column. The
-    driver takes the values as they are, so moments must be aware, and JSON be text.
+    PostgreSQL reads a row of arrays several times faster than one of JSON, which it parses once for each column.
     """
-    lists = [sa.cast(sa.bindparam(name), postgresql.ARRAY(column.type)) for name, column in columns.items()]
+    lists = [array(name, column.type) for name, column in columns.items()]
     named = [sa.column(name, column.type) for name, column in columns.items()]
     return sa.func.unnest(*lists).table_valued(*named).render_derived()
 
@@ -124,5 +176,5 @@ def from_list(row: sa.ColumnElement[Any], index: int, column: sa.Column[Any]) ->
 def _on_sqlite(row: sa.ColumnElement[Any], index: int, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
     value = sa.func.json_extract(row, f"$[{index}]")
     if isinstance(column.type, Moment):
-        return sa.func.substr(value, 1, sa.func.length(value) - ZONE)
+        return sa.func.substr(value, 1, BARE)
     return value

@@ -13,6 +13,7 @@ from relay.domain.model import Platform, RegistrationId, RegistrationState
 from relay.domain.ports.canary import CanaryRegistration
 from relay.store.bulk import Among
 from relay.store.engine import Database
+from relay.store.rows import CHANGED, read_last_change
 from relay.store.tables import Moment, canary, canary_shown, mailbox, registration
 
 ROW: Final = 1
@@ -126,7 +127,7 @@ def _take_turn(connection: sa.Connection, values: dict[str, object]) -> Turn:
 
 def _reading(connection: sa.Connection, server: str, user: str, keys: Collection[str], since: datetime) -> Reading:
     same = (mailbox.c.user == user) | Among("keys", mailbox.c.user_key)
-    query = sa.select(mailbox.c.id, mailbox.c.state, mailbox.c.reason, mailbox.c.last_change_at)
+    query = sa.select(mailbox.c.id, mailbox.c.state, mailbox.c.reason, mailbox.c.last_change_at, CHANGED)
     query = query.where(mailbox.c.server == server, same).order_by(mailbox.c.user == user)
     own = connection.execute(query, {"keys": sorted(keys)}).all()
     if not own:
@@ -144,7 +145,7 @@ def _reading(connection: sa.Connection, server: str, user: str, keys: Collection
     return Reading(
         watched,
         "" if watched else row.reason or row.state,
-        row.last_change_at,
+        read_last_change(row),
         {Platform(platform): at for platform, at in pushes if at is not None},
         shown,
     )

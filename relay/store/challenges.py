@@ -93,7 +93,7 @@ def _counted(push: DuePush, mailbox_id: str) -> list[tuple[str, int]]:
 def prove(connection: sa.Connection, registration_id: RegistrationId, nonce: str, now: datetime) -> bool:
     """Make a registration active if a nonce answers its challenge; return whether it does.
 
-    Its mailbox must be locked.
+    Its mailbox must be locked. The app may ask for a test push at once: what it asked for before was a challenge.
     """
     row = connection.execute(_CHALLENGE, {"_id": registration_id}).one_or_none()
     if row is None or row.state != RegistrationState.PROVING.value:
@@ -101,7 +101,7 @@ def prove(connection: sa.Connection, registration_id: RegistrationId, nonce: str
     if not is_answered(Challenge(row.challenge_hash, row.challenged_at), nonce, now):
         return False
     connection.execute(
-        _ISSUE.values(state=RegistrationState.ACTIVE.value, must_prove=False, challenge_hash=None),
+        _ISSUE.values(state=RegistrationState.ACTIVE.value, must_prove=False, challenge_hash=None, tested_at=None),
         {"_id": registration_id},
     )
     connection.execute(_NO_MARK, {"_id": registration_id})

@@ -24,8 +24,8 @@ from relay.store import tries, wipes
 from relay.store.bulk import Among, in_order
 from relay.store.fan_out import fan_out
 from relay.store.marks import set_claimed
-from relay.store.moves import move_collections, move_mailboxes, moves
-from relay.store.prepared import Prepared
+from relay.store.moves import keep_changes, move_collections, moves
+from relay.store.prepared import Prepared, execute_text, write_json
 from relay.store.rows import write_hierarchy, write_partnership
 from relay.store.tables import candidate, collection, hierarchy, mailbox, outbox, registration, shard
 
@@ -43,7 +43,6 @@ _MUTABLE: Final = (
     mailbox.c.since,
     mailbox.c.next_try_at,
     mailbox.c.refusals,
-    mailbox.c.last_change_at,
 )
 _UPDATE: Final = Prepared(
     sa.update(mailbox).where(mailbox.c.id == sa.bindparam("_id")), [column.name for column in _MUTABLE]
@@ -75,7 +74,12 @@ _LOCK: Final = Prepared(
         sa.select(_MAILBOXES.c.shard, sa.null(), _MAILBOXES.c.id),
     )
 )
-"""Both at once: PostgreSQL appends the mailboxes, and so locks them, when it has all shards."""
+"""Both at once for PostgreSQL, which appends the mailboxes, and so locks them, when it has all shards."""
+_KNOWN: Final = """
+SELECT mailbox.id, mailbox.shard, shard.epoch FROM json_each(?) ids CROSS JOIN mailbox CROSS JOIN shard
+WHERE mailbox.id = ids.value AND shard.number = mailbox.shard
+"""
+"""The same for SQLite, which locks all tables at once."""
 _FORGET_HIERARCHIES: Final = sa.delete(hierarchy).where(Among("mailboxes", hierarchy.c.mailbox_id))
 
 
@@ -109,7 +113,7 @@ def commit(
     at_once = bool(offers) and _at_once(connection, good)
     if not at_once:
         refused = _update_mailboxes(connection, good, now)
-        _move_collections(connection, [entry for entry in good if entry.mailbox_id not in wiped])
+        _move_collections(connection, [entry for entry in good if entry.mailbox_id not in wiped], now)
     news = fan_out(connection, good, wiped, offers, now, moves(good, now) if at_once else None)
     if wiped:  # after the look for active registrations, which alone hear of it
         _wipe(connection, wiped)
@@ -130,6 +134,10 @@ def still_leased(connection: sa.Connection, leases: Mapping[int, int]) -> list[i
 def _lock(connection: sa.Connection, batch: Sequence[CommitEntry]) -> list[CommitEntry]:
     """Lock the shards and mailboxes of entries until the transaction ends; return those whose lease is still good."""
     numbers, ids = sorted({entry.shard for entry in batch}), sorted({entry.mailbox_id for entry in batch})
+    if connection.dialect.name == "sqlite":  # one transaction writes at a time
+        found, _ = execute_text(connection, _KNOWN, (write_json(ids),), fetch=True)
+        known = set(found)
+        return [entry for entry in batch if (entry.mailbox_id, entry.shard, entry.epoch) in known]
     rows = _LOCK.rows(connection, {"shards": numbers, "ids": ids})
     epochs = {row.number: row.epoch for row in rows if row.id is None}
     shards = {row.id: row.number for row in rows if row.id is not None}
@@ -150,9 +158,6 @@ def _update_mailboxes(connection: sa.Connection, entries: Sequence[CommitEntry],
     The later refusals of a credential are counted before it is shown.
     """
     changing = [entry for entry in entries if _changes_mailbox(entry.progress)]
-    moved = {entry.mailbox_id for entry in entries if entry.progress.changes}
-    if only_moved := moved.difference(entry.mailbox_id for entry in changing):
-        move_mailboxes(connection, sorted(only_moved), now)
     if not changing:
         return []
     found = _PRESENT.rows(connection, {"ids": sorted({entry.mailbox_id for entry in changing})})
@@ -171,8 +176,6 @@ def _update_mailboxes(connection: sa.Connection, entries: Sequence[CommitEntry],
             if not row["refusals"] and progress.refusals:
                 refused.append(logins[entry.mailbox_id])
             row["refusals"] = progress.refusals
-    for id_ in moved & rows.keys():
-        rows[id_]["last_change_at"] = now
     _UPDATE.many(connection, [{"_id": id_} | rows[id_] for id_ in sorted(rows)])
     return refused
 
@@ -194,11 +197,12 @@ def _condition(condition: Condition, row: Mapping[str, Any], now: datetime) -> d
     }
 
 
-def _move_collections(connection: sa.Connection, entries: Sequence[CommitEntry]) -> None:
+def _move_collections(connection: sa.Connection, entries: Sequence[CommitEntry], now: datetime) -> None:
     dropped = sorted((entry.mailbox_id, id_) for entry in entries for id_ in entry.progress.dropped)
     if dropped:
+        keep_changes(connection, sorted({owner for owner, _ in dropped}))
         connection.execute(_DROP, [{"_mailbox": owner, "_collection": id_} for owner, id_ in dropped])
-    move_collections(connection, entries)
+    move_collections(connection, entries, now)
     hierarchies = {e.mailbox_id: e.progress.hierarchy for e in entries if e.progress.hierarchy is not None}
     if hierarchies:
         connection.execute(_FORGET_HIERARCHIES, {"mailboxes": sorted(hierarchies)})
@@ -213,6 +217,7 @@ def _wipe(connection: sa.Connection, wiped: set[MailboxId]) -> None:
     The registrations are ended by the api role, which leaves tombstones, once their phones were told.
     """
     ids = sorted(wiped)
+    keep_changes(connection, ids)
     connection.execute(
         sa.update(mailbox)
         .where(mailbox.c.id.in_(ids))

@@ -18,16 +18,14 @@ from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.util import greenlet_spawn
 
 from eas_watcher.transport.tls import client_context
 from relay.domain.errors import DatabaseInUse, DatabaseRefuses, StoreUnavailable
-from relay.store.prepared import Prepared, execute_text, read_json
-from relay.store.sessions import open_session
+from relay.store.postgresql import ANSWER, CONNECT, READERS, OnLoop
+from relay.store.prepared import Prepared, execute_text
 from relay.store.workers import Job, Jobs, Workers
 
 log = logging.getLogger(__name__)
@@ -39,20 +37,12 @@ BUSY_MS: Final = 5_000  # how long SQLite waits for another process, e.g. a comm
 LOG_PAGES: Final = 4_000
 """Pages of SQLite's log, 16 MB, after which it is moved into the database. A page that changes often is copied
 once for all of its changes, and the disk is synced less often for copies than with the 1,000 pages of SQLite."""
-SEARCH_PATH: Final = "public, pg_temp"
-"""Where PostgreSQL looks for names after its own schema, whatever is set for the database or its user."""
 SCRUB: Final = 1.0  # seconds a clean-up waits for other users of the file; the next one catches up
-POOL: Final = 5  # PostgreSQL connections kept per process
-OVERFLOW: Final = 5  # more of them under load
-READERS: Final = 2  # connections that only read, per process
-ANSWER: Final = 30  # seconds one statement may take; records of a whole fleet are the longest
-IDLE: Final = 5  # seconds a transaction may stand still: a process that was stopped in one would keep its locks
-CONNECT: Final = 10  # seconds to connect, or to get a connection of the pool
-
 _PRAGMAS: Final = (
     "journal_mode=WAL",
     "synchronous=FULL",  # a commit outlives a power cut [promise 3]
     "foreign_keys=ON",
+    "temp_store=MEMORY",  # no copy of a row gets into a file besides the database
     "secure_delete=ON",  # a destroyed credential does not stay in free pages [promise 2]
     f"busy_timeout={BUSY_MS}",
     f"wal_autocheckpoint={LOG_PAGES}",
@@ -70,12 +60,15 @@ class _Runner(Protocol):
 
     engine: sa.Engine
 
-    async def run(self, transaction: Callable[[sa.Connection], T], *, alone: bool = False, joins: bool = False) -> T:
+    async def run(self, transaction: Callable[[sa.Connection], T], *, joins: bool = False) -> T:
         """Run a function over a connection, commit what it did; raises what the driver raises.
 
-        Of a function with one statement only it may be said that this is `alone`. One that `joins` may be committed
-        together with others.
+        One that `joins` may be committed together with others.
         """
+        ...
+
+    async def rows(self, statement: Prepared, values: Mapping[str, Any]) -> list[Any]:
+        """As `Database.rows`; raises what the driver raises."""
         ...
 
     @property
@@ -120,7 +113,8 @@ class Database:
         our SQL or values are raised unchanged. A caller that is cancelled may leave a transaction that is committed all
         the same, but none half done, and no connection in use.
         """
-        return await self._run(lambda connection: work(connection, *args, **kwargs))
+        with _outages():
+            return await self._runner.run(lambda connection: work(connection, *args, **kwargs))
 
     async def join(self, work: Callable[Concatenate[sa.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do what `run` does, for work that takes little time and often comes at the same time as other such work.
@@ -128,7 +122,8 @@ class Database:
         SQLite commits what waits with one sync of the disk. Each still succeeds or fails by itself, unless the database
         is away.
         """
-        return await self._run(lambda connection: work(connection, *args, **kwargs), joins=True)
+        with _outages():
+            return await self._runner.run(lambda connection: work(connection, *args, **kwargs), joins=True)
 
     async def rows(self, statement: Prepared, values: Mapping[str, Any]) -> list[Any]:
         """Execute one statement as a transaction of its own, and return its rows; raises what `run` raises.
@@ -136,19 +131,23 @@ class Database:
         On PostgreSQL this takes one answer, where BEGIN and COMMIT would take two more. If the connection is lost, it
         is executed once more, whatever became of it: the server may have cut an idle connection.
         """
-        return await self._run(lambda connection: statement.rows(connection, values), alone=True)
-
-    async def _run(self, transaction: Callable[[sa.Connection], T], *, alone: bool = False, joins: bool = False) -> T:
-        try:
-            return await self._runner.run(transaction, alone=alone, joins=joins)
-        except (DBAPIError, PoolTimeout, OSError, sqlite3.OperationalError) as error:
-            if away(error):
-                raise StoreUnavailable(str(error.orig) if isinstance(error, DBAPIError) else str(error)) from error
-            raise
+        with _outages():
+            return await self._runner.rows(statement, values)
 
     async def close(self) -> None:
-        """Close all connections, once the transactions that run have ended."""
+        """Close all connections; those in use at the end of their transactions, for which SQLite waits."""
         await self._runner.close()
+
+
+@contextmanager
+def _outages() -> Iterator[None]:
+    """Raise StoreUnavailable for errors of a driver that mean an outage."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeout, OSError, sqlite3.OperationalError) as error:
+        if away(error):
+            raise StoreUnavailable(str(error.orig) if isinstance(error, DBAPIError) else str(error)) from error
+        raise
 
 
 @asynccontextmanager
@@ -164,16 +163,12 @@ async def open_database(url: str, ca_file: Path | None = None, *, reads: bool = 
     if parsed.get_backend_name() == "sqlite":
         runner = _InThreads(_sqlite(parsed, reads=reads), READERS if reads else 1)
     else:
-        runner = _OnLoop(_postgres(parsed, ca_file, reads=reads))
+        runner = OnLoop(parsed, connect_arguments(parsed, ca_file), reads=reads)
     database = Database(runner)
     try:
         yield database
     finally:
         await database.close()
-
-
-class _NotBegun(DBAPIError):
-    """The connection was lost before its transaction began."""
 
 
 class _InThreads:
@@ -189,8 +184,11 @@ class _InThreads:
         self._kept: dict[int, sa.Connection] = {}
         """By thread."""
 
-    async def run(self, transaction: Callable[[sa.Connection], T], *, alone: bool = False, joins: bool = False) -> T:  # noqa: ARG002  # a transaction is cheap here
+    async def run(self, transaction: Callable[[sa.Connection], T], *, joins: bool = False) -> T:
         return await self._workers.run(transaction, joins=joins)
+
+    async def rows(self, statement: Prepared, values: Mapping[str, Any]) -> list[Any]:
+        return await self.run(lambda connection: statement.rows(connection, values))
 
     @property
     def longest(self) -> float:
@@ -253,43 +251,6 @@ def _with_others(error: BaseException, *, alone: bool) -> BaseException:
     unavailable = StoreUnavailable(f"not committed, as all that was to be committed with it: {cause}")
     unavailable.__cause__ = error
     return unavailable
-
-
-class _OnLoop:
-    """PostgreSQL: a transaction awaits its answers on the event loop, where others run meanwhile."""
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self.engine = engine.sync_engine
-
-    @property
-    def longest(self) -> float:
-        return 0.0
-
-    async def run(self, transaction: Callable[[sa.Connection], T], *, alone: bool = False, joins: bool = False) -> T:  # noqa: ARG002  # others run at the same time here
-        if alone:
-            try:
-                return await greenlet_spawn(self._execute, transaction)
-            except DBAPIError as error:
-                if not error.connection_invalidated:
-                    raise
-                log.debug("connection lost in a statement: it is executed again", extra={"detail": str(error.orig)})
-        try:
-            return await greenlet_spawn(self._transact, transaction)
-        except _NotBegun:
-            # The server had cut an idle connection. Nothing was done on it, so it is replaced silently.
-            return await greenlet_spawn(self._transact, transaction)
-
-    def _transact(self, transaction: Callable[[sa.Connection], T]) -> T:
-        with self.engine.begin() as connection:
-            return transaction(connection)
-
-    def _execute(self, statement: Callable[[sa.Connection], T]) -> T:
-        with self.engine.connect() as connection:
-            return statement(connection)
-
-    async def close(self) -> None:
-        await self._engine.dispose()
 
 
 async def scrub(database: Database) -> None:
@@ -388,7 +349,8 @@ def refusals() -> Iterator[None]:
         yield
     except DBAPIError as error:
         cause = error.orig and (error.orig.__cause__ or error.orig)
-        raise DatabaseRefuses(str(cause).partition("\n")[0]) from error
+        embedded = isinstance(error.orig, sqlite3.Error)
+        raise DatabaseRefuses(str(cause).partition("\n")[0], embedded=embedded) from error
 
 
 def _with_driver(url: sa.URL) -> sa.URL:
@@ -435,56 +397,4 @@ def _sqlite(url: sa.URL, *, reads: bool) -> sa.Engine:
     event.listen(engine, "do_connect", connecting)
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", begun)
-    return engine
-
-
-def _postgres(url: sa.URL, ca_file: Path | None, *, reads: bool) -> AsyncEngine:
-    settings = {
-        "default_transaction_read_only": "on" if reads else "off",
-        "application_name": "push-relay",
-        "timezone": "UTC",
-        "search_path": SEARCH_PATH,
-        "statement_timeout": str(ANSWER * 1000),
-        "lock_timeout": str(CONNECT * 1000),
-        "idle_in_transaction_session_timeout": str(IDLE * 1000),
-        "jit": "off",  # our statements are small; compiling them costs more than running them
-    }
-    # Not as "server_settings": PgBouncer would refuse the connection, or ignore them.
-    arguments = connect_arguments(url, ca_file) | {"command_timeout": ANSWER + 5}
-    engine = create_async_engine(
-        url,
-        async_creator=lambda: open_session(arguments, settings),
-        json_deserializer=read_json,
-        hide_parameters=True,  # device tokens and sealed credentials stay out of error texts, and so out of logs
-        isolation_level="AUTOCOMMIT",  # the driver begins nothing: `begin` below shows whether the connection lives
-        pool_size=READERS if reads else POOL,
-        max_overflow=0 if reads else OVERFLOW,
-        pool_timeout=CONNECT,
-        pool_recycle=1800,  # seconds; firewalls forget idle connections
-    )
-
-    def checked_out(connection: Any, *_: object) -> None:
-        # A test statement before each transaction (pool_pre_ping) would cost three more answers of the server.
-        if connection.driver_connection.is_closed():
-            raise DisconnectionError
-
-    def begun(connection: sa.Connection) -> None:
-        try:
-            execute_text(connection, "BEGIN")
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise _NotBegun(error.statement, None, error.orig or error, connection_invalidated=True) from error
-            raise
-
-    def committing(connection: sa.Connection) -> None:
-        execute_text(connection, "COMMIT")
-
-    def rolling_back(connection: sa.Connection) -> None:
-        if not connection.invalidated:
-            execute_text(connection, "ROLLBACK")
-
-    event.listen(engine.sync_engine, "checkout", checked_out)
-    event.listen(engine.sync_engine, "begin", begun)
-    event.listen(engine.sync_engine, "commit", committing)
-    event.listen(engine.sync_engine, "rollback", rolling_back)
     return engine

@@ -1,4 +1,4 @@
-"""How the watch and api roles set dirty marks: one upsert, the same on both databases."""
+"""How the watch and api roles set dirty marks: by an upsert that does the same on both databases."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -56,22 +56,17 @@ _MARK: Final = outbox.c.mark == sa.bindparam("_mark")
 
 
 class OnMarks:
-    """An update or a deletion of marks that are locked: one statement for all of a name; on SQLite one for each mark.
+    """An update or a deletion of marks that are locked: one statement for all of a name.
 
-    SQLite is faster that way. PostgreSQL would look the whole list of registrations up once for each mark if it were
-    given pairs.
+    PostgreSQL would look the whole list of registrations up once for each mark if it were given pairs.
     """
 
     def __init__(self, statement: sa.Update | sa.Delete) -> None:
         """Take a statement without a condition."""
-        self._each = Prepared(statement.where(outbox.c.registration_id == sa.bindparam("_registration"), _MARK))
         self._of_name = Prepared(statement.where(Among("registrations", outbox.c.registration_id), _MARK))
 
     def run(self, connection: sa.Connection, keys: Sequence[Key], values: Mapping[str, Any] = NOTHING) -> None:
         """Execute the statement for the marks with some keys, with the values of its own parameters."""
-        if connection.dialect.name == "sqlite":
-            self._each.many(connection, [{"_registration": id_, "_mark": mark} for id_, mark in keys], values)
-            return
         registrations: dict[str, list[str]] = {}
         for id_, mark in keys:
             registrations.setdefault(mark, []).append(id_)
@@ -86,8 +81,9 @@ def set_marks(connection: sa.Connection, marks: Iterable[NewMark], now: datetime
     clock was set back since it began. Each (registration, mark) may be given once. Rows are written in the order of the
     key, so that two transactions never wait for each other in a circle.
     """
-    if rows := sorted(marks):
-        _UPSERT.execute(connection, {ROWS: rows, "now": now, "soon": now + SOON})
+    rows = sorted(marks)
+    for values in _parameters(connection, rows, now):
+        _UPSERT.execute(connection, values)
     return outbox_topics({row.platform for row in rows})
 
 
@@ -100,14 +96,35 @@ def set_claimed(
     """
     if not claims:
         return set_marks(connection, marks, now), []
-    rows = [(*mark, *_values(claims.get(mark[:2]))) for mark in sorted(marks)]
-    found = _CLAIMED.rows(connection, {ROWS: rows, "now": now, "soon": now + SOON})
+    rows = sorted(marks)
+    found = [row for values in _parameters(connection, rows, now, claims) for row in _CLAIMED.rows(connection, values)]
     born = {(id_, mark): None for id_, mark, generation in found if generation == 1 and (id_, mark) in claims}
     return outbox_topics({platform for id_, mark, platform, *_ in rows if (id_, mark) not in born}), list(born)
 
 
+def _parameters(
+    connection: sa.Connection, marks: Sequence[NewMark], now: datetime, claims: Mapping[Key, Claim] | None = None
+) -> list[dict[str, Any]]:
+    """Return the parameters of each statement that sets marks: on PostgreSQL there is one for all of them."""
+    moments = {"now": now, "soon": now + SOON}
+    if connection.dialect.name == "sqlite":
+        return [values | moments for values in _alike(marks, claims or {})]
+    rows = marks if claims is None else [(*mark, *_values(claims.get(mark[:2]))) for mark in marks]
+    return [{ROWS: rows, **moments}] if rows else []
+
+
 def _values(claim: Claim | None) -> tuple[str | None, str | None]:
     return (None, None) if claim is None else (claim.owner, Moment.text(claim.until))
+
+
+def _alike(marks: Iterable[NewMark], claims: Mapping[Key, Claim]) -> Iterable[dict[str, Any]]:
+    """Return marks in groups that differ in registrations and counts only, as parameters for SQLite."""
+    groups: dict[tuple[object, ...], dict[str, int]] = {}
+    for id_, name, platform, changes, *others in marks:
+        groups.setdefault((claims.get((id_, name)), name, platform, *others), {})[id_] = changes
+    for (claim, *values), counts in groups.items():
+        owner, until = claim if isinstance(claim, Claim) else (None, None)
+        yield {"counts": counts, **dict(zip(_ALIKE, values, strict=True)), "claimed_by": owner, "claimed_until": until}
 
 
 _NOW: Final = sa.bindparam("now", type_=Moment)
@@ -138,8 +155,9 @@ def _upsert(insert: postgresql.Insert | sqlite.Insert) -> postgresql.Insert | sq
     )
 
 
+_ALIKE: Final = ("mark", "platform", "certain", "cause")
 _GIVEN: Final = ("registration_id", "mark", "platform", "count", "certain", "cause")
-_UPSERT: Final = Prepared({dialect: _upsert(insert) for dialect, insert in inserts(outbox, _GIVEN, _BEGUN).items()})
+_CLAIM: Final = ("claimed_by", "claimed_until")
 
 
 def upserted_marks(chosen: sa.Select[Any]) -> sa.CTE:
@@ -151,11 +169,32 @@ def upserted_marks(chosen: sa.Select[Any]) -> sa.CTE:
     return _upsert(insert).returning(outbox.c.platform).cte("marked")
 
 
-_WITH_CLAIM: Final = (*_GIVEN, "claimed_by", "claimed_until")
+def _upserts(*more: str) -> Mapping[str, postgresql.Insert | sqlite.Insert]:
+    """Return the upsert of marks, with `more` columns, for each dialect."""
+    return {
+        "postgresql": _upsert(inserts(outbox, [*_GIVEN, *more], _BEGUN)["postgresql"]),
+        "sqlite": _alike_on_sqlite([*_ALIKE, *more]),
+    }
+
+
+def _alike_on_sqlite(alike: Sequence[str]) -> postgresql.Insert | sqlite.Insert:
+    """Return the upsert of marks that have some columns alike: a parameter has the count of each registration.
+
+    SQLite takes longer to take the values of each row out of a list of JSON than to write them.
+    """
+    counts = sa.func.json_each(sa.bindparam("counts", type_=sa.JSON)).table_valued("key", "value").c
+    values = [sa.bindparam(name, type_=outbox.c[name].type) for name in alike]
+    # Without a condition SQLite reads ON CONFLICT as the beginning of a join.
+    condition = sa.literal_column("1") == sa.literal_column("1")
+    rows = sa.select(counts.key, counts.value, *values, *_BEGUN.values()).where(condition)
+    return _upsert(sqlite.insert(outbox).from_select(["registration_id", "count", *alike, *_BEGUN], rows))
+
+
+_UPSERT: Final = Prepared(_upserts())
 _CLAIMED: Final = Prepared(
     {
-        dialect: _upsert(insert).returning(outbox.c.registration_id, outbox.c.mark, outbox.c.generation)
-        for dialect, insert in inserts(outbox, _WITH_CLAIM, _BEGUN).items()
+        dialect: upsert.returning(outbox.c.registration_id, outbox.c.mark, outbox.c.generation)
+        for dialect, upsert in _upserts(*_CLAIM).items()
     }
 )
 """The same with claims of new marks."""

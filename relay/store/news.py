@@ -20,9 +20,10 @@ from eas_watcher.names import MailboxId
 from relay.domain.model import CommitEntry, RegistrationState
 from relay.store.bulk import ByCharacter, in_order, unnest
 from relay.store.marks import SOON, upserted_marks
-from relay.store.moves import upserted_collections
-from relay.store.prepared import Prepared, write_json
-from relay.store.rows import COLLECTION
+from relay.store.moves import WRITTEN, changed_mailboxes, upserted_collections
+from relay.store.parts import after, is_among, place, within
+from relay.store.prepared import Prepared
+from relay.store.rows import write_seen
 from relay.store.tables import Moment, mailbox, registration, shard
 
 
@@ -42,13 +43,14 @@ def news(batch: Sequence[CommitEntry], now: datetime) -> dict[str, object]:
     """Return the parameters of `COMMIT_NEWS`."""
     entries = sorted(batch, key=lambda entry: entry.mailbox_id)
     rows = {(entry.mailbox_id, each.id): each for entry in entries for each in entry.progress.collections}
-    keys = [_collection(owner, rows[owner, id_]) for owner, id_ in sorted(rows)]
+    changed, at = changed_mailboxes(entries), Moment.text(now)
+    keys = [_collection(owner, rows[owner, id_], at if owner in changed else None) for owner, id_ in sorted(rows)]
     arrived = [row for entry in entries for row in _by_class(entry.mailbox_id, entry.progress.changes)]
     values: dict[str, object] = {
         "id": [entry.mailbox_id for entry in entries],
         "shard": [entry.shard for entry in entries],
         "epoch": [entry.epoch for entry in entries],
-        "moved": [bool(entry.progress.changes) for entry in entries],
+        "changed": [entry.mailbox_id in changed for entry in entries],
         "now": now,
         "soon": now + SOON,
     }
@@ -62,7 +64,7 @@ def read_news(rows: Sequence[Any]) -> tuple[set[MailboxId], set[str]]:
 
 
 _ARRIVED: Final = ("owner", "mark", "top", "top_certain", "total", "total_certain")
-_KEYS: Final = tuple(f"collection_{column.name}" for column in COLLECTION)
+_KEYS: Final = tuple(f"collection_{column.name}" for column in WRITTEN)
 
 
 def _columns(names: Sequence[str], rows: Sequence[Sequence[object]]) -> dict[str, object]:
@@ -70,11 +72,11 @@ def _columns(names: Sequence[str], rows: Sequence[Sequence[object]]) -> dict[str
     return dict(zip(names, zip(*rows, strict=True) if rows else [()] * len(names), strict=True))
 
 
-def _collection(owner: MailboxId, value: Collection) -> tuple[object, ...]:
-    """Return the row of a collection, in the order of COLLECTION."""
-    newest = None if value.newest is None else Moment.utc(value.newest)
-    seen = write_json(value.seen)
-    return owner, value.id, value.cls.value, value.sync_key, value.tries, newest, seen, value.sub
+def _collection(owner: MailboxId, value: Collection, changed_at: str | None) -> tuple[object, ...]:
+    """Return the row of a collection, in the order of WRITTEN."""
+    newest = None if value.newest is None else Moment.text(value.newest)
+    seen = write_seen(value.seen)
+    return owner, value.id, value.cls.value, value.sync_key, value.tries, newest, seen, value.sub, changed_at
 
 
 def _by_class(owner: MailboxId, changes: Sequence[Change]) -> list[tuple[object, ...]]:
@@ -98,71 +100,43 @@ def _sum(changes: Sequence[Change]) -> tuple[int, bool]:
 # --- the statement
 
 
-def _within(query: sa.Select[Any]) -> Any:
-    """Return the values of a query as what a column may be equal to; PostgreSQL looks each up in the column's index."""
-    return sa.func.any(sa.func.array(query.scalar_subquery()))
-
-
-def _after(part: sa.CTE) -> sa.ColumnElement[bool]:
-    """Return a condition that is true as soon as all rows of a part are there."""
-    return sa.select(sa.func.count()).select_from(part).scalar_subquery() >= sa.literal_column("0")
-
-
-def _place(table: str) -> sa.ColumnElement[Any]:
-    """Return where the version of a row lies [PostgreSQL: System Columns]."""
-    return sa.literal_column(f"{table}.ctid").label("place")
-
-
-def _is_among(values: sa.ColumnElement[Any], query: sa.Select[Any]) -> sa.ColumnElement[bool]:
-    """Return a condition for which PostgreSQL makes a hash table of the rows of a query.
-
-    Without IS TRUE it makes a join of it and compares each with each, since it expects a single row.
-    """
-    return values.in_(query).is_(sa.true())
-
-
 def _statement() -> sa.Select[Any]:
     entries = unnest(
-        {"id": mailbox.c.id, "shard": mailbox.c.shard, "epoch": shard.c.epoch, "moved": sa.column("moved", sa.Boolean)}
+        {
+            "id": mailbox.c.id,
+            "shard": mailbox.c.shard,
+            "epoch": shard.c.epoch,
+            "changed": sa.column("changed", sa.Boolean),
+        }
     )
     given = sa.select(entries).cte("given")
     leased = (
         sa.select(shard.c.number, shard.c.epoch)
-        .where(shard.c.number == _within(sa.select(given.c.shard)))
+        .where(shard.c.number == within(sa.select(given.c.shard)))
         .order_by(shard.c.number)
         .with_for_update(read=True)
         .cte("leased")
     )
     locked = (
-        sa.select(_place(mailbox.name))
-        .where(mailbox.c.id == _within(sa.select(given.c.id)), _after(leased))
+        sa.select(place(mailbox.name))
+        .where(mailbox.c.id == within(sa.select(given.c.id)), after(leased))
         .order_by(*in_order(mailbox.c.id))
         .with_for_update(key_share=True)
         .cte("locked")
     )
     before = mailbox.alias("before")
     # A version of a row that was written after the statement began is not seen at its place.
-    unchanged = sa.select(before.c.id, before.c.shard).where(_place(before.name) == _within(sa.select(locked.c.place)))
+    unchanged = sa.select(before.c.id, before.c.shard).where(place(before.name) == within(sa.select(locked.c.place)))
     good = (
-        sa.select(given.c.id, given.c.moved)
+        sa.select(given.c.id, given.c.changed)
         .where(
-            _is_among(sa.tuple_(given.c.shard, given.c.epoch), sa.select(leased.c.number, leased.c.epoch)),
-            _is_among(sa.tuple_(given.c.id, given.c.shard), unchanged),
+            is_among(sa.tuple_(given.c.shard, given.c.epoch), sa.select(leased.c.number, leased.c.epoch)),
+            is_among(sa.tuple_(given.c.id, given.c.shard), unchanged),
         )
         .cte("good")
     )
-    changed = _within(sa.select(good.c.id).where(good.c.moved))
-    now = sa.bindparam("now", type_=Moment)
-    move = (
-        sa.update(mailbox)
-        .where(
-            _place(mailbox.name) == _within(sa.select(locked.c.place)),
-            _is_among(mailbox.c.id, sa.select(good.c.id).where(good.c.moved)),
-        )
-        .values(last_change_at=now)
-        .cte("move")
-    )
-    keys = unnest(dict(zip(_KEYS, COLLECTION, strict=True)))
+    changed = within(sa.select(good.c.id).where(good.c.changed))
+    keys = unnest(dict(zip(_KEYS, WRITTEN, strict=True)))
     present = keys.c.collection_mailbox_id.in_(sa.select(good.c.id))
     advance = upserted_collections(sa.select(keys).where(present))
     listening = (
@@ -177,7 +151,7 @@ def _statement() -> sa.Select[Any]:
         .where(
             registration.c.mailbox_id == changed,
             registration.c.state == RegistrationState.ACTIVE.value,
-            _after(advance),
+            after(advance),
         )
         .order_by(*in_order(registration.c.id))
         # A weaker lock would be given for the row as it was when the statement began, though it was updated since.
@@ -207,7 +181,7 @@ def _statement() -> sa.Select[Any]:
     return sa.select(
         sa.func.array(sa.select(good.c.id).scalar_subquery()).label("committed"),
         sa.func.array(sa.select(marked.c.platform).distinct().scalar_subquery()).label("platforms"),
-    ).add_cte(move)
+    )
 
 
 COMMIT_NEWS: Final = Prepared(_statement())

@@ -37,6 +37,14 @@ from relay.store.claims import (
     free_or_run_out,
     next_due,
 )
+from relay.store.deliveries import (
+    RECORD_DELIVERIES,
+    are_deliveries,
+    by_mark,
+    deliver,
+    deliveries,
+    read_deliveries,
+)
 from relay.store.engine import Database
 from relay.store.lanes import Lanes
 from relay.store.marks import OnMarks, outbox_topics
@@ -140,14 +148,25 @@ class SqlOutboxStore:
         return await self._database.run(_find_server, registration_id)
 
     async def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
-        """Record outcomes in one transaction; a mark that was settled by another process stays as it is."""
-        if not settlements:
+        """Record outcomes; a mark that was settled by another process stays as it is."""
+        left = await self._left(settlements, now)
+        if not left:
             return
-        settled, dirty = await self._database.join(settle_marks, settlements, now, self.pacing)
-        for topic in outbox_topics(settled.wake):
+        wake, dirty = await self._database.join(settle_marks, left, now, self.pacing)
+        for topic in outbox_topics(wake):
             self._wakeups.wake(topic)
         if dirty:
             self._wakeups.wake(Topic.MAILBOXES)
+
+    async def _left(self, settlements: Sequence[Settlement], now: datetime) -> Sequence[Settlement]:
+        """Record plain deliveries in one statement for each mark, where the database has it; return what is left."""
+        if self._database.dialect.name != "postgresql" or not are_deliveries(settlements):
+            return settlements
+        left: list[Settlement] = []
+        for group in by_mark(settlements):
+            done = read_deliveries(await self._database.rows(RECORD_DELIVERIES, deliveries(group, now)))
+            left += [each for each in group if each.push.registration_id not in done]
+        return left
 
     async def park(self, push: DuePush, reason: str, until: datetime) -> None:
         """End the claim of a mark whose outcome cannot be recorded; it is not claimed before `until`."""
@@ -210,8 +229,12 @@ def _release(connection: sa.Connection, owner: str | None) -> set[str]:
 
 def settle_marks(
     connection: sa.Connection, settlements: Sequence[Settlement], now: datetime, pacing: Pacing
-) -> tuple[Settled, bool]:
-    """Record outcomes; return what became of them, and whether a mailbox was marked dirty."""
+) -> tuple[frozenset[Platform], bool]:
+    """Record outcomes; return the platforms to wake, and whether a mailbox was marked dirty."""
+    if connection.dialect.name == "sqlite" and are_deliveries(settlements):
+        settlements = [each for group in by_mark(settlements) if not deliver(connection, group, now) for each in group]
+        if not settlements:
+            return frozenset(), False
     ids = sorted({settlement.push.registration_id for settlement in settlements})
     dirty = _mark_mailboxes_dirty(connection, may_end_registrations(settlements))
     recipients = _lock_recipients(connection, ids)
@@ -219,7 +242,7 @@ def settle_marks(
     settled = settle(settlements, recipients, marks, now, pacing)
     _write(connection, settled, recipients)
     note_results(connection, settled.tests, now)
-    return settled, dirty
+    return settled.wake, dirty
 
 
 def update_marks(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy.util import await_only
 
 from relay.domain.model import Role
 from relay.store.engine import Database
-from relay.store.rows import MAILBOX, QUARANTINE
+from relay.store.rows import OF_MAILBOX, QUARANTINE
 from relay.store.tables import (
     act,
     canary_shown,
@@ -102,7 +102,8 @@ def _without(table: sa.Table, *names: str) -> tuple[str, ...]:
 
 GRANTS: Final = (
     # The api role registers and shows; of credentials it reads only whether one waits.
-    Grant(API, "mailbox", "SELECT", (*(column.name for column in MAILBOX), "user_key", *_UNUSED, *_STEERING)),
+    Grant(API, "mailbox", "SELECT", (*(column.name for column in OF_MAILBOX), "user_key", *_UNUSED, *_STEERING)),
+    Grant(API, "collection", "SELECT", ("mailbox_id", "changed_at")),
     Grant(API, "mailbox", "INSERT", _FIRST),
     Grant(API, "mailbox", "UPDATE", ("dirty", *_STEERING)),
     *_whole(API, registration, "SELECT", "DELETE"),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from math import isfinite
+from operator import itemgetter
 from typing import Any, Final, Generic, TypeVar
 
 import sqlalchemy as sa
@@ -29,7 +30,7 @@ NO_PARAMETERS: Final[Mapping[str, object]] = {}
 UNDECODABLE: Final = (ValueError, TypeError, ArithmeticError, RecursionError, sqlite3.OperationalError, DBAPIError)
 """What drivers and SQLAlchemy raise for a value that they cannot turn into one of ours."""
 WRONG: Final = (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RecursionError)
-"""What a reader raises for a value that has not the form it must have."""
+"""What a reader raises for a value that is not in the form that it must have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ class Reader(Generic[T]):
         columns = [_column(selected) for selected in query.selected_columns]
         self._checks = [None if column is None else _Check(column, key[0].table) for column in columns]
         self._kinds = [None if check is None else check.kind for check in self._checks]
-        self._good: dict[tuple[type, ...], tuple[int, ...]] = {}
-        """The places of texts by the types of a row's values, which are good unless a text is too long."""
+        self._good: dict[tuple[type, ...], Callable[[Row[Any]], Iterable[str]]] = {}
+        """What returns the texts, by the types of a row's values, which are good unless a text is too long."""
         self._places = [next(i for i, column in enumerate(columns) if column is part) for part in self._key]
 
     def all(
@@ -84,12 +85,8 @@ class Reader(Generic[T]):
         """Return the value of a row, or what is wrong with it."""
         try:
             texts = self._good.get(tuple(map(type, row)))
-            if texts is None:
+            if texts is None or len("".join(texts(row))) > LONGEST:  # no text is too long if all together are not
                 self._check(row)
-            else:
-                for place in texts:
-                    if len(row[place]) > LONGEST:
-                        self._check(row)
             return self._read(row)
         except WRONG as error:
             return Bad(tuple(str(row[place]) for place in self._places), describe(error))
@@ -101,7 +98,9 @@ class Reader(Generic[T]):
                 check.accept(value)
         types = tuple(map(type, row))
         if float not in types and len(self._good) < FORMS:
-            self._good[types] = tuple(place for place, kind in enumerate(types) if kind is str)
+            places = [place for place, kind in enumerate(types) if kind is str]
+            # A getter of one place returns its value, not a tuple.
+            self._good[types] = itemgetter(*places) if len(places) > 1 else lambda row: [row[i] for i in places]
 
 
 class _Check:

@@ -18,8 +18,9 @@ from relay.store.commits import still_leased
 from relay.store.prepared import Prepared
 from relay.store.reading import SHOWN, Bad, Reader
 from relay.store.rows import (
+    CHANGED,
     COLLECTION,
-    MAILBOX,
+    OF_MAILBOX,
     PARTNERSHIP,
     STEERING,
     AnyRow,
@@ -36,7 +37,9 @@ from relay.store.tables import candidate, collection, hierarchy, mailbox, regist
 
 _THIS: Final = mailbox.c.id == sa.bindparam("_id")
 AT_ONCE: Final = 500  # mailboxes per statement; far below both databases' limit of parameters
-_MAILBOXES: Final = sa.select(*MAILBOX, *PARTNERSHIP, *STEERING, mailbox.c.sealed_credential)
+_NO_CHANGE: Final = sa.null().label(CHANGED.name)
+"""Stands for the last change, which no watch needs: a collection in whose row it cannot be read is watched."""
+_MAILBOXES: Final = sa.select(*OF_MAILBOX, _NO_CHANGE, *PARTNERSHIP, *STEERING, mailbox.c.sealed_credential)
 TABLES: Final = ("mailbox", "collection", "hierarchy", "registration")
 """The tables whose rows belong to a mailbox, as `UnreadableRows` names them."""
 

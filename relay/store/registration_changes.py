@@ -108,18 +108,11 @@ def _values(change: RegistrationChange, platform: Platform, now: datetime) -> di
     state = registration.c.state
     revivals: list[Any] = []
     if change.device_token is not None:
-        values |= {"device_token": change.device_token, "token_since": now}
-        values["token_hash"] = fingerprint(platform, change.device_token)
-        # The same token was proved already, unless it is still to be proved.
-        moved = registration.c.device_token != change.device_token
-        unproved = sa.or_(moved, registration.c.must_prove) if change.proves else sa.false()
+        token_values, unproved = _token_values(change.device_token, platform, now, proves=change.proves)
+        values |= token_values
         revived = sa.case((unproved, RegistrationState.PROVING.value), else_=RegistrationState.ACTIVE.value)
         ready = (RegistrationState.TOKEN_GONE, RegistrationState.ACTIVE, RegistrationState.PROVING)
         revivals.append((state.in_([each.value for each in ready]), revived))
-        values |= {
-            "must_prove": sa.case((unproved, sa.true()), else_=sa.false()),
-            "challenge_hash": sa.case((moved, sa.null()), else_=registration.c.challenge_hash),
-        }
     if change.sealed_candidate is not None:
         values |= {"candidate_refused": False, "credential_proof": change.credential_proof}
         revivals.append((state == RegistrationState.REFUSED.value, RegistrationState.VERIFYING.value))
@@ -138,6 +131,25 @@ def _values(change: RegistrationChange, platform: Platform, now: datetime) -> di
     if change.locale is not None:
         values["locale"] = change.locale
     return values
+
+
+def _token_values(
+    token: str, platform: Platform, now: datetime, *, proves: bool
+) -> tuple[dict[str, Any], sa.ColumnElement[bool]]:
+    """Return the columns that a device token sets, and whether it is still to be proved then."""
+    # The same token was proved already, unless it is still to be proved.
+    moved = registration.c.device_token != token
+    unproved = sa.or_(moved, registration.c.must_prove) if proves else sa.false()
+    # A test push was asked for last, if at all; it does not make the app wait for the challenge of another token.
+    forgotten = moved if proves else sa.false()
+    return {
+        "device_token": token,
+        "token_since": now,
+        "token_hash": fingerprint(platform, token),
+        "must_prove": sa.case((unproved, sa.true()), else_=sa.false()),
+        "challenge_hash": sa.case((moved, sa.null()), else_=registration.c.challenge_hash),
+        "tested_at": sa.case((forgotten, sa.null()), else_=registration.c.tested_at),
+    }, unproved
 
 
 def remove(

@@ -11,6 +11,7 @@ from sqlalchemy import Row
 from eas_watcher.commands.folder_sync import Folder
 from eas_watcher.commands.provision import Acknowledgement
 from eas_watcher.machine.memory import WIPES, Collection, Condition, Memory, Partnership, WatchState
+from eas_watcher.machine.seen import END, SeenIds
 from eas_watcher.names import (
     CollectionClass,
     CollectionId,
@@ -38,6 +39,7 @@ from relay.domain.model import (
 from relay.domain.outcome import LastOutcome
 from relay.domain.reasons import Cause, read_detail, read_reason
 from relay.push.settlement import MarkUpdate, PendingMark, Recipient, RegistrationUpdate
+from relay.store.prepared import write_json
 from relay.store.tables import Moment, collection, mailbox, maintenance, outbox, registration
 
 LONGEST_WAIT: Final = 4000.0
@@ -45,7 +47,7 @@ LONGEST_WAIT: Final = 4000.0
 
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 
-MAILBOX: Final = (
+OF_MAILBOX: Final = (
     mailbox.c.id,
     mailbox.c.server,
     mailbox.c.user,
@@ -60,7 +62,13 @@ MAILBOX: Final = (
     mailbox.c.heartbeat,
     mailbox.c.last_change_at,
 )
-"""What the api and watch roles may read of a mailbox."""
+"""What the api and watch roles may read of the row of a mailbox."""
+CHANGED: Final = (
+    sa.select(sa.func.max(collection.c.changed_at)).where(collection.c.mailbox_id == mailbox.c.id).scalar_subquery()
+).label("changed_at")
+"""When the collections of a mailbox changed last."""
+MAILBOX: Final = (*OF_MAILBOX, CHANGED)
+"""What `read_mailbox` needs."""
 
 MAINTAINED: Final = (
     sa.select(maintenance.c.since).where(maintenance.c.server == mailbox.c.server).scalar_subquery()
@@ -170,7 +178,8 @@ PENDING: Final = (
     outbox.c.paced,
 )
 
-COLLECTION: Final = tuple(collection.c)
+COLLECTION: Final = tuple(column for column in collection.c if column is not collection.c.changed_at)
+"""What the watch role needs of a collection."""
 _CLASS: Final = list(collection.c.keys()).index("class")
 
 FREE: Final[Mapping[str, None]] = {"claimed_by": None, "claimed_until": None}
@@ -192,8 +201,13 @@ def read_mailbox(row: AnyRow) -> Mailbox:
         next_try_at=row.next_try_at,
         last_ping_at=row.last_ping_at,
         heartbeat=row.heartbeat,
-        last_change_at=row.last_change_at,
+        last_change_at=read_last_change(row),
     )
+
+
+def read_last_change(row: AnyRow) -> datetime | None:
+    """Return when a mailbox changed last, of its column and CHANGED."""
+    return max(filter(None, (row.last_change_at, row.changed_at)), default=None)
 
 
 def read_halt(row: AnyRow) -> Condition | None:
@@ -316,7 +330,7 @@ def read_collection(row: AnyRow) -> Collection:
         sync_key=SyncKey(row.sync_key),
         tries=row.tries,
         newest=row.newest,
-        seen=tuple(map(ServerId, read_texts("seen", row.seen))),
+        seen=SeenIds.of(map(ServerId, read_texts("seen", row.seen))),
         sub=row.sub,
     )
 
@@ -324,7 +338,14 @@ def read_collection(row: AnyRow) -> Collection:
 def write_collection(owner: MailboxId, value: Collection) -> list[object]:
     """Turn a collection into its row, in the order of COLLECTION."""
     newest = None if value.newest is None else Moment.text(value.newest)
-    return [owner, value.id, value.cls.value, value.sync_key, value.tries, newest, value.seen, value.sub]
+    return [owner, value.id, value.cls.value, value.sync_key, value.tries, newest, list(value.seen), value.sub]
+
+
+def write_seen(value: SeenIds) -> str:
+    """Turn the ids of items into JSON, as `write_json` does; nearly always there is nothing to escape."""
+    text = value.text[1:-1].replace(END, '", "')
+    plain = text.isascii() and text.isprintable() and "\\" not in text and text.count('"') == 2 * (len(value) - 1)
+    return f'["{text}"]' if value.text and plain else write_json(list(value))
 
 
 def write_hierarchy(owner: MailboxId, folders: Iterable[Folder]) -> dict[str, object]:
@@ -382,29 +403,51 @@ _PENDING_MARK: Final = quick(PendingMark)
 
 def read_due(row: AnyRow) -> DueMark:
     """Read the columns DUE."""
+    (
+        registration_id,
+        mark,
+        count,
+        certain,
+        generation,
+        attempts,
+        first_at,
+        last_at,
+        platform,
+        app,
+        environment,
+        device_token,
+        token_since,
+        mode,
+        locale,
+        mailbox_id,
+        cause,
+        paced,
+        pushed,
+        recheck_at,
+    ) = row
+    seconds = read_pushed(pushed).get(mark)
+    pushed_at = None if seconds is None else datetime.fromtimestamp(seconds, UTC)
     push = _DUE_PUSH(
-        registration_id=row.registration_id,
-        mark=_MARKS.get(row.mark) or Mark(row.mark),
-        count=row.changes,
-        certain=row.certain,
-        generation=row.generation,
-        attempts=row.attempts,
-        first_at=row.first_at,
-        last_at=row.last_at,
-        platform=_PLATFORMS.get(row.platform) or Platform(row.platform),
-        app=row.app,
-        environment=_ENVIRONMENTS.get(row.environment) or Environment(row.environment),
-        device_token=row.device_token,
-        token_since=row.token_since,
-        mode=_MODES.get(row.mode) or Mode(row.mode),
-        locale=row.locale,
-        mailbox_id=row.mailbox_id,
-        cause=read_cause(row.cause),
+        registration_id=registration_id,
+        mark=_MARKS.get(mark) or Mark(mark),
+        count=count,
+        certain=certain,
+        generation=generation,
+        attempts=attempts,
+        first_at=first_at,
+        last_at=last_at,
+        platform=_PLATFORMS.get(platform) or Platform(platform),
+        app=app,
+        environment=_ENVIRONMENTS.get(environment) or Environment(environment),
+        device_token=device_token,
+        token_since=token_since,
+        mode=_MODES.get(mode) or Mode(mode),
+        locale=locale,
+        mailbox_id=mailbox_id,
+        cause=read_cause(cause),
         nonce="",
     )
-    seconds = read_pushed(row.pushed).get(push.mark.value)
-    pushed_at = None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-    return DueMark(push, pushed_at, row.paced, row.recheck_at is not None)
+    return DueMark(push, pushed_at, paced, recheck_at is not None)
 
 
 _CAUSES: Final = {each.value: each for each in Cause}
@@ -415,11 +458,15 @@ def read_cause(name: str) -> Cause | None:
     return _CAUSES.get(name)
 
 
+_NUMBERS: Final = frozenset({int, float, bool})
+"""The types of JSON that Python counts as numbers."""
+
+
 def read_pushed(value: object) -> Mapping[str, float]:
     """Read when each mark was last delivered; null: none was."""
     if value is None:
         return {}
-    if not isinstance(value, dict) or not all(isinstance(seconds, (int, float)) for seconds in value.values()):
+    if not isinstance(value, dict) or not _NUMBERS.issuperset(map(type, value.values())):
         raise TypeError("pushed: no moments by marks")
     return value
 

@@ -24,6 +24,9 @@ MARK: Final = "push_relay.session"
 ROUNDS: Final = 3  # a pooler may by chance give a connection the same session again
 ANSWER: Final = 10.0  # seconds a statement may take
 HEARD: Final = 10.0  # seconds a notification may take
+DRIVER_ERRORS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg raises when a server is away or refuses; the last one between a server's word that it ends a session and
+the end of the connection."""
 
 
 async def open_session(arguments: Mapping[str, Any], settings: Mapping[str, str]) -> Any:
@@ -50,7 +53,7 @@ async def check_sessions(arguments: Mapping[str, Any]) -> None:
             one, other = [await _open(arguments, stack) for _ in range(2)]
             await tell_apart(one, other)
             await hear(one, other)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except DRIVER_ERRORS as error:
             detail = f"{type(error).__name__}: {error}"
             log.warning("not looked whether a pooler shares database sessions", extra={"detail": detail})
 

@@ -1,4 +1,4 @@
-"""The schema: eighteen tables, the same on SQLite and PostgreSQL."""
+"""The schema: its tables are the same on SQLite and PostgreSQL."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-ZONE: Final = 6
-"""Characters of the time zone at the end of a moment's text."""
+BARE: Final = 26
+"""Characters of a moment's text before its time zone."""
 ALIKE: Final = 256
 """Moments whose texts SQLite's statements find again: most of those of a group are alike."""
 
@@ -33,7 +33,7 @@ class Moment(sa.types.TypeDecorator[datetime]):
 
     def bind_processor(self, dialect: sa.Dialect) -> Callable[[datetime | None], Any]:
         """Return what turns an aware moment into UTC; for SQLite into text without the time zone."""
-        return _sqlite_text if dialect.name == "sqlite" else _utc_or_none
+        return sqlite_text if dialect.name == "sqlite" else _utc_or_none
 
     def result_processor(self, dialect: sa.Dialect, coltype: object) -> Callable[[Any], datetime | None]:  # noqa: ARG002
         """Return what turns a value into a moment with its time zone, which SQLite does not keep."""
@@ -46,7 +46,7 @@ class Moment(sa.types.TypeDecorator[datetime]):
 
     @staticmethod
     def text(value: datetime) -> str:
-        """Return a moment as PostgreSQL reads it; without its time zone, the last ZONE characters, as SQLite keeps it.
+        """Return a moment as PostgreSQL reads it; SQLite keeps the first BARE characters, without the zone.
 
         Raises ValueError for a naive datetime.
         """
@@ -54,17 +54,17 @@ class Moment(sa.types.TypeDecorator[datetime]):
 
 
 @lru_cache(ALIKE)
-def _sqlite_text(value: datetime | None) -> str | None:
-    return None if value is None else Moment.text(value)[:-ZONE]
-
-
-def read_sqlite_text(value: object) -> datetime | None:
-    """Return the moment that a text of SQLite is; raises ValueError for another text."""
-    return None if value is None else _moment(f"{value}")
+def sqlite_text(value: datetime | None) -> str | None:
+    """Return the text that SQLite keeps of a moment; raises ValueError for a naive datetime."""
+    return None if value is None else Moment.text(value)[:BARE]
 
 
 @lru_cache(ALIKE)
-def _moment(text: str) -> datetime:
+def read_sqlite_text(value: object) -> datetime | None:
+    """Return the moment that a text of SQLite is; raises ValueError for another text."""
+    if value is None:
+        return None
+    text = f"{value}"
     try:
         return datetime.fromisoformat(f"{text}+00:00")
     except ValueError:  # a text that the relay did not write: without a time, or with its time zone
@@ -138,7 +138,11 @@ collection = sa.Table(
     sa.Column("newest", Moment),
     sa.Column("seen", sa.JSON, nullable=False),
     sa.Column("sub", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("changed_at", Moment),
 )
+"""`changed_at` is when the mail server last reported a change of this collection or of one that was asked for with it;
+the latest of a mailbox is its last change. It is in this row since each change writes it anyway;
+in `mailbox.last_change_at` is what older versions noted, and the last change of collections that were dropped."""
 
 hierarchy = sa.Table(
     "hierarchy",

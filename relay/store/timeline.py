@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
@@ -22,7 +23,7 @@ from relay.store.tables import Moment, event, mailbox, registration
 
 log = logging.getLogger(__name__)
 
-PERIOD: Final = 1.0  # seconds between two writes, if there is anything to write
+PERIOD: Final = 5.0  # seconds between two writes, if there is anything to write: a mail alone shares its transaction
 PATIENCE: Final = 2.0  # seconds that the last write may take when the process ends
 SLICE: Final = 1_000  # rows that one transaction deletes
 PAGE: Final = 500  # mailboxes whose events one statement counts
@@ -58,12 +59,16 @@ _ENDED: Final = sa.insert(event).from_select(
 
 
 class TimelineWriter:
-    """Writes what the roles of this process note, about once a second."""
+    """Writes what the roles of this process note: every few seconds, and at once when many events wait."""
 
-    def __init__(self, database: Database, timeline: Timeline) -> None:
-        """Write the events of `timeline` while `run` runs."""
+    def __init__(self, database: Database, timeline: Timeline, *, period: float = PERIOD) -> None:
+        """Write the events of `timeline` while `run` runs; `period` is the time between two writes in seconds."""
+        self._period = period
         self._database = database
         self._timeline = timeline
+        self._many = asyncio.Event()
+        """Set when many events wait."""
+        timeline.on_many = self._many.set
         self._dropped = 0
         self._refused = ""
         """Why the database refused the last events; empty: it did not."""
@@ -71,7 +76,10 @@ class TimelineWriter:
     async def run(self) -> None:
         """Write until cancelled; `close` writes the rest."""
         while True:
-            await asyncio.sleep(PERIOD)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._period):
+                    await self._many.wait()
+            self._many.clear()
             await self.flush()
 
     async def flush(self) -> None:

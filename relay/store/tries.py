@@ -7,6 +7,7 @@ so that processes count one after the other. A refusal that nobody could foresee
 import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from operator import itemgetter
 from typing import Final, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
@@ -70,10 +71,12 @@ def spend(
 
 def count(connection: sa.Connection, refused: Iterable[Login], limits: Mapping[str, TryLimits], now: datetime) -> None:
     """Count one refusal of each login, whose server could not be kept from refusing it."""
+    limited = [(limits.get(server, DEFAULT), server, user) for server, user in refused]
     # In the order of the rows' keys but for the spelling: nobody else locks two spellings of an account.
-    for server, user in sorted(refused, key=lambda login: (login.server, account_key(login.user), login.user)):
-        own = limits.get(server, DEFAULT)
-        login, account = Login(own.place(server), user), account_key(user)
+    for place, account, user, own in sorted(
+        ((own.place(server), account_key(user), user, own) for own, server, user in limited), key=itemgetter(0, 1, 2)
+    ):
+        login = Login(place, user)
         if not (_known(connection, login, account, now)).present(own, now).spent:
             _forget(connection, login.server, account)
         _add(connection, login, account, now)

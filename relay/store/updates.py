@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from relay.store.bulk import unnest
+from relay.store.bulk import array, unnest
 from relay.store.prepared import Prepared, write_json
 from relay.store.tables import Moment
 
@@ -29,7 +29,9 @@ class Updates:
         new = unnest(self._columns)
         first = table.c[key[0]]
         # The first condition follows from the second: it has the rows looked up in the index, whatever the estimates.
-        among = first == sa.func.any(sa.cast(sa.bindparam(f"_{key[0]}"), postgresql.ARRAY(first.type)))
+        # As a query, the list is read once.
+        keys = sa.cast(sa.select(array(f"_{key[0]}", first.type)).scalar_subquery(), postgresql.ARRAY(first.type))
+        among = first == sa.func.any(keys)
         at_once = sa.update(table).where(among, *(table.c[name] == new.c[f"_{name}"] for name in key))
         at_once = at_once.values({name: new.c[name] for name in given})
         self._each = Prepared(each, tuple(given))

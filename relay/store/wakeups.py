@@ -8,12 +8,11 @@ from random import Random
 from typing import Any, Final
 from weakref import WeakSet
 
-import asyncpg
-
 from eas_watcher import backoff
 from relay.domain.ports.wakeups import Topic
-from relay.store.engine import SEARCH_PATH, connect_arguments
-from relay.store.sessions import open_session
+from relay.store.engine import connect_arguments
+from relay.store.postgresql import SEARCH_PATH
+from relay.store.sessions import DRIVER_ERRORS, open_session
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +96,7 @@ class PostgresWakeups:
         while True:
             try:
                 connection = await open_session(self._arguments, {"search_path": SEARCH_PATH})
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except DRIVER_ERRORS as error:
                 failures += 1
                 if failures == 1:
                     log.warning("other processes are not heard: the database is away", extra={"detail": str(error)})
@@ -106,7 +105,7 @@ class PostgresWakeups:
             failures = 0
             try:
                 await self._serve(connection)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except DRIVER_ERRORS as error:
                 log.info("wake-up connection lost", extra={"detail": str(error)})
             finally:
                 self.listening.clear()
@@ -135,7 +134,7 @@ class PostgresWakeups:
         try:
             query = "SELECT pg_catalog.pg_notify($1, topic) FROM pg_catalog.unnest($2::pg_catalog.text[]) AS topic"
             await connection.execute(query, CHANNEL, sorted(topics), timeout=ANSWER)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except DRIVER_ERRORS:
             self._unsent |= topics
             raise
 

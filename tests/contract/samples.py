@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 
 from eas_watcher.machine.memory import Change, Collection, Progress
+from eas_watcher.machine.seen import SeenIds
 from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId, ServerId, SyncKey
 from relay.admin.audit import AuditKey, Stamp
 from relay.domain.model import (
@@ -36,7 +37,7 @@ AUDIT_KEY = AuditKey(b"k" * 32)
 BY_CLEO = Stamp("cleo", "cli", NOW, (AUDIT_KEY,))
 DAY = 86400.0  # seconds
 MAIL = Collection(
-    CollectionId("5"), CollectionClass.EMAIL, SyncKey("key-1"), 1, NOW, (ServerId("5:1"), ServerId("5:2"))
+    CollectionId("5"), CollectionClass.EMAIL, SyncKey("key-1"), 1, NOW, SeenIds.of([ServerId("5:1"), ServerId("5:2")])
 )
 NEW_MAIL = Change(CollectionClass.EMAIL, 2)
 

@@ -16,7 +16,7 @@ from relay.store.explanation import SqlExplanationStore
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.watches import SqlWatchStore
-from tests.contract.samples import LATER, NEW_MAIL, NOW, activate, entry, overwrite, own_all, register
+from tests.contract.samples import LATER, MAIL, NEW_MAIL, NOW, activate, entry, overwrite, own_all, register
 
 
 async def find(engine: Database, name: str) -> list[MailboxExplanation]:
@@ -68,7 +68,7 @@ async def test_a_case_holds_what_happened_last_and_what_waits(
     phone = await activate(registrations, watches)
     epoch = await own_all(watches)
     away = Condition(WatchState.WAITING, Reason.UNREACHABLE, 60.0, "no connection")
-    await watches.commit([entry(epoch, Progress(changes=(NEW_MAIL,), condition=away))], NOW)
+    await watches.commit([entry(epoch, Progress(collections=(MAIL,), changes=(NEW_MAIL,), condition=away))], NOW)
     await watches.note_pings({phone.mailbox_id: (NOW, 480.0)})
     await registrations.mark(phone.id, Mark.TEST, NOW)
     email, test = sorted(

@@ -156,6 +156,25 @@ async def test_a_new_token_must_be_proved_and_the_same_one_not(here: Site) -> No
     assert await here.state(ann) is RegistrationState.ACTIVE, "where no proof is asked for"
 
 
+async def test_a_challenge_holds_no_test_push_back_and_a_test_push_no_challenge(here: Site) -> None:
+    ann = await here.accepted()
+    await here.sent()
+    pause = 30 * SECOND
+    assert await here.registrations.may_test(ann.id, NOW, pause), "the app asks for another challenge"
+
+    assert await here.proves(ann)
+
+    assert await here.registrations.may_test(ann.id, NOW + 2 * SECOND, pause), "the app asks for a test push"
+    same = RegistrationChange(device_token=TOKEN, proves=True)
+    await here.registrations.change(ann.id, same, NOW + 3 * SECOND)
+    assert not await here.registrations.may_test(ann.id, NOW + 3 * SECOND, pause)
+    other = RegistrationChange(device_token="other", proves=True)
+    await here.registrations.change(ann.id, other, NOW + 4 * SECOND)
+    assert await here.registrations.may_test(ann.id, NOW + 4 * SECOND, pause), "the app asks for a challenge"
+    await here.registrations.change(ann.id, other, NOW + 5 * SECOND)
+    assert not await here.registrations.may_test(ann.id, NOW + 5 * SECOND, pause), "its token is the same as before"
+
+
 async def test_a_refused_challenge_is_a_quarantine_and_another_environment_gets_another(here: Site) -> None:
     ann = await here.accepted()
     await here.settle(await here.claim(), BAD)

@@ -1,27 +1,31 @@
 """Test that progress and the marks it leads to are committed together, fenced by the shard's epoch."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from eas_watcher.machine.memory import Change, Collection, Condition, Partnership, Progress, WatchState
+from eas_watcher.machine.seen import NONE_SEEN
 from eas_watcher.names import CollectionClass, CollectionId, MailboxId, PolicyKey, ProtocolVersion, SyncKey
+from eas_watcher.ports import Fenced
 from eas_watcher.reasons import Reason
 from relay.domain.handover import NOBODY, Offer
-from relay.domain.model import DuePush, Mailbox, Mark, Platform, WatchRecord
+from relay.domain.model import DuePush, Mailbox, Mark, Platform, RegistrationId, WatchRecord
 from relay.domain.outcome import RetryLater
 from relay.domain.ports.outbox import Handover, Settlement
 from relay.domain.ports.wakeups import Topic
 from relay.store.engine import Database
 from relay.store.outbox import SqlOutboxStore
 from relay.store.registrations import SqlRegistrationStore
-from relay.store.tables import candidate, mailbox, outbox, shard
+from relay.store.tables import candidate, collection, mailbox, outbox, shard
 from relay.store.wakeups import LocalWakeups
 from relay.store.watches import SqlWatchStore
+from relay.watch import committer
 from tests.contract.samples import LATER, MAIL, NEW_MAIL, NOW, SHARD, activate, entry, leases, marks, own_all, register
 from tests.transactions import transaction
 
@@ -44,7 +48,7 @@ async def test_collections_are_inserted_replaced_and_dropped(
     await watches.commit([entry(epoch, Progress(collections=(MAIL, CALENDAR)))], NOW)
     assert (await recorded(watches)).memory.collections == (MAIL, CALENDAR)
 
-    moved = Collection(MAIL.id, MAIL.cls, SyncKey("key-2"), 0, LATER, ())
+    moved = Collection(MAIL.id, MAIL.cls, SyncKey("key-2"), 0, LATER, NONE_SEEN)
     await watches.commit([entry(epoch, Progress(collections=(moved,), dropped=(CALENDAR.id,)))], NOW)
     assert (await recorded(watches)).memory.collections == (moved,)
 
@@ -97,7 +101,7 @@ async def test_changes_become_marks_of_the_registrations_that_asked_for_the_clas
     waiter = wakeups.waiter(Topic.OUTBOX_APNS)
     changes = (NEW_MAIL, Change(CollectionClass.CALENDAR, 1, certain=False), Change(CollectionClass.EMAIL, 3))
 
-    await watches.commit([entry(epoch, Progress(changes=changes))], NOW)
+    await watches.commit([entry(epoch, Progress(collections=(MAIL,), changes=changes))], NOW)
 
     found = await marks(engine)
     assert set(found) == {("reg-ann-phone", "email"), ("reg-ann-tablet", "email"), ("reg-ann-tablet", "calendar")}
@@ -106,9 +110,32 @@ async def test_changes_become_marks_of_the_registrations_that_asked_for_the_clas
     assert (mail.first_at, mail.last_at, mail.due_at, mail.attempts) == (NOW, NOW, NOW, 0)
     assert (calendar.changes, calendar.certain) == (1, False)
     assert found["reg-ann-phone", "email"].platform == "apns"
-    assert (await recorded(watches)).mailbox.last_change_at == NOW
-    assert (await recorded(watches, "ben")).mailbox.last_change_at is None
     assert waiter.woken
+
+
+async def test_the_last_change_of_a_mailbox_is_that_of_its_collections_and_stays_when_these_are_dropped(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore
+) -> None:
+    async def last_change(name: str = "ann") -> datetime | None:
+        view = await registrations.view(RegistrationId(f"reg-{name}-phone"))
+        return view.mailbox.last_change_at if view else NOW
+
+    await activate(registrations, watches)
+    await activate(registrations, watches, "ben")
+    epoch = await own_all(watches)
+    await watches.commit([entry(epoch, Progress(collections=(MAIL, CALENDAR)))], NOW)
+    assert await last_change() is None
+
+    await watches.commit([entry(epoch, Progress(collections=(MAIL,), changes=(NEW_MAIL,)))], LATER)
+    assert await last_change() == LATER
+    await watches.commit([entry(epoch, Progress(collections=(CALENDAR,), changes=(NEW_MAIL,)))], NOW)
+    await watches.commit([entry(epoch, Progress(collections=(MAIL,)))], LATER + timedelta(hours=1))
+    assert await last_change() == LATER
+    await watches.commit([entry(epoch, Progress(dropped=(MAIL.id,)))], LATER + timedelta(hours=1))
+    assert await last_change() == LATER
+    await watches.commit([entry(epoch, Progress(dropped=(CALENDAR.id,)))], LATER + timedelta(hours=1))
+    assert await last_change() == LATER
+    assert await last_change("ben") is None
 
 
 async def test_changes_add_up_in_one_mark(
@@ -289,11 +316,18 @@ async def test_a_hundred_mailboxes_are_committed_in_a_few_statements(
 
     sa.event.listen(engine.engine, "before_cursor_execute", listen)
     watching = Condition(WatchState.WATCHING)
-    progress = Progress(collections=(MAIL,), changes=(NEW_MAIL,), condition=watching, refusals=0)
-    await watches.commit([entry(epoch, progress, name) for name in reversed(names)], NOW)
+    progress = Progress(collections=(MAIL,), condition=watching, refusals=0)
+    counts = {name: number for number, name in enumerate(names, 1)}
+    entries = [
+        entry(epoch, replace(progress, changes=(replace(NEW_MAIL, count=counts[name]),)), name)
+        for name in reversed(names)
+    ]
+    await watches.commit(entries, NOW)
 
     assert len([statement for statement in executed if not statement.startswith(("BEGIN", "COMMIT"))]) <= 8
-    assert len(await marks(engine)) == 100
+    assert {id_: row.changes for (id_, _), row in (await marks(engine)).items()} == {
+        f"reg-{name}-phone": count for name, count in counts.items()
+    }
     assert len(await watches.records(await leases(watches, [SHARD]), NOW)) == 100
 
 
@@ -338,7 +372,7 @@ async def test_a_lone_change_waits_for_few_answers_of_postgresql(
         ("reg-ann-phone", "email"): 4
     }
     async with transaction(postgres_engine) as connection:
-        assert await connection.scalar(sa.select(mailbox.c.last_change_at)) == LATER
+        assert await connection.scalar(sa.select(collection.c.changed_at)) == LATER
 
 
 async def test_collections_that_are_there_and_new_ones_are_written_in_one_commit(
@@ -377,3 +411,28 @@ async def test_changes_in_subfolders_become_marks_only_of_those_who_asked_for_th
         ("reg-ann-phone", "email"): 2,
         ("reg-ann-tablet", "email"): 8,
     }
+
+
+async def test_groups_that_are_written_at_a_time_keep_the_order_of_each_mailbox_and_its_fence(
+    registrations: SqlRegistrationStore, watches: SqlWatchStore, engine: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "LARGEST", 2)
+    names = ("ann", "ben", "eve", "joe", "kim")
+    for name in names:
+        await activate(registrations, watches, name)
+    epoch = await own_all(watches)
+    writer = committer.GroupCommitter(watches, lambda: NOW)
+    moves = [replace(MAIL, sync_key=SyncKey(f"key-{number}")) for number in range(4)]
+    news = [
+        entry(epoch, Progress(collections=(moved,), changes=(NEW_MAIL,)), name) for moved in moves for name in names
+    ]
+    async with asyncio.TaskGroup() as tasks:
+        writing = tasks.create_task(writer.run())
+        lost = replace(news[0], epoch=epoch - 1)
+        *written, fenced = await asyncio.gather(*map(writer.commit, [*news, lost]), return_exceptions=True)
+        writing.cancel()
+
+    assert written == [None] * len(news)
+    assert isinstance(fenced, Fenced)
+    assert [(await recorded(watches, name)).memory.collections for name in names] == [(moves[-1],)] * len(names)
+    assert {mark.changes for mark in (await marks(engine)).values()} == {len(moves) * NEW_MAIL.count}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -18,15 +19,17 @@ from sqlalchemy.exc import IntegrityError
 
 from relay.domain.errors import DatabaseInUse, DatabaseRefuses, StoreUnavailable
 from relay.domain.model import RegistrationId
-from relay.store import workers
+from relay.store import postgresql, workers
 from relay.store.engine import Database, away, connect_arguments, embedded_lock, open_database, refusals
 from relay.store.prepared import Prepared
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.tables import path as lessons
 from relay.store.wakeups import LocalWakeups
 from tests.contract.samples import NOW
+from tests.fakes.postgres_front import LingeringFront, lingering_front
 from tests.postgres import PostgresServer
 from tests.transactions import transaction
+from tests.waiting import until
 
 ROW = {"url": "https://mail.example.com/", "learnt_at": NOW}
 
@@ -47,6 +50,7 @@ async def test_an_embedded_database_keeps_what_it_committed_and_forgets_what_it_
         assert await pragma(engine, "synchronous") == 2  # FULL
         assert await pragma(engine, "foreign_keys") == 1
         assert await pragma(engine, "secure_delete") == 1
+        assert await pragma(engine, "temp_store") == 2  # memory: no row is copied into a file besides
 
 
 async def test_only_the_owner_may_read_an_embedded_database(tmp_path: Path) -> None:
@@ -318,6 +322,98 @@ async def test_an_idle_connection_that_was_cut_is_replaced_silently(postgres_eng
 
     async with transaction(postgres_engine) as one, transaction(postgres_engine) as two:
         assert await one.scalar(sa.text("SELECT 1")) == await two.scalar(sa.text("SELECT 1")) == 1
+
+
+async def test_the_isolation_that_is_set_for_a_database_is_not_that_of_the_relay(
+    postgres_url: str, postgres_engine: Database
+) -> None:
+    name = sa.make_url(postgres_url).database
+    of_all = sa.text(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'")
+    await postgres_engine.run(lambda connection: connection.execute(of_all))
+
+    async with open_database(postgres_url) as engine:
+        shown = Prepared(sa.select(sa.func.current_setting("transaction_isolation")))
+        assert await engine.run(shown.rows) == await engine.rows(shown, {}) == [("read committed",)]
+
+
+def pid(connection: sa.Connection) -> object:
+    return connection.scalar(sa.text("SELECT pg_backend_pid()"))
+
+
+@pytest.fixture
+async def front(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[LingeringFront]:
+    async with lingering_front(postgres.socket, tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def behind(front: LingeringFront, postgres_url: str) -> AsyncIterator[Database]:
+    async with open_database(front.url(postgres_url)) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("single", [True, False])
+async def test_an_idle_connection_is_replaced_when_the_server_says_that_it_ends(
+    behind: Database, front: LingeringFront, postgres_engine: Database, *, single: bool
+) -> None:
+    async def ask() -> object:
+        statement = Prepared(sa.select(sa.func.pg_backend_pid()))
+        [(found,)] = await (behind.rows(statement, {}) if single else behind.run(statement.rows))
+        return found
+
+    first = await ask()
+    await postgres_engine.run(lambda it: it.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": first}))
+    await front.closed()
+
+    assert await ask() != first
+
+
+async def test_a_connection_is_used_again_whatever_became_of_its_transaction(postgres_engine: Database) -> None:
+    first = await postgres_engine.run(pid)
+    with pytest.raises(ZeroDivisionError):
+        await postgres_engine.run(fail)
+    with pytest.raises(sa.exc.DBAPIError):
+        await postgres_engine.run(lambda connection: connection.execute(sa.text("SELECT 1 / 0")))
+
+    assert await postgres_engine.run(pid) == first
+
+
+async def test_an_old_connection_is_replaced(postgres_engine: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgresql, "RENEW", 0)
+
+    assert await postgres_engine.run(pid) != await postgres_engine.run(pid)
+
+
+async def test_an_old_connection_is_closed_without_a_word_of_its_server(
+    postgres_engine: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait_for_answer(driver: asyncpg.Connection, *, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        if not driver.is_closed():
+            await asyncio.sleep(60)
+
+    monkeypatch.setattr(postgresql, "RENEW", 0)
+    monkeypatch.setattr(asyncpg.Connection, "close", wait_for_answer)
+    async with asyncio.timeout(30):
+        assert await postgres_engine.run(pid) != await postgres_engine.run(pid)
+        await postgres_engine.close()
+
+
+async def test_transactions_wait_for_a_connection_for_a_while_and_few_connections_are_kept(
+    postgres_engine: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "CONNECT", 0.05)
+    async with AsyncExitStack() as stack:
+        for _ in range(postgresql.POOL + postgresql.OVERFLOW):
+            await stack.enter_async_context(transaction(postgres_engine))
+        with pytest.raises(StoreUnavailable, match="10 connections were in use"):
+            await postgres_engine.run(pid)
+
+    ours = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type LIKE 'client%'"
+
+    async def only_those_kept() -> bool:
+        return bool(await postgres_engine.run(lambda it: it.scalar(sa.text(ours))) == postgresql.POOL)
+
+    await until(only_those_kept)
 
 
 async def test_a_statement_that_takes_too_long_is_unavailable(postgres_engine: Database) -> None:

@@ -1,6 +1,9 @@
 """Test that no new sealing key is made beside credentials that it would not open."""
 
 import asyncio
+import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +27,7 @@ from tests.fakes.seals import old_seal
 from tests.installation import Installation
 from tests.migrating import write_new_sqlite
 from tests.transactions import transaction
+from tests.waiting import SOON
 
 PRIVATE = X25519PrivateKey.generate()
 KEY = SealingPrivateKey(PRIVATE)
@@ -51,8 +55,9 @@ async def test_the_database_knows_for_which_keys_its_credentials_are(
     heads = await seal_heads(engine)
 
     assert heads == {head: 1}
-    assert foreign(heads, KEY.ids) == 0
-    assert foreign(heads, frozenset()) == 1
+    assert foreign(heads, KEY.ids) is None
+    assert foreign({}, frozenset()) is None
+    assert foreign(heads, frozenset()) == (1, () if sealed is OLD_SEAL else (sealed[1:9].hex(),))
 
 
 async def test_forgotten_credentials_are_as_if_their_server_had_refused_them(
@@ -117,8 +122,24 @@ def test_no_new_key_is_made_beside_credentials_of_a_lost_one(lost: Installation,
     ended = relay(command, "--config", str(lost.toml))
 
     assert ended.returncode == 1
-    assert "1 credentials that were sealed for another key: restore" in ended.stderr
+    assert "1 credential that was sealed for another key: " in ended.stderr
     assert "sealing-private.pem" in ended.stderr
+    assert "relay keys list" not in ended.stderr  # it wants the present key
+    assert not (lost.folder / "state/sealing-private.pem").exists()
+
+
+@pytest.mark.parametrize("name", ["keygen", "migrate"])
+def test_a_command_that_a_signal_ends_neither_goes_on_nor_succeeds(lost: Installation, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(SOON)
+        environ = os.environ | {"RELAY__DATABASE__URL": f"postgresql://relay@127.0.0.1:{silent.getsockname()[1]}/relay"}
+        command = (sys.executable, "-m", "relay", name, "--config", str(lost.toml))
+        with subprocess.Popen(command, env=environ) as asking:
+            connection, _ = silent.accept()
+            with connection:
+                asking.send_signal(signal.SIGINT)
+                assert asking.wait(SOON) == 1
+
     assert not (lost.folder / "state/sealing-private.pem").exists()
 
 
@@ -135,7 +156,7 @@ def test_the_administrator_may_give_the_credentials_up(lost: Installation) -> No
     ended = relay("keygen", "--forget", "--config", str(lost.toml))
 
     assert ended.returncode == 0, ended.stderr
-    assert "1 credentials destroyed" in ended.stderr
+    assert "1 credential destroyed" in ended.stderr
     assert (lost.folder / "state/sealing-private.pem").exists()
 
 

@@ -104,7 +104,7 @@ async def test_a_file_that_is_no_database_is_said_so(tmp_path: Path) -> None:
     path = tmp_path / "relay.db"
     path.write_text("this is a letter to ben, not a database " * 20)
     async with open_database(f"sqlite:///{path}") as engine:
-        with pytest.raises(DatabaseRefuses, match="not a database"):
+        with pytest.raises(DatabaseRefuses, match=r"not a database\. .*restore the newest backup"):
             await migrate.upgrade(engine)
 
 

@@ -82,13 +82,14 @@ async def test_values_that_all_rows_share_are_given_once(engine: Database, regis
     assert await engine.run(write) == [(NOW, 1.5), (NOW, 2.5)]
 
 
+@pytest.mark.parametrize("odd", ["it's", 'a "b", {c}', "NULL", "\\", '\\","', "\t\n é\x01", " "])
 async def test_many_rows_are_updated_each_to_values_of_its_own(
-    engine: Database, registrations: SqlRegistrationStore
+    engine: Database, registrations: SqlRegistrationStore, odd: str
 ) -> None:
     for name in ("ann", "ben", "eve"):
         await register(registrations, name)
     names = ("pushed", "last_push_at", "quarantine_reason", "rechecks", "recheck_at")
-    ann: tuple[object, ...] = ({"email": 1.5}, NOW, "it's", 1, None)
+    ann: tuple[object, ...] = ({"email": 1.5}, NOW, odd, 1, None)
     ben: tuple[object, ...] = ({}, NOW + timedelta(hours=1), "", 2, NOW)
     rows = [
         {"_id": f"reg-{name}-phone", **dict(zip(names, values, strict=True))}

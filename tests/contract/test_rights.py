@@ -46,7 +46,10 @@ MATRIX: Final[dict[str, dict[str, dict[str, str]]]] = {
         WATCH: {"SELECT": ALL, "UPDATE": f"but {NEVER_CHANGES} paused_at forgotten", "DELETE": ALL},
         PUSH: {"SELECT": "id server state reason paused_at", "UPDATE": "dirty"},
     },
-    "collection": {WATCH: {"SELECT": ALL, "INSERT": ALL, "UPDATE": ALL, "DELETE": ALL}},
+    "collection": {
+        API: {"SELECT": "mailbox_id changed_at"},
+        WATCH: {"SELECT": ALL, "INSERT": ALL, "UPDATE": ALL, "DELETE": ALL},
+    },
     "hierarchy": {WATCH: {"SELECT": ALL, "INSERT": ALL, "DELETE": ALL}},
     "registration": {
         API: {

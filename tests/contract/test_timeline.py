@@ -1,5 +1,6 @@
 """Test the timeline in the database: what is written, found, shortened and deleted."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -12,7 +13,7 @@ from eas_watcher.names import CollectionClass, MailboxId
 from relay.domain.errors import StoreUnavailable
 from relay.domain.model import Ending
 from relay.domain.retention import Retention
-from relay.domain.timeline import HELD, Denial, Event, EventKind, Happening, Timeline
+from relay.domain.timeline import HELD, MANY, Denial, Event, EventKind, Happening, Timeline
 from relay.store.engine import Database
 from relay.store.explanation import SqlExplanationStore
 from relay.store.registrations import SqlRegistrationStore
@@ -176,6 +177,24 @@ async def test_events_wait_for_nothing_when_the_database_is_away(
 
     assert timeline.take() == []
     assert [each.message for each in caplog.records].count("events of the timeline dropped: too many came at once") == 1
+
+
+@pytest.mark.parametrize(("events", "period"), [(MANY, 3600.0), (1, 0.01)])
+async def test_many_events_are_written_at_once_and_few_in_their_time(
+    engine: Database, watches: SqlWatchStore, events: int, period: float
+) -> None:
+    await register(SqlRegistrationStore(engine, LocalWakeups()))
+    timeline = Timeline(lambda: NOW)
+    async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        writing = tasks.create_task(TimelineWriter(engine, timeline, period=period).run())
+        timeline.note(Event("state", "mb-ann"))
+        for number in range(1, events):
+            timeline.note(Event("state", f"mb-{number}"))
+        while not await kept(engine):  # noqa: ASYNC110 -- nobody tells of a write
+            await asyncio.sleep(0.01)
+        writing.cancel()
+
+    assert len(await kept(engine)) == 1
 
 
 async def test_a_database_that_refuses_events_stops_no_process(

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -12,6 +13,7 @@ from eas_watcher.reasons import Reason
 from relay.domain.model import Candidate, NewMailbox, RegistrationChange, RegistrationState
 from relay.domain.ports.ops import RefusedLogins
 from relay.domain.tries import Tries, TryLimits, Wait, Withdrawn
+from relay.store import tries
 from relay.store.engine import Database
 from relay.store.ops import SqlOpsStore
 from relay.store.registrations import SqlRegistrationStore
@@ -157,6 +159,24 @@ async def test_servers_of_one_directory_count_together(
 
     assert waits == [None, None, Wait(1800.0)]
     assert (await registrations.load_of("company", "ann")).tries == Tries(2, NOW)
+
+
+async def test_refusals_are_counted_in_the_order_of_directory_and_account(
+    engine: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, order = tries._add, list[tries.Login]()
+
+    def note(connection: sa.Connection, login: tries.Login, *args: Any, **named: Any) -> None:
+        order.append(login)
+        add(connection, login, *args, **named)
+
+    monkeypatch.setattr(tries, "_add", note)
+    limits = dict.fromkeys(("office", "second"), TryLimits(directory="company"))
+    refused = [tries.Login("office", "zed"), tries.Login("third", "ben"), tries.Login("second", "amy")]
+
+    await engine.run(tries.count, refused, limits, NOW)
+
+    assert order == [("company", "amy"), ("company", "zed"), ("third", "ben")]
 
 
 async def test_processes_that_count_at_the_same_moment_count_one_after_the_other(

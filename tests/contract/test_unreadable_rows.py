@@ -252,6 +252,16 @@ async def test_a_collection_keeps_its_position_if_that_can_be_read(relay: Relay,
     assert relay.set_aside() == [("collection", "5")]
 
 
+async def test_a_mailbox_is_watched_whatever_is_noted_as_its_last_change(embedded: Relay) -> None:
+    await embedded.write("UPDATE collection SET changed_at = 'yesterday' WHERE mailbox_id = 'mb-ann'")
+
+    found = await embedded.watches.records(await leases(embedded.watches, [SHARD]), NOW)
+
+    assert [record.mailbox.id for record in found] == ["mb-ann", "mb-ben", "mb-cas"]
+    assert len(found[0].memory.collections) == 1
+    assert embedded.set_aside() == []
+
+
 async def test_an_unreadable_hierarchy_is_read_from_the_server_again(relay: Relay) -> None:
     await relay.write("""INSERT INTO hierarchy VALUES ('mb-ann', '[[1, "0", 2]]')""")
 

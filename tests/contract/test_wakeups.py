@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from random import Random
+from typing import Final
 
 import pytest
 import sqlalchemy as sa
@@ -14,8 +16,15 @@ from relay.store.engine import Database
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import PostgresWakeups
 from tests.contract.samples import register
+from tests.fakes.postgres_front import lingering_front
+from tests.postgres import PostgresServer
 from tests.transactions import transaction
 from tests.waiting import SOON, until
+
+CUT: Final = sa.text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 
 
 @pytest.fixture
@@ -87,18 +96,27 @@ async def test_a_lost_connection_is_made_again_and_wakes_everybody(
 ) -> None:
     async with listening(postgres_url) as one, listening(postgres_url) as two:
         waiter = two.waiter(Topic.MAILBOXES)
-        cut = sa.text(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
         async with transaction(postgres_engine) as connection:
-            assert len((await connection.execute(cut)).all()) == 2
+            assert len((await connection.execute(CUT)).all()) == 2
 
         await until(lambda: waiter.woken)  # whatever was missed
         await until(one.listening.is_set)
         await waiter.wait(0)
         one.wake(Topic.MAILBOXES)
         await until(lambda: waiter.woken)
+
+
+async def test_a_connection_is_made_again_when_the_server_says_that_it_ends(
+    postgres: PostgresServer, postgres_url: str, postgres_engine: Database, tmp_path: Path
+) -> None:
+    async with lingering_front(postgres.socket, tmp_path) as front, listening(front.url(postgres_url)) as wakeups:
+        async with transaction(postgres_engine) as connection:
+            assert len((await connection.execute(CUT)).all()) == 1
+        await front.closed()
+
+        wakeups.wake(Topic.MAILBOXES)  # it cannot be sent
+        await until(lambda: not wakeups.listening.is_set())
+        await until(wakeups.listening.is_set)
 
 
 async def test_a_store_wakes_the_other_process_after_its_commit(postgres_url: str, postgres_engine: Database) -> None:

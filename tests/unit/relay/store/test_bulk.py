@@ -1,13 +1,15 @@
 """Many values as one parameter: what the statements look like, and that indexes serve them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from relay.store.bulk import Among
-from relay.store.tables import mailbox, metadata, registration, shard
+from relay.store.bulk import Among, Listed
+from relay.store.tables import Moment, mailbox, metadata, registration, shard
 
 
 @pytest.fixture
@@ -50,3 +52,26 @@ def test_nothing_is_among_no_keys(connection: sa.Connection) -> None:
 
     assert connection.scalars(query, {"n": []}).all() == []
     assert connection.scalars(query, {"n": [2, 3]}).all() == [2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "text"),
+    [
+        (sa.Text(), ["a", "", "b,c"], '{"a","","b,c"}'),
+        (sa.Text(), ['a"', "b\\", None], r'{"a\"","b\\",NULL}'),
+        (sa.Text(), ["a\0b", '"'], '{"a\0b","\\""}'),
+        (sa.Text(), ["NULL"], '{"NULL"}'),
+        (sa.JSON(), ['["a"]'], r'{"[\"a\"]"}'),
+        (sa.Integer(), [1, None], "{1,NULL}"),
+        (sa.Boolean(), [True, False], "{True,False}"),
+        (Moment(), [datetime(2026, 11, 24, 8, tzinfo=UTC)], "{2026-11-24 08:00:00+00:00}"),
+        (sa.Text(), [], "{}"),
+        (sa.Integer(), [], "{}"),
+    ],
+)
+def test_a_list_is_written_as_postgresql_reads_an_array(
+    kind: sa.types.TypeEngine[Any], values: Sequence[object], text: str
+) -> None:
+    write = Listed(kind).bind_processor(postgresql.dialect())  # type: ignore[no-untyped-call]
+
+    assert write(values) == text

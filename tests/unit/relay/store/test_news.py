@@ -7,13 +7,17 @@ from typing import cast
 import pytest
 
 from eas_watcher.machine.memory import Change, Collection, Condition, Partnership, Progress, WatchState
+from eas_watcher.machine.seen import NONE_SEEN, SeenIds
 from eas_watcher.names import CollectionClass, CollectionId, MailboxId, ServerId, SyncKey
 from relay.domain.model import CommitEntry
 from relay.store.marks import SOON
 from relay.store.news import are_news, news, read_news
 
 NOW = datetime(2026, 11, 24, 8, 30, tzinfo=UTC)
-MAIL = Collection(CollectionId("5"), CollectionClass.EMAIL, SyncKey("k"), 1, NOW, (ServerId("5:1"), ServerId('"')))
+NOW_AS_TEXT = "2026-11-24 08:30:00.000000+00:00"
+MAIL = Collection(
+    CollectionId("5"), CollectionClass.EMAIL, SyncKey("k"), 1, NOW, SeenIds.of([ServerId("5:1"), ServerId('"')])
+)
 NEW_MAIL = Change(CollectionClass.EMAIL, 2)
 CHANGED = Progress(collections=(MAIL,), changes=(NEW_MAIL,))
 
@@ -52,24 +56,25 @@ def test_two_entries_of_one_mailbox_are_no_news() -> None:
 
 
 def test_entries_and_collections_travel_as_columns_in_the_order_of_their_keys() -> None:
-    calendar = replace(MAIL, id=CollectionId("10"), cls=CollectionClass.CALENDAR, newest=None, seen=(), sub=True)
+    calendar = replace(MAIL, id=CollectionId("10"), cls=CollectionClass.CALENDAR, newest=None, seen=NONE_SEEN, sub=True)
     values = news([entry(Progress(collections=(MAIL, calendar)), "ben"), entry(CHANGED)], NOW)
 
-    assert (values["id"], values["moved"]) == (["ann", "ben"], [True, False])
+    assert (values["id"], values["changed"]) == (["ann", "ben"], [True, False])
     assert (values["shard"], values["epoch"]) == ([7, 7], [3, 3])
     assert (values["now"], values["soon"]) == (NOW, NOW + SOON)
     assert values["collection_mailbox_id"] == ("ann", "ben", "ben")
     assert values["collection_collection_id"] == ("5", "10", "5")
     assert values["collection_class"] == ("email", "calendar", "email")
-    assert values["collection_newest"] == (NOW, None, NOW)
+    assert values["collection_newest"] == (NOW_AS_TEXT, None, NOW_AS_TEXT)
     assert values["collection_seen"] == ('["5:1", "\\""]', "[]", '["5:1", "\\""]')
     assert values["collection_sub"] == (False, True, False)
+    assert values["collection_changed_at"] == (NOW_AS_TEXT, None, None)
 
 
 def test_moments_travel_in_utc_and_never_without_a_time_zone() -> None:
     eastern = replace(MAIL, newest=NOW.astimezone(timezone(timedelta(hours=3))))
     values = news([entry(Progress(collections=(eastern,)))], NOW)
-    assert repr(values["collection_newest"]) == repr((NOW,))
+    assert values["collection_newest"] == (NOW_AS_TEXT,)
 
     with pytest.raises(ValueError, match="without time zone"):
         news([entry(Progress(collections=(replace(MAIL, newest=NOW.replace(tzinfo=None)),)))], NOW)
@@ -77,7 +82,7 @@ def test_moments_travel_in_utc_and_never_without_a_time_zone() -> None:
 
 def test_columns_without_rows_are_empty() -> None:
     values = news([entry(Progress())], NOW)
-    assert (values["collection_seen"], values["mark"], values["moved"]) == ((), (), [False])
+    assert (values["collection_seen"], values["mark"], values["changed"]) == ((), (), [False])
 
 
 def test_changes_are_added_up_by_class_with_and_without_sub_folders() -> None:
