@@ -26,6 +26,8 @@ RETRY: Final = timedelta(minutes=10)
 """After a refused password the relay waits so long before it shows one that was written since."""
 
 
+RECORDED: Final = 5.0
+"""Seconds after a device showed a push until which it is recorded that the provider took it: outcomes are grouped."""
 NOT_REGISTERED: Final = "not-registered"
 """Why the mailbox is not watched if nobody knows better."""
 
@@ -149,6 +151,9 @@ def judge(sent_at: datetime, reading: Reading, now: datetime, goal: Goal) -> Jud
     stages = _stages(sent_at, reading)
     shown = {platform: seconds for (stage, platform), seconds in stages.items() if stage is Stage.SHOWN}
     if goal.platforms <= shown.keys():
+        taken = all((Stage.ACCEPTED, platform) in stages for platform in goal.platforms)
+        if not taken and (now - sent_at).total_seconds() < max(shown.values()) + RECORDED:
+            return None
         late = any(shown[platform] > goal.seconds for platform in goal.platforms)
         return Judgement(Result.LATE if late else Result.SHOWN, stages)
     if (now - sent_at).total_seconds() < goal.interval:

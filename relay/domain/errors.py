@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from relay.domain.counted import counted
+
 
 class RelayError(Exception):
     """The base of everything that the relay raises on purpose."""
@@ -32,10 +34,11 @@ class RowUnreadable(StoreUnavailable):
 
 
 class PortTaken(RelayError):
-    """A port that the relay shall listen on is in use."""
+    """Ports that the relay shall listen on are in use."""
 
-    def __init__(self, setting: str, port: int) -> None:
-        super().__init__(f"{setting}: {port} is in use (address already in use): stop the program, or choose another")
+    def __init__(self, ports: Mapping[str, int]) -> None:
+        named = ", ".join(f"{setting}: {port} is in use (address already in use)" for setting, port in ports.items())
+        super().__init__(f"{named}: stop the program that listens there (`ss -ltnp` names it), or choose another port")
 
 
 class DatabaseInUse(RelayError):
@@ -48,8 +51,13 @@ class DatabaseInUse(RelayError):
 class DatabaseRefuses(RelayError):
     """The database answers but refuses the connection or the work: the settings or its rights are wrong."""
 
-    def __init__(self, detail: str) -> None:
-        super().__init__(f"the database refuses: {detail}. Check database.url, database.password_file and its rights.")
+    def __init__(self, detail: str, *, embedded: bool = False) -> None:
+        server = "Check database.url, database.password_file and its rights."
+        file = (
+            "Check database.url (unset: relay.sqlite3 in relay.state_dir) and the rights on that file; if the file is "
+            "damaged, stop the relay, move it away with its -wal and -shm, and restore the newest backup."
+        )
+        super().__init__(f"the database refuses: {detail}. {file if embedded else server}")
 
 
 class SessionsShared(RelayError):
@@ -117,7 +125,7 @@ class DatabaseFilled(RelayError):
     """A database that should take another one's content has content of its own."""
 
     def __init__(self, rows: Mapping[str, int]) -> None:
-        held = ", ".join(f"{number} rows of {table}" for table, number in rows.items())
+        held = ", ".join(f"{counted(number, 'row')} of {table}" for table, number in rows.items())
         super().__init__(f"the database is not empty, it has {held}: name another one, or destroy these with --replace")
 
 
@@ -149,11 +157,16 @@ class SealBroken(RelayError):
 class KeyLost(RelayError):
     """The database holds credentials that are sealed for keys which are not here."""
 
-    def __init__(self, credentials: int, file: Path) -> None:
+    def __init__(self, credentials: int, file: Path, keys: Sequence[str]) -> None:
+        """Set up with their number, the file of the present key, and the ids of theirs, which old seals do not name."""
+        id_ = keys[0] if len(keys) == 1 else "ID"
+        beside = file.with_name(f"{file.stem}-{id_}{file.suffix}")
+        verb = "was" if credentials == 1 else "were"
         super().__init__(
-            f"the database holds {credentials} credentials that were sealed for another key: restore {file} from your "
-            "backup, or name that key in sealing.former_private_key_files. If it is lost for good, "
-            "`relay keygen --forget` destroys these credentials, and users must log in again"
+            f"the database holds {counted(credentials, 'credential')} that {verb} sealed for another key: "
+            f"{', '.join(keys) or 'its id is not known'}. Put it back from your backup as {beside}, or as {file} if "
+            "there is no key; a retired one loses its ending .retired. If it is lost for good, `relay keygen --forget` "
+            "destroys these credentials, and users must log in again"
         )
 
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from eas_watcher.values import by_slots
 from relay.domain.model import DuePush, Lane, Platform
 from relay.domain.pacing import AT_ONCE, Pacing
 from relay.domain.subscription import naming
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class Offer:
     """What the dispatcher of one platform takes over with a transaction."""

@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 from typing import Final, Self, TypeAlias
 
+from eas_watcher.values import by_slots
+
 
 class Reach(IntEnum):
     """How far a push came that was not delivered, and so what it shows of the way to the provider."""
@@ -19,6 +21,7 @@ class Reach(IntEnum):
     """The provider accepted the relay and checked the device token: the channel works."""
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class Delivered:
     """The provider took the push."""

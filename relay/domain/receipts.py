@@ -42,8 +42,10 @@ _TAG: Final = 6  # bytes: enough that no two pushes of a registration have one
 _SINCE: Final = 6  # bytes: milliseconds until the year 10889
 _GENERATION: Final = 3  # bytes
 _INSIDE: Final = 1 + _SINCE + _GENERATION
+_LENGTH: Final = 22  # characters of 16 bytes in base64 without its padding
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
+_DAY: Final = 86_400  # seconds
 
 
 class PushId(NamedTuple):
@@ -58,7 +60,9 @@ class PushId(NamedTuple):
     @classmethod
     def of(cls, mark: Mark, first_at: datetime, generation: int) -> "PushId":
         """Return the id of the push of a mark; a repetition of the push has the same."""
-        return cls(mark, (first_at - _EPOCH) // _MILLISECOND, generation % 256**_GENERATION)
+        since = first_at - _EPOCH
+        milliseconds = (since.days * _DAY + since.seconds) * 1000 + since.microseconds // 1000
+        return cls(mark, milliseconds, generation % 256**_GENERATION)
 
     @property
     def noticed_at(self) -> datetime:
@@ -76,11 +80,11 @@ class PushId(NamedTuple):
         That is random, known to every role, and never leaves the company. The tag is a keyed digest of what is inside,
         and what is inside is hidden by a keyed digest of the tag [RFC 5297 has this construction with AES].
         """
-        inside = bytes([_NUMBERS[self.mark]])
-        inside += self.since.to_bytes(_SINCE, "big") + self.generation.to_bytes(_GENERATION, "big")
+        number = (_NUMBERS[self.mark] << 8 * _SINCE | self.since) << 8 * _GENERATION | self.generation
+        inside = number.to_bytes(_INSIDE, "big")
         tag = _digest(mailbox, registration, b"push id tag", inside, _TAG)
-        hidden = _xor(inside, _digest(mailbox, registration, b"push id inside", tag, _INSIDE))
-        return urlsafe_b64encode(tag + hidden).rstrip(b"=").decode("ascii")
+        hidden = number ^ int.from_bytes(_digest(mailbox, registration, b"push id inside", tag, _INSIDE), "big")
+        return urlsafe_b64encode(tag + hidden.to_bytes(_INSIDE, "big"))[:_LENGTH].decode("ascii")
 
     @classmethod
     def open(cls, text: str, mailbox: MailboxId, registration: RegistrationId) -> "PushId | None":
@@ -89,7 +93,9 @@ class PushId(NamedTuple):
             return None
         sealed = urlsafe_b64decode(f"{text}==")
         tag, hidden = sealed[:_TAG], sealed[_TAG:]
-        inside = _xor(hidden, _digest(mailbox, registration, b"push id inside", tag, _INSIDE))
+        number = int.from_bytes(hidden, "big")
+        number ^= int.from_bytes(_digest(mailbox, registration, b"push id inside", tag, _INSIDE), "big")
+        inside = number.to_bytes(_INSIDE, "big")
         if not compare_digest(tag, _digest(mailbox, registration, b"push id tag", inside, _TAG)):
             return None
         mark, since = _MARKS.get(inside[0]), int.from_bytes(inside[1 : 1 + _SINCE], "big")
@@ -107,10 +113,6 @@ def read_noticed_at(text: str) -> datetime | None:
 
 def _digest(mailbox: MailboxId, registration: RegistrationId, purpose: bytes, data: bytes, size: int) -> bytes:
     return blake2b(registration.encode() + data, key=mailbox.encode(), digest_size=size, person=purpose).digest()
-
-
-def _xor(one: bytes, other: bytes) -> bytes:
-    return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).to_bytes(len(one), "big")
 
 
 class Receipt(NamedTuple):

@@ -58,6 +58,11 @@ class Shadow:
             self._former = [*self._former, (now, self.mode)][-FORMER:]
             self.mode = mode
 
+    @property
+    def off(self) -> bool:
+        """True if no mode held a push back since the start."""
+        return not self.mode.shadow and not self._former
+
     def needs_server(self, push: DuePush) -> bool:
         """Return True if the mail server decides whether a push leaves."""
         strict = [mode for mode in self._modes(push) if mode.holds_back(push.app, None)]

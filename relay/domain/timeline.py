@@ -1,10 +1,9 @@
 """The timeline: what happened lately to a mailbox and its registrations, without content, gathered in memory.
 
-It is for people who ask why a push is missing. A process that is killed loses the events of its last second.
+It is for people who ask why a push is missing. A process that is killed loses the events of its last five seconds.
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +20,8 @@ from relay.domain.receipts import Receipt
 
 HELD: Final = 10_000
 """Events that wait in memory to be written; more of them are dropped and counted."""
+MANY: Final = 500
+"""Events that wait no longer: written at once, they hold up the database for some 25 ms."""
 PER_HOUR: Final = 120
 """Events of one mailbox, registration or account that one process keeps within an hour."""
 STRANGERS: Final = 5_000
@@ -30,6 +31,10 @@ LONGEST: Final = 80
 HOUR: Final = timedelta(hours=1)
 
 _STRANGE: Final = re.compile(r"[^A-Za-z0-9_.,:/ -]")
+
+
+def _ignore() -> None:
+    """Leave the events that wait to their time."""
 
 
 def _nobody(_user: str) -> str:
@@ -127,12 +132,15 @@ class Timeline:
         self._clock = clock
         self.on = on
         self._waiting: dict[Event, tuple[datetime, int]] = {}
-        self._spent: Counter[str] = Counter()
-        self._hour_ends: datetime | None = None
+        self._spent: dict[str, int] = {}
+        self._hour: tuple[datetime, datetime] | None = None
+        """When the present hour began, and when it ends."""
         self._states: dict[str, tuple[WatchState, str]] = {}
         """The last state of each mailbox that is not plainly watched."""
         self.dropped = 0
         """Events that were dropped because too many waited."""
+        self.on_many: Callable[[], None] = _ignore
+        """Called when so many events wait that they should be written now."""
 
     @classmethod
     def off(cls) -> "Timeline":
@@ -150,9 +158,11 @@ class Timeline:
         if len(self._waiting) >= HELD:
             self.dropped += 1
             return
-        now = self._clock()
+        now, before = self._clock(), len(self._waiting)
         if self._may_keep(event, now):
             self._waiting[event] = (at or now, count)
+        if before < MANY <= len(self._waiting):  # the note that more came than is kept counts, too
+            self.on_many()
 
     def take(self) -> list[Happening]:
         """Return what was gathered, and forget it."""
@@ -161,9 +171,9 @@ class Timeline:
 
     def _may_keep(self, event: Event, now: datetime) -> bool:
         """Return True if its mailbox has room for an event in this hour; the first one without is noted as such."""
-        if self._hour_ends is None or not now < self._hour_ends <= now + HOUR:
+        if self._hour is None or not self._hour[0] <= now < self._hour[1]:
             self._spent.clear()
-            self._hour_ends = now + HOUR
+            self._hour = now, now + HOUR
         stranger = event.account if not event.mailbox_id else ""
         if stranger and not self._spend("", STRANGERS):
             return False
@@ -176,8 +186,8 @@ class Timeline:
         return False
 
     def _spend(self, subject: str, most: int) -> bool:
-        self._spent[subject] += 1
-        return self._spent[subject] <= most
+        spent = self._spent[subject] = self._spent.get(subject, 0) + 1
+        return spent <= most
 
     # --- what the roles note
 
@@ -215,18 +225,10 @@ class Timeline:
         if isinstance(outcome, (RetryLater, Refused)) and outcome.reach is Reach.HERE:
             return
         reason = "" if isinstance(outcome, (Delivered, Shadowed)) else clean(outcome.reason)
-        result = OutcomeKind.of(outcome).value
-        if isinstance(outcome, Refused) and outcome.channel:
-            result = CHANNEL
-        event = Event(
-            EventKind.PUSHED,
-            registration_id=push.registration_id,
-            what=push.mark.value,
-            through=push.platform.value,
-            result=result,
-            code=reason,
-        )
-        self.note(event, push.count)
+        channel = isinstance(outcome, Refused) and outcome.channel
+        result = CHANNEL if channel else OutcomeKind.of(outcome).value
+        mark, platform = push.mark.value, push.platform.value
+        self.note(Event(EventKind.PUSHED, "", push.registration_id, "", mark, platform, result, reason), push.count)
 
     def shown(self, own: Registration, receipt: Receipt) -> None:
         """Note that an app showed a push."""

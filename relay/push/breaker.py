@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
-from eas_watcher.breaker import Away, Breaker, BySlots, Failure, Rules, Turn
+from eas_watcher.breaker import Away, Breaker, BySlots, Failure, Rules, Serving, Turn
 from relay.domain.model import DuePush, Environment, Lane
 from relay.domain.ports.outbox import Capacities, Capacity
 
@@ -70,7 +70,8 @@ class Witnesses:
 
     def answered(self, source: Hashable) -> None:
         """Note that the party answered a source's push."""
-        self._failing.pop(source, None)
+        if self._failing:
+            self._failing.pop(source, None)
         self._answers += 1
 
 
@@ -101,7 +102,13 @@ class LaneBreaker:
     @property
     def serves(self) -> bool:
         """True if the lane takes any number of pushes, as nearly always."""
-        return self._retries is None and self._breaker.serves
+        return self._retries is None and isinstance(self._breaker.state, Serving)
+
+    @property
+    def calm(self) -> bool:
+        """True if the lane serves, no failure counts and no push probes, as nearly always: answers change nothing."""
+        state = self._breaker.state
+        return isinstance(state, Serving) and not state.tally.failures and self._probe is None
 
     @property
     def detail(self) -> str:
@@ -212,7 +219,7 @@ class Plan:
     @property
     def restricted(self) -> frozenset[Lane]:
         """All lanes that are blocked or limited."""
-        return self.blocked.union(lane for lane, _ in self.limited)
+        return self.blocked.union(lane for lane, _ in self.limited) if self.limited else self.blocked
 
     def without(self, lane: Lane) -> frozenset[Lane]:
         """Return the lanes to leave out of a claim for one limited lane: all other restricted ones.
@@ -296,9 +303,12 @@ class ProviderBreakers:
     def began(self, push: DuePush, now: float) -> None:
         """Note that a push is under way."""
         self._under_way[push.environment] += 1
-        retried = push.attempts > 0 or push.registration_id in self._phones[push.environment]
-        self.environment(push).began(push, now, retried=retried)
-        self.channel(push).began(push, now)
+        environment, channel = self.environment(push), self.channel(push)
+        if not environment.calm:
+            retried = push.attempts > 0 or push.registration_id in self._phones[push.environment]
+            environment.began(push, now, retried=retried)
+        if not channel.calm:
+            channel.began(push, now)
 
     def ended(self, push: DuePush) -> None:
         """Note that a push is no longer under way; what its end says of its lanes comes after this."""

@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from relay.domain.challenge import NONCE, hash_nonce
 from relay.domain.clock import Clock
@@ -31,10 +31,11 @@ class ChallengingSender:
         self._clock = clock
         self._tokens = tokens
 
-    async def send(self, push: DuePush) -> PushEnd:
+    def send(self, push: DuePush) -> Coroutine[Any, Any, PushEnd]:
         """Send one push; never raises for anything that a provider, a network or the database does."""
-        if push.mark is not Mark.CHALLENGE:
-            return await self._sender.send(push)
+        return self._challenge(push) if push.mark is Mark.CHALLENGE else self._sender.send(push)
+
+    async def _challenge(self, push: DuePush) -> PushEnd:
         nonce = self._tokens(NONCE)
         try:
             async with asyncio.timeout(LIMIT):

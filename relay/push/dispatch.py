@@ -90,6 +90,8 @@ class Dispatcher:
         self._clock = clock
         self._random = random
         self._owner = f"{owner}/{platform.value}"
+        self._name = f"{platform} push"
+        """The name of each task that sends."""
         self.slots = slots
         """Pushes claimed and not settled at once, at most."""
         self._lease = timedelta(seconds=lease)
@@ -251,7 +253,7 @@ class Dispatcher:
         self._held += 1
         self._breakers.began(push, loop.time())
         self.stats.in_flight += 1
-        task = loop.create_task(self._sender.send(push), name=f"{self.platform} push")
+        task = loop.create_task(self._sender.send(push), name=self._name)
         self._sends.add(task)
         claimed = None if self._traces is None else self._traces.now()
         task.add_done_callback(partial(self._sent, push, wakes, claimed))
@@ -275,7 +277,8 @@ class Dispatcher:
         if self._traces is not None and claimed is not None:
             self._traces.pushed(push, claimed, outcome)
         if isinstance(outcome, Delivered):
-            self.stats.on_accepted(push)
+            waited = (self._clock() - push.first_at).total_seconds()
+            self.stats.on_accepted(self.platform, max(0.0, waited))
 
     def _settled(self, group: Sequence[Ended]) -> None:
         """Free the slots of pushes whose outcomes are recorded."""

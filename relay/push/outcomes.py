@@ -151,7 +151,8 @@ class OutcomeHandler:
     def _environment_serves(self, push: DuePush) -> None:
         self._breakers.answered(push)
         self._stats.doubts.pop(push.environment, None)
-        if self._breakers.environment(push).answered(push, self._time()):
+        breaker = self._breakers.environment(push)
+        if not breaker.calm and breaker.answered(push, self._time()):
             self._stats.outages.pop(push.environment, None)
             log.info("push provider is back", extra={"platform": self._platform, "environment": push.environment})
 
@@ -167,8 +168,8 @@ class OutcomeHandler:
             log.error("push channel faulty", extra=fields | {"reason": refused.reason, "remedy": refused.remedy})
 
     def _channel_works(self, push: DuePush) -> None:
-        channel = (push.app, push.environment)
-        if self._breakers.channel(push).answered(push, self._time()):
-            del self._stats.faults[channel]
+        breaker = self._breakers.channel(push)
+        if not breaker.calm and breaker.answered(push, self._time()):
+            del self._stats.faults[push.app, push.environment]
             fields = {"platform": self._platform, "app": push.app, "environment": push.environment}
             log.info("push channel works again", extra=fields)

@@ -113,10 +113,8 @@ SHAPES: Final = 1024
 """Templates that are kept rendered: there are some hundred with the locales of all phones."""
 _SOME_ID: Final = "a-registration-id-that-no-text-contains"
 _COUNT: Final = '"count": '
-SOME_NONCE: Final = "any-nonce-of-22-bytes_"
-"""Stands for the nonce in templates that are kept."""
-SOME_PUSH: Final = "any-push-of-22-letters"
-"""Stands for the id of the push there."""
+SOME_OWN: Final = "any-push-of-22-letters"
+"""Stands for the nonce, or the id of the push, in templates that are kept."""
 
 COLLAPSE: Final = {"new-items": "items", "attention": "attention"}
 """The ends of FCM's collapse keys."""
@@ -148,11 +146,12 @@ class Notice:
     """What the app returns when it has shown the push: opaque, so it says nothing; empty: it returns nothing."""
 
     def __post_init__(self) -> None:
-        if (self.mark is Mark.CHALLENGE) is not (A_NONCE.fullmatch(self.nonce) is not None):
+        challenges = self.mark is Mark.CHALLENGE
+        if (challenges or self.nonce) and not (challenges and A_NONCE.fullmatch(self.nonce)):
             raise ValueError("a challenge has a nonce of 16 bytes, and nothing else has one")
         if self.cause is not None and self.mark is not Mark.ATTENTION:
             raise ValueError("only an attention has a cause")
-        if self.id and (self.mark is Mark.CHALLENGE or not A_SEALED_ID.fullmatch(self.id)):
+        if self.id and (challenges or not A_SEALED_ID.fullmatch(self.id)):
             raise ValueError("the id of a push has 16 bytes, and a challenge has none")
         if not OPAQUE_ID.fullmatch(self.registration_id):
             raise ValueError("a registration id has 1 to 54 letters, digits, - or _")
@@ -192,7 +191,7 @@ class Notice:
     @property
     def collapse_id(self) -> str:
         """Names the push that a newer one of the same registration and mark replaces on the phone; at most 64 bytes."""
-        return f"{self.registration_id}.{self.mark.value}"
+        return f"{self.registration_id}.{self.mark}"
 
     @property
     def lifetime(self) -> int:
@@ -206,9 +205,13 @@ class ApnsShape(NamedTuple):
     before: str
     """The text up to the registration id."""
     between: str
-    """From there to the count; all the rest where there is no count."""
-    after: str | None
-    """The rest; None: there is no count."""
+    """From there to the count, or to what comes next where there is no count."""
+    counts: bool
+    """Whether there is a count."""
+    after: str
+    """From the count to the nonce or the id of the push; all the rest where there is neither."""
+    rest: str
+    """The text after the nonce or the id."""
     push_type: Literal["alert", "background"]
     priority: Literal[5, 10]
     lifetime: int
@@ -221,17 +224,12 @@ class ApnsMessage:
 
     def __init__(self, notice: Notice) -> None:
         self.notice = notice
-        nonce = SOME_NONCE if notice.nonce else ""
-        id_ = SOME_PUSH if notice.id else ""
-        self.shape = _apns_shape(notice.mark, notice.certain, notice.mode, notice.locale, notice.cause, nonce, id_)
+        own = notice.nonce or notice.id  # only a challenge has a nonce, and it has no id
+        shape = _apns_shape(notice.mark, notice.certain, notice.mode, notice.locale, notice.cause, bool(own))
+        self.shape = shape
         """What this message shares with others."""
-        before, between, after, *_ = self.shape
-        if id_:
-            between = between.replace(id_, notice.id)
-            after = None if after is None else after.replace(id_, notice.id)
-        count = "" if after is None else f"{_clip(notice.count)}{after}"
-        between = between.replace(SOME_NONCE, notice.nonce) if nonce else between
-        self.rendered = f"{before}{notice.registration_id}{between}{count}"
+        count = _clip(notice.count) if shape.counts else ""
+        self.rendered = f"{shape.before}{notice.registration_id}{shape.between}{count}{shape.after}{own}{shape.rest}"
         if notice.locale == OWN_TEXTS and not notice.silent:  # names registration and count more than once
             self.rendered = json.dumps(_apns_body(notice), ensure_ascii=False)
         """The text that is sent, and recorded in the egress log: the body as JSON."""
@@ -293,17 +291,21 @@ def former_fcm(notice: Notice) -> dict[str, str]:
 
 
 @lru_cache(SHAPES)
-def _apns_shape(
-    mark: Mark, certain: bool, mode: Mode, locale: str, cause: Cause | None, nonce: str, id_: str
-) -> ApnsShape:
-    """Render one body and cut it where others differ. An id needs no escapes in JSON, whichever it is."""
+def _apns_shape(mark: Mark, certain: bool, mode: Mode, locale: str, cause: Cause | None, own: bool) -> ApnsShape:
+    """Render one body and cut it where others differ; `own`: it has a nonce, or the id of its push.
+
+    An id needs no escapes in JSON, whichever it is.
+    """
+    nonce, id_ = (SOME_OWN, "") if mark is Mark.CHALLENGE else ("", SOME_OWN if own else "")
     notice = Notice(mark, 1, certain, RegistrationId(_SOME_ID), mode, locale, cause, nonce, id_)
-    before, _, rest = json.dumps(_apns_body(notice), ensure_ascii=False).partition(_SOME_ID)
-    between, counted, after = rest.partition(_COUNT)
-    rest_after = after.removeprefix("1") if counted else None
+    before, _, behind = json.dumps(_apns_body(notice), ensure_ascii=False).partition(_SOME_ID)
+    between, counted, after = behind.partition(_COUNT)
+    between, after = (between + counted, after.removeprefix("1")) if counted else ("", between)
+    after, _, rest = after.partition(SOME_OWN)
+    parts = before, between, bool(counted), after, rest
     if notice.silent:
-        return ApnsShape(before, between + counted, rest_after, "background", 5, notice.lifetime)
-    return ApnsShape(before, between + counted, rest_after, "alert", 10, notice.lifetime)
+        return ApnsShape(*parts, "background", 5, notice.lifetime)
+    return ApnsShape(*parts, "alert", 10, notice.lifetime)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """What the outcomes of pushes change: marks, registrations and their quarantines. Values in, values out.
 
 The store reads the present registrations and marks under its locks, calls `settle`, and writes what `settle` returns in
-the same transaction.
+the same transaction. A change of what a delivery does must also be made in `relay/store/deliveries.py`, which has the
+plain case as statements for each database.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

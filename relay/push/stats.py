@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from relay.domain.model import DuePush, Environment
+from relay.domain.model import Environment, Platform
 from relay.domain.outcome import OutcomeKind
 
 
@@ -54,7 +54,7 @@ class Accounts(Protocol):
         """The accounts of now."""
 
 
-def _ignore(push: DuePush) -> None:
+def _ignore(platform: Platform, seconds: float) -> None:
     """Do nothing with an accepted push."""
 
 
@@ -77,8 +77,8 @@ class PushStats:
     """By environment; their pushes wait until the provider serves again."""
     doubts: dict[Environment, Outage] = field(default_factory=dict)
     """By environment; the newest answer that a push cannot be served now, if no push was taken since the first."""
-    on_accepted: Callable[[DuePush], None] = _ignore
-    """Called when a provider accepts a push, e.g. to measure the time since `first_at`."""
+    on_accepted: Callable[[Platform, float], None] = _ignore
+    """Called when a provider accepts a push, with the seconds since the first change that it reports."""
 
     @property
     def fault(self) -> ChannelFault | None:

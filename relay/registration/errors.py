@@ -101,7 +101,9 @@ class TooManyRefusals(RelayError):
 
     def __init__(self, seconds: float) -> None:
         """Set up with the seconds until another try is safe."""
-        super().__init__("too many credentials were refused for this mailbox; wait before the next try")
+        super().__init__(
+            "too many credentials of this mailbox were refused, or wait for an answer; wait before the next try"
+        )
         self.retry_after = max(1, math.ceil(seconds))
 
 

@@ -57,7 +57,14 @@ from relay.registration.errors import (
 )
 from relay.registration.guesses import Guesses
 from relay.registration.identity import ServerDirectory, normalise
-from relay.registration.requests import KerberosLogin, Login, OAuthCodeLogin, RegistrationRequest, check_device
+from relay.registration.requests import (
+    KerberosLogin,
+    Login,
+    OAuthCodeLogin,
+    RegistrationRequest,
+    check_device,
+    refusal,
+)
 from relay.registration.secret import Access, check_identity, derive, grants, hash_secret, proof
 from relay.registration.verdicts import Verdict, VerdictWaiter
 from relay.security.credentials import StoredCredential
@@ -71,7 +78,7 @@ TEST_PAUSE: Final = timedelta(seconds=10)
 WIPED: Final = (
     "an administrator wiped the device: remove the data of the account, and do not register again by yourself"
 )
-FORBIDDEN: Final = "an administrator wiped the mailbox's device: ask the administrator of the relay for leave"
+FORBIDDEN: Final = "an administrator wiped the mailbox's device: ask the administrator of the relay to allow it again"
 SEEN: Final = timedelta(days=1)
 """Between two notes that an app was seen."""
 CHALLENGE_PAUSE: Final = timedelta(seconds=30)
@@ -521,12 +528,9 @@ def _settled(view: RegistrationView, shown: bytes) -> bool:
 
 def _refused(login: Login, left: str) -> CredentialRefused:
     """Return the error for a refused login; `left` says what became of the request."""
-    if isinstance(login, OAuthCodeLogin):
-        return CredentialRefused(
-            f"the token endpoint refused the code, or the mail server its token; {left}: let the user sign in again",
-            "credential.code",
-        )
-    return CredentialRefused(f"the server of the mailbox refused user or password; {left}", "credential")
+    wrong, field_name = refusal(login)
+    again = ": let the user sign in again" if isinstance(login, OAuthCodeLogin) else ""
+    return CredentialRefused(f"{wrong}; {left}{again}", field_name)
 
 
 def _user(field_name: str, user: str) -> str:

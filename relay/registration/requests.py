@@ -66,6 +66,21 @@ class KerberosLogin:
 Login: TypeAlias = BasicLogin | OAuthLogin | OAuthCodeLogin | CertificateLogin | KerberosLogin
 
 
+def refusal(login: Login) -> tuple[str, str]:
+    """Return who refused what of a login, and the field of the request that has it."""
+    match login:
+        case BasicLogin():
+            return "the server of the mailbox refused user or password", "credential"
+        case OAuthLogin():
+            return "the token endpoint refused the refresh token, or the mail server its token", "credential"
+        case OAuthCodeLogin():
+            return "the token endpoint refused the code, or the mail server its token", "credential.code"
+        case CertificateLogin():
+            return "the server of the mailbox refused the certificate", "credential"
+        case KerberosLogin():
+            return "the server of the mailbox refused the user", "credential"
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """Where pushes go."""
@@ -122,9 +137,10 @@ def check_device(
 
 
 def _check_fcm(token: str) -> None:
-    device = FcmDevice.read(token)
-    if device.kind == "fid":
+    if FcmDevice.read(token).kind == "fid":
         return
+    if _field(token) == "device.endpoint":
+        raise UnsupportedDevice("a device of fcm has `fid` or `token`, and no `endpoint`", "device.endpoint")
     try:
         FcmDevice.of_token(token)
     except FcmDeviceInvalid as error:
@@ -133,7 +149,11 @@ def _check_fcm(token: str) -> None:
 
 def _field(token: str) -> str:
     """Return the field that an app sent a device token in."""
-    return f"device.{FcmDevice.read(token).kind}"
+    try:
+        Subscription.read(token)
+    except SubscriptionInvalid:
+        return f"device.{FcmDevice.read(token).kind}"
+    return "device.endpoint"
 
 
 def _check_subscription(token: str, services: Container[str]) -> None:
@@ -144,7 +164,7 @@ def _check_subscription(token: str, services: Container[str]) -> None:
             "a device of webpush has `endpoint` and `keys`, and no `token`", _field(token)
         ) from error
     if subscription.token != token:
-        raise UnsupportedDevice("a device of webpush has `endpoint` and `keys`, and no `token`", _field(token))
+        raise UnsupportedDevice("a device of webpush has `endpoint` and `keys`, and no `token`", "device.token")
     if not is_listed(subscription.service, services):
         raise UnsupportedDevice(
             "the relay may not push to the host of `endpoint`: use another push service", "device.endpoint"

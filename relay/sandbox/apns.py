@@ -108,8 +108,7 @@ class ApnsSimulator(PushSimulator[ApnsFailure]):
 
     def record(self, request: Request, status: int) -> None:
         """Record a request and the status of its answer; 0: no answer."""
-        headers = {":method": request.method, ":path": request.path, **request.headers}
-        self._inbox.add(Received(time.perf_counter_ns(), headers, request.body, request.device_token, status))
+        self._inbox.add(Received(time.perf_counter_ns(), request.headers, request.body, request.device_token, status))
 
     def _check(self, request: Request) -> ApnsResponse:
         topic = self._authority.topic(request)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Final, Protocol, cast
 from uuid import uuid4
 
+from eas_watcher.http2.header_block import header_field
 from eas_watcher.http2.violations import Violation
 from relay.sandbox.apns_rules import ApnsResponse, Request
 from relay.sandbox.http2_server import Asked, Event, Http2Server, Pinged
@@ -128,8 +129,7 @@ class Connection(asyncio.Protocol):
 
     def _complete(self, asked: Asked) -> None:
         stream_id, headers = asked.stream_id, asked.headers
-        method, path = headers.pop(":method"), headers.pop(":path")
-        request = Request(method, path, headers, asked.body, self._certificate)
+        request = Request(headers[":method"], headers[":path"], headers, asked.body, self._certificate)
         match self._service.next_failure():
             case Stall():
                 self._service.record(request, 0)
@@ -178,13 +178,13 @@ class Connection(asyncio.Protocol):
         body = response.body
         # An answer has the apns-id of its request, or a new one [Apple: Handling notification responses from APNs].
         apns_id = request.headers.get("apns-id") or str(uuid4()).upper()
-        headers = [(":status", str(response.status))]
+        block = header_field(b":status", b"%d" % response.status)
         if not script.bare:
-            headers.append(("apns-id", apns_id))
+            block += header_field(b"apns-id", apns_id.encode())
         if script.retry_after:
-            headers.append(("retry-after", script.retry_after))
+            block += header_field(b"retry-after", script.retry_after.encode())
         size = -(-len(body) // script.pieces)
-        self._http.answer(stream_id, headers, [body[at : at + size] for at in range(0, len(body), size or 1)])
+        self._http.answer(stream_id, block, [body[at : at + size] for at in range(0, len(body), size or 1)])
 
     def _limit_streams(self, *, authenticated: bool, refused: bool) -> None:
         """Allow STREAMS after an authenticated request, STREAMS_AT_FIRST again after a refused one, as Apple does."""

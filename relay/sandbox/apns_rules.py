@@ -9,13 +9,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final
-from uuid import UUID
+from typing import Final, NamedTuple
 
 import jwt
 
 PATH: Final = re.compile(r"/3/device/([^/]*)", re.ASCII)
 HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2}){1,100}", re.ASCII)
+UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 NUMBER: Final = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 LARGEST: Final = 4096  # bytes of a payload; VoIP pushes may have 5120
@@ -30,8 +30,7 @@ PUSH_TYPES: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One complete request."""
 
     method: str
@@ -48,8 +47,7 @@ class Request:
         return "" if found is None else found[1]
 
 
-@dataclass(frozen=True, slots=True)
-class ApnsResponse:
+class ApnsResponse(NamedTuple):
     """The answer to a request."""
 
     status: int
@@ -69,6 +67,7 @@ class ApnsResponse:
 
 
 OK: Final = ApnsResponse(200)
+INVALID_TOKEN: Final = ApnsResponse(403, "InvalidProviderToken")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +89,15 @@ class Authority:
         return self._token(token.strip(), now)
 
     def _token(self, token: str, now: datetime) -> ApnsResponse | None:
-        invalid = ApnsResponse(403, "InvalidProviderToken")
         try:
             team, issuer, made = self._signed.get(token) or self._verify(token)
         except (jwt.PyJWTError, KeyError):
-            return invalid
+            return INVALID_TOKEN
         if issuer != team or not isinstance(made, int):
-            return invalid
+            return INVALID_TOKEN
         age = now.timestamp() - made
         if age < -LEEWAY.total_seconds():
-            return invalid
+            return INVALID_TOKEN
         return ApnsResponse(403, "ExpiredProviderToken") if age > TOKEN_LIFE.total_seconds() else None
 
     def _verify(self, token: str) -> tuple[str, object, object]:
@@ -126,16 +124,17 @@ def check_address(request: Request) -> ApnsResponse | None:
     """Return the refusal of a request whose path is not that of a device."""
     if request.method != "POST":
         return ApnsResponse(405, "MethodNotAllowed")
-    if not PATH.fullmatch(request.path):
+    found = PATH.fullmatch(request.path)
+    if found is None:
         return ApnsResponse(404, "BadPath")
-    if not request.device_token:
+    if not found[1]:
         return ApnsResponse(400, "MissingDeviceToken")
-    return None if HEX.fullmatch(request.device_token) else ApnsResponse(400, "BadDeviceToken")
+    return None if HEX.fullmatch(found[1]) else ApnsResponse(400, "BadDeviceToken")
 
 
 def check_headers(headers: Mapping[str, str]) -> ApnsResponse | None:
     """Return the refusal of headers that APNs does not accept."""
-    if "apns-id" in headers and not _is_uuid(headers["apns-id"]):
+    if "apns-id" in headers and not UUID.fullmatch(headers["apns-id"]):
         return ApnsResponse(400, "BadMessageId")
     push_type = headers.get("apns-push-type", "")
     if push_type not in PUSH_TYPES:
@@ -163,10 +162,3 @@ def check_payload(body: bytes) -> ApnsResponse | None:
     if not isinstance(document, dict) or not isinstance(document.get("aps"), dict):
         return ApnsResponse(400, "BadPayload")
     return None
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text.lower()
-    except ValueError:
-        return False

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -145,7 +145,7 @@ async def open_sandbox(
         control.add_subapp("/push", push_control_app(apns, fcm, webpush, apns_sandbox))
         add_verbs(control, eas, apns, apns_sandbox, fcm, webpush)
         control_port = await stack.enter_async_context(open_listener(control, host, ports.control))
-        api = ports.api or _free_port()
+        api, ops = _unless_given(ports.api, ports.ops)
         web_port = await stack.enter_async_context(open_front(f"https://{reached}:{api}", folder / "ca.pem", ports.web))
         open_ports = Ports(
             eas.port,
@@ -154,7 +154,7 @@ async def open_sandbox(
             webpush.port,
             control_port,
             api,
-            ports.ops or _free_port(),
+            ops,
             apns_sandbox.port,
             web_port,
             smtp.port,
@@ -176,11 +176,20 @@ def _write_site(folder: Path, place: Place, ports: Ports) -> None:
     (folder / "sandbox.json").write_text(json.dumps(site), encoding="utf-8")
 
 
-def _free_port() -> int:
-    """Return a port that is free now; another program may take it before the relay listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _unless_given(*ports: int) -> list[int]:
+    """Return ports, and for each 0 among them another one that is free now.
+
+    Another program may take it before the relay listens.
+    """
+    with ExitStack() as held:
+        return [port or _free_port(held) for port in ports]
+
+
+def _free_port(held: ExitStack) -> int:
+    """Return a port that is free now; it stays bound until `held` closes, so that none is returned twice."""
+    probe = held.enter_context(socket.socket())
+    probe.bind(("127.0.0.1", 0))
+    return int(probe.getsockname()[1])
 
 
 async def run_sandbox(

@@ -16,7 +16,7 @@ import hashlib
 import hmac
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -189,14 +189,24 @@ class SealingPrivateKey:
         raise SealBroken(OTHER_KEY)
 
 
-def foreign(heads: Mapping[bytes, int], keys: Collection[bytes]) -> int:
-    """Return how many credentials are sealed for keys other than `keys`, if none is for one of these.
+class Foreign(NamedTuple):
+    """Credentials that are sealed for keys which are not here."""
+
+    number: int
+    keys: tuple[str, ...]
+    """The names of these keys, unless all seals are of the old form."""
+
+
+def foreign(heads: Mapping[bytes, int], keys: Collection[bytes]) -> Foreign | None:
+    """Return the credentials that are sealed for keys other than `keys`, if none is for one of these; None: no others.
 
     `heads` has the number of seals by their first bytes. Seals of the old form do not name their key: they count as
     foreign without any key.
     """
     ours = sum(count for head, count in heads.items() if head[_ID] in keys or (keys and is_old(head)))
-    return 0 if ours else sum(heads.values())
+    if ours or not heads:
+        return None
+    return Foreign(sum(heads.values()), tuple(sorted({head[_ID].hex() for head in heads if not is_old(head)})))
 
 
 def is_old(sealed: bytes) -> bool:

@@ -106,18 +106,21 @@ def unreadable(
     look: Callable[[Path], Access] = Access.of,
     may_enter: Callable[[Path], bool] = enters,
 ) -> str:
-    """Return what to do about a file that this process may not read."""
-    name = user_name(process.user)
+    """Return what to do about a file that this process may not read.
+
+    That may be a command of an administrator under a login of his own, to whom nobody should lend the relay's secrets.
+    """
+    let = f"Run the command as the user of the relay. If that is {user_name(process.user)}, let it"
     closed = [folder for folder in path.parents if not may_enter(folder)]
     if closed:
-        return f"Let the user {name} enter {closed[-1]}, or move the file."
+        return f"{let} enter {closed[-1]}, or move the file."
     try:
         access = look(path)
     except OSError:
-        return f"Let the user {name} read it."
+        return f"{let} read the file."
     if access.read_only:
         return f"{_at_its_source()}."
-    return f"Let the user {name} read it. Run as root: `{_lend(path, process)}`."
+    return f"{let} read the file. Run as root: `{_lend(path, process)}`."
 
 
 def user_name(number: int) -> str:

@@ -1,13 +1,14 @@
 """How the progress of all watches reaches the database: in groups, each entry under its lease, until it is durable.
 
 A watch commits through `StoreJournal`, which finds the mailbox's lease and waits out an outage of the database.
-`GroupCommitter` is the one writer: what is queued while one transaction runs goes with the next one.
+`GroupCommitter` is the one writer: what is queued while one transaction runs goes with the next one, which begins at
+once when it is full. Two transactions that run at a time have no mailbox in common.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -145,6 +146,9 @@ class GroupCommitter:
         self._clock = clock
         self._queue: deque[_Waiting] = deque()
         self._queued = asyncio.Event()
+        self._full = asyncio.Event()
+        """Set when a full group is queued."""
+        self._writing: set[MailboxId] = set()
         self._stopped = False
 
     async def commit(self, entry: CommitEntry) -> None:
@@ -159,38 +163,56 @@ class GroupCommitter:
         waiting = _Waiting(entry, asyncio.get_running_loop().create_future(), since)
         self._queue.append(waiting)
         self._queued.set()
+        if len(self._queue) >= LARGEST:
+            self._full.set()
         await waiting.done
 
     async def run(self) -> None:
         """Write until cancelled; entries that wait then fail with StoreUnavailable."""
-        group: list[_Waiting] = []
         try:
-            while True:
-                group = self._next()
-                if group:
-                    await self._write(group)
-                else:
-                    self._queued.clear()
-                    await self._queued.wait()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._run(1, self._queued), name="committer")
+                # Only a full group: smaller ones would cost more for each entry, and the database is busy.
+                tasks.create_task(self._run(LARGEST, self._full), name="committer of full groups")
         finally:
             self._stopped = True
-            _fail([*group, *self._queue], StoreUnavailable("the writer has stopped"))
+            _fail(self._queue, StoreUnavailable("the writer has stopped"))
             self._queue.clear()
 
-    def _next(self) -> list[_Waiting]:
-        """Remove the next group from the queue: at most one entry of each mailbox, in the order they came."""
+    async def _run(self, least: int, ready: asyncio.Event) -> None:
+        """Write one group after the other, each as soon as so many entries are queued."""
+        group: dict[MailboxId, _Waiting] = {}
+        try:
+            while True:
+                group = self._next() if len(self._queue) >= least else {}
+                if group:
+                    await self._write(list(group.values()))
+                    self._writing.difference_update(group)
+                    self._queued.set()  # later entries of these mailboxes may wait
+                else:
+                    ready.clear()
+                    await ready.wait()
+        finally:
+            _fail(group.values(), StoreUnavailable("the writer has stopped"))
+
+    def _next(self) -> dict[MailboxId, _Waiting]:
+        """Remove the next group from the queue: at most one entry of each mailbox, in the order they came.
+
+        An entry of a mailbox that is being written waits.
+        """
         group: dict[MailboxId, _Waiting] = {}
         later: list[_Waiting] = []
         while self._queue and len(group) < LARGEST:
             waiting = self._queue.popleft()
             if waiting.done.done():
                 continue
-            if waiting.entry.mailbox_id in group:
+            if waiting.entry.mailbox_id in group or waiting.entry.mailbox_id in self._writing:
                 later.append(waiting)
             else:
                 group[waiting.entry.mailbox_id] = waiting
         self._queue.extendleft(reversed(later))
-        return list(group.values())
+        self._writing.update(group)
+        return group
 
     async def _write(self, group: Sequence[_Waiting]) -> None:
         """Commit a group; if one of its entries makes the transaction fail, commit each entry by itself."""
@@ -237,7 +259,7 @@ class GroupCommitter:
                 self._traces.committed(seen, at, [changes for _, changes in traced])
 
 
-def _fail(group: Sequence[_Waiting], error: BaseException) -> None:
+def _fail(group: Iterable[_Waiting], error: BaseException) -> None:
     for waiting in group:
         if not waiting.done.done():
             waiting.done.set_exception(error)

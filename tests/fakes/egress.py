@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from relay.push.egress.log import Leaving, Unwritable
+from relay.push.egress.leaving import Leaving, Unwritable
 from relay.push.payload import WebPushMessage
 
 

@@ -152,6 +152,8 @@ class MemoryRegistrationStore:
             token_since = now
             moved = change.device_token != registration.device_token
             must_prove = change.proves and (moved or must_prove)
+            if change.proves and moved:
+                self.tested.pop(registration_id, None)
             if state in {RegistrationState.TOKEN_GONE, RegistrationState.ACTIVE, RegistrationState.PROVING}:
                 state = RegistrationState.PROVING if must_prove else RegistrationState.ACTIVE
         if change.sealed_candidate is not None:
@@ -270,6 +272,7 @@ class MemoryRegistrationStore:
         if self.nonces.pop(registration_id, None) != nonce:
             return False
         self.registrations[registration_id] = replace(registration, state=RegistrationState.ACTIVE, must_prove=False)
+        self.tested.pop(registration_id, None)
         self._supersede(registration)
         return True
 

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from eas_watcher.values import by_slots
 from relay.domain.handover import Offer
 from relay.domain.model import DuePush, Lane, Platform, RegistrationId
 from relay.domain.outcome import PushEnd
 
 
+@by_slots
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """How one claimed push ended, and when a failed one is due again."""
@@ -56,7 +58,7 @@ class OutboxStore(Protocol):
         """
 
     async def settle(self, settlements: Sequence[Settlement], now: datetime) -> None:
-        """Record outcomes in one transaction.
+        """Record outcomes, in one transaction or a few.
 
         Delivered: delete the mark if its generation is still the one sent, else keep the changes that came meanwhile,
         due as their pace allows; the quarantine ends. TokenGone: unless the device token is younger than `gone_since`,

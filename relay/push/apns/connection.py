@@ -21,7 +21,7 @@ from eas_watcher.http2.limits import Limits
 from eas_watcher.http2.violations import error_name
 from relay.push.apns.answers import read_body
 from relay.push.apns.exchange import Answer, Ending, HeaderBlocks, MaybeSent, NotSent, Record, Request
-from relay.push.egress.log import Unwritable
+from relay.push.egress.leaving import Unwritable
 
 log = logging.getLogger(__name__)
 

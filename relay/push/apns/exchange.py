@@ -12,7 +12,7 @@ from aioapns import NotificationRequest
 from aioapns.common import NotificationResult
 
 from eas_watcher.http2.header_block import header_block, header_field, header_name, integer
-from relay.push.egress.log import Leaving
+from relay.push.egress.leaving import Leaving
 from relay.push.payload import ApnsMessage
 
 

@@ -3,11 +3,11 @@
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from hashlib import sha1
+from datetime import UTC, datetime
+from hashlib import blake2b
 from random import Random
 from types import TracebackType
 from typing import Any, Final, Self
-from uuid import UUID
 
 from aioapns import NotificationRequest, PushType
 
@@ -22,7 +22,7 @@ from relay.push.apns.accounts import Account
 from relay.push.apns.answers import read_apns
 from relay.push.apns.config import ApnsAccount, ApnsConfig
 from relay.push.apns.exchange import Answer, MaybeSent, NotSent, Request
-from relay.push.egress.log import Egress, Unwritable, held
+from relay.push.egress.leaving import Egress, Unwritable, held
 from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile
 from relay.push.payload import ApnsMessage, Notice
@@ -37,8 +37,7 @@ one doubt that a push is allowed."""
 CLOSING: Final = 2.0
 """Seconds that pushes in flight may take when the sender is closed; the dispatcher has waited before."""
 
-MESSAGES: Final = UUID("6d2f0f0b-6ad8-5d0a-9a35-0b0c1a6f3c52")
-"""The namespace of our message ids [RFC 9562 5.5]; any UUID would do, as long as it never changes."""
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 CUT: Final = "see whether a firewall or a proxy on the way cuts connections, and whether what answers there is APNs"
 
@@ -180,11 +179,12 @@ def message_id(push: DuePush) -> str:
     The id reveals nothing, not even to somebody who tries all moments: in the hash is the id of the mailbox, too, which
     is random and never leaves the company.
     """
-    name = "/".join((push.mailbox_id, push.registration_id, push.mark, push.first_at.isoformat(), str(push.generation)))
-    digest = sha1(MESSAGES.bytes + name.encode(), usedforsecurity=False).hexdigest()
-    # The same as uuid.uuid5 returns, without its objects: 5 is the version, 8 to b the variant.
-    variant = "89ab"[int(digest[16], 16) & 3]
-    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
+    since = push.first_at - EPOCH
+    moment = f"{since.days}.{since.seconds}.{since.microseconds}"
+    name = f"{push.mailbox_id}/{push.registration_id}/{push.mark}/{moment}/{push.generation}"
+    # A UUID of version 8, which is a hash of our choice [RFC 9562 5.8, B.2]; the second 8 is the variant [4.1].
+    digest = blake2b(name.encode(), digest_size=16).hexdigest()
+    return f"{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-8{digest[17:20]}-{digest[20:]}"
 
 
 def _expired(account: Account, answer: Answer) -> bool:

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import mkstemp
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from relay.domain.clock import Clock
 from relay.domain.model import Environment, Lane, Platform
-from relay.domain.outcome import Reach, RetryLater
 from relay.domain.ports.outbox import Capacity
 from relay.push.egress.keeping import (
     FOLDER,
@@ -31,6 +31,7 @@ from relay.push.egress.keeping import (
     removal_file,
     write_removal,
 )
+from relay.push.egress.leaving import Leaving, Unwritable
 from relay.push.egress.record import (
     ChainKey,
     Entry,
@@ -41,7 +42,7 @@ from relay.push.egress.record import (
     without_token,
     write_lines,
 )
-from relay.push.payload import ApnsMessage, WebPushMessage
+from relay.push.payload import WebPushMessage
 
 log = logging.getLogger(__name__)
 
@@ -50,44 +51,11 @@ TAIL: Final = 16_384  # bytes at the end that hold the whole last line; a line h
 CHAINS: Final = 64  # push processes on one folder, at most
 PROBE: Final = bytes(65_536)
 """What must fit on the disk before pushes go on after it could not be written: room for some 100 lines."""
-AGAIN: Final = 2.0
-"""Seconds until a push is tried again that could not be logged."""
+DEVICES: Final = 4_096
+"""Devices whose names are remembered, which takes 1 MB."""
 DAY: Final = timedelta(days=1)
 PRUNE: Final = 3600.0  # seconds between two looks for files that are too old
-ROOM: Final = (
-    "pushes wait until the egress log can be written, and go on by themselves: make room on the disk of egress.folder, "
-    "and see that the relay may write there"
-)
-
-
-class Unwritable(Exception):
-    """A push cannot be logged, so it must not be sent."""
-
-
-def held(error: Unwritable) -> RetryLater:
-    """Return the outcome of a push that cannot be logged: it was not tried."""
-    return RetryLater(f"egress-log: {error}", AGAIN, ROOM, reach=Reach.HERE)
-
-
-class Leaving(NamedTuple):
-    """A push to APNs that is about to leave."""
-
-    app: str
-    device_token: str
-    message: ApnsMessage
-
-
-class Egress(Protocol):
-    """Records what is about to leave the company."""
-
-    def apns(self, pushes: Sequence[Leaving]) -> None:
-        """Record pushes to APNs that leave together, all or none; raise Unwritable."""
-
-    def fcm(self, app: str, device_token: str, body: bytes) -> None:
-        """Record a push to FCM; raise Unwritable."""
-
-    def webpush(self, app: str, device_token: str, message: WebPushMessage) -> None:
-        """Record the plaintext of an encrypted push to a push service; raise Unwritable."""
+MEASURE: Final = 10.0  # seconds between two looks at the room on the disk while nothing is written
 
 
 class EgressState(Protocol):
@@ -127,7 +95,8 @@ class EgressLog(EgressState):
         self._chain = chain
         self._key = keys[0]
         self._keys = {key.id: key for key in keys}
-        self._devices = _key(folder / "device.key")
+        self._device = lru_cache(DEVICES)(partial(device_hash, _key(folder / "device.key")))
+        """Names devices; OpenSSL takes long for an HMAC, and a phone gets many pushes."""
         self._clock = clock
         self.limits = limits
         self.trouble = ""
@@ -148,41 +117,40 @@ class EgressLog(EgressState):
 
     def apns(self, pushes: Sequence[Leaving]) -> None:
         """Record pushes to APNs that leave together, all or none; raise Unwritable."""
-        self._append(
-            Platform.APNS,
-            [
-                (app, device_hash(self._devices, device_token), message.rendered)
-                for app, device_token, message in pushes
-            ],
-        )
+        entries = [(app, self._device(token), message.rendered) for app, token, message in pushes]
+        self._append(Platform.APNS, entries)
 
     def fcm(self, app: str, device_token: str, body: bytes) -> None:
         """Record a push to FCM; raise Unwritable."""
-        device = device_hash(self._devices, device_token)
+        device = self._device(device_token)
         self._append(Platform.FCM, [(app, device, without_token(body, device_token, device))])
 
     def webpush(self, app: str, device_token: str, message: WebPushMessage) -> None:
         """Record the plaintext of an encrypted push to a push service; raise Unwritable."""
-        device = device_hash(self._devices, device_token)
+        device = self._device(device_token)
         self._append(Platform.WEBPUSH, [(app, device, message.content.decode("ascii"))])
 
-    def capacities(self, now: float) -> Iterator[Capacity]:
+    def capacities(self, now: float) -> Sequence[Capacity]:
         """List all lanes while the log cannot be written: no push is claimed then. `now` is `loop.time()`."""
-        if self.trouble:
-            for environment in Environment:
-                yield Capacity(Lane(environment), 0, now + SYNC)
+        return [Capacity(Lane(each), 0, now + SYNC) for each in Environment] if self.trouble else ()
 
     async def run(self) -> None:
-        """Look after the log every SYNC seconds until cancelled: its file, the disk, and what is too old."""
-        prune_at, loop = 0.0, asyncio.get_running_loop()
+        """Look after the log every SYNC seconds until cancelled: its file, the disk, and what is too old.
+
+        While nothing is written the thread that syncs has little to do, so it runs less often.
+        """
+        prune_at, tend_at, loop = 0.0, 0.0, asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SYNC)
+            now = loop.time()
             try:
                 self._look()
-                if loop.time() >= prune_at:
-                    prune_at = loop.time() + PRUNE
+                if now >= prune_at:
+                    prune_at = now + PRUNE
                     await asyncio.to_thread(self._prune)
-                await asyncio.to_thread(self._tend)
+                if self._dirty or self.trouble or now >= tend_at:
+                    tend_at = now + MEASURE
+                    await asyncio.to_thread(self._tend)
             except OSError as error:
                 self._failed(error)
             else:

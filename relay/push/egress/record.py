@@ -16,6 +16,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from relay.domain.counted import counted
 from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import ISSUED_ID, OWN_TEXTS, Mark, Mode, Platform, RegistrationId
 from relay.domain.reasons import Cause
@@ -200,7 +201,7 @@ def verify(
         if position is not None:
             digests[position.n] = position.digest
     if head is not None and head.n and digests.get(head.n) not in {head.digest, ""}:
-        yield Fault("the end", f"the relay wrote {head.n} lines; the last of them is missing or another one")
+        yield Fault("the end", f"the relay wrote {counted(head.n, 'line')}; the last of them is missing or another one")
 
 
 def is_template(provider: str, body: str, device: str = "") -> bool:

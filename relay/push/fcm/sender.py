@@ -16,7 +16,7 @@ from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import DuePush
 from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater
 from relay.network.posting import Poster, Reply
-from relay.push.egress.log import Egress, Unwritable, held
+from relay.push.egress.leaving import Egress, Unwritable, held
 from relay.push.failures import read_failure
 from relay.push.fcm.account import ServiceAccount
 from relay.push.fcm.accounts import Account

@@ -23,7 +23,7 @@ from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater,
 from relay.domain.subscription import WINDOWS, Subscription, SubscriptionInvalid, is_listed
 from relay.network.posting import Poster, Reply
 from relay.network.route import DIRECT
-from relay.push.egress.log import Egress, Unwritable, held
+from relay.push.egress.leaving import Egress, Unwritable, held
 from relay.push.failures import read_failure
 from relay.push.key_files import KeyFile
 from relay.push.payload import WEB_APP, Notice, WebAppMessage, WebPushMessage

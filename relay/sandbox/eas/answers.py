@@ -5,17 +5,17 @@ A request without a scripted failure is answered at once, or its Ping is held, w
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from http import HTTPMethod, HTTPStatus
+from functools import partial
+from http import HTTPStatus
 from time import perf_counter_ns
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from eas_watcher.commands.ping import PingStatus
 from eas_watcher.names import SyncKey
 from eas_watcher.wbxml.element import AIRSYNC, FOLDERHIERARCHY, PING, Element
 from eas_watcher.wbxml.encode import encode
 from relay.sandbox.eas.autodiscover import PATHS, Autodiscover
-from relay.sandbox.eas.commands import Document, answer
+from relay.sandbox.eas.commands import answer
 from relay.sandbox.eas.devices import PingParameters
 from relay.sandbox.eas.failures import (
     AnswerHttp,
@@ -31,9 +31,9 @@ from relay.sandbox.eas.failures import (
 from relay.sandbox.eas.holds import HeldPing
 from relay.sandbox.eas.messages import NoAnswer, Request, Response
 from relay.sandbox.eas.personality import Outage
-from relay.sandbox.eas.ping import PingAnswer
+from relay.sandbox.eas.ping import PingAnswer, encode_ping
 from relay.sandbox.eas.refusals import ROOTS, RefusedByHttp, RefusedByStatus, refuse, status_document
-from relay.sandbox.eas.requests import EasRequest, read_body, read_pairs, read_request
+from relay.sandbox.eas.requests import EasRequest, read_body, read_request
 from relay.sandbox.eas.rules import Session
 from relay.sandbox.eas.simulator import EasSimulator
 
@@ -49,8 +49,7 @@ RETRY_LATER: Final = 111  # [MS-ASCMD 2.2.2]
 Answer: TypeAlias = Response | NoAnswer
 
 
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(NamedTuple):
     """A request and what its query says."""
 
     request: Request
@@ -61,8 +60,7 @@ class Arrived:
     """Whether its client had gone before it had its turn."""
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
+class Holding(NamedTuple):
     """A Ping that the server is about to hold."""
 
     arrived: Arrived
@@ -73,7 +71,13 @@ class Holding:
 
 
 Begun: TypeAlias = Answer | Holding
-Slow: TypeAlias = Coroutine[Any, Any, Begun]
+
+
+class Slow(NamedTuple):
+    """An answer that takes time."""
+
+    work: Callable[[], Coroutine[Any, Any, Begun]]
+    """Called when its task runs: a client that leaves before that would leave a coroutine that nobody awaits."""
 
 
 class EasAnswers:
@@ -128,18 +132,35 @@ class EasAnswers:
         self._left.add(serving)
         serving.add_done_callback(self._left.discard)
 
+    def take(self, request: Request) -> Begun | Slow:
+        """Begin a request, in its turn if workers are few; it counts as being answered until it is.
+
+        Pings do not count: HeldPings counts them.
+        """
+        crowded = self.simulator.workers.number is not None
+        begun = Slow(partial(self.in_turn, request)) if crowded else self.begin(request)
+        if request.command == "Ping":
+            return begun
+        if isinstance(begun, Slow):
+            return Slow(partial(self._counted, begun))
+        self.simulator.records.answered_at_once()
+        return begun
+
+    async def _counted(self, slow: Slow) -> Begun:
+        with self.simulator.records.answering():
+            return await slow.work()
+
     def begin(self, request: Request, *, abandoned: bool = False) -> Begun | Slow:
-        """Return the answer to a request, or the Ping to hold; a coroutine that returns one of them if a failure waits.
+        """Return the answer to a request, or the Ping to hold; what takes time if a failure waits.
 
         Records the request. `abandoned`: its client has gone.
         """
-        if request.path in PATHS:
+        if request.target.path in PATHS:
             return self._autodiscover.answer(request)
-        if request.path != PATH:
+        if request.target.path != PATH:
             return Response(HTTPStatus.NOT_FOUND)
-        query = dict(read_pairs(request.query))
-        command = "OPTIONS" if request.method == HTTPMethod.OPTIONS else query.get("Cmd", "")
-        identified = self._identify(request, query, command)
+        command = request.command
+        identified = self._identify(request)
         if isinstance(identified, NoAnswer):
             return identified
         user, authenticated = identified
@@ -147,7 +168,7 @@ class EasAnswers:
         failure = self.simulator.failures.take(user, command)
         arrived = Arrived(request, user, command, authenticated, abandoned)
         if failure is not None:
-            return self._begin_failing(arrived, failure)
+            return Slow(partial(self._begin_failing, arrived, failure))
         return self._refuse(arrived) or self._serve(arrived, None)
 
     def hold(self, holding: Holding, done: Callable[[Answer], None]) -> HeldPing:
@@ -164,8 +185,8 @@ class EasAnswers:
         `abandoned`: its client has gone. Its Ping occupies a worker all the same, and is not one that the client holds.
         """
         begun = self.begin(request, abandoned=abandoned)
-        if isinstance(begun, Coroutine):
-            begun = await begun
+        if isinstance(begun, Slow):
+            begun = await begun.work()
         if not isinstance(begun, Holding):
             return begun
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -189,11 +210,13 @@ class EasAnswers:
         if response.pinged:
             self.simulator.records.ping_answered_at[response.pinged] = perf_counter_ns()
 
-    def _identify(self, request: Request, query: dict[str, str], command: str) -> tuple[str, bool] | NoAnswer:
+    def _identify(self, request: Request) -> tuple[str, bool] | NoAnswer:
         """Return the user of a request, and whether it is authenticated or needs no authentication."""
-        user, device_id = query.get("User", ""), query.get("DeviceId", "")
-        if self.simulator.policy_first(user, device_id, command):
-            return user, True
+        if self.simulator.rules.personality.policy_before_password:
+            query = request.target.query
+            user, device_id = query.get("User", ""), query.get("DeviceId", "")
+            if self.simulator.policy_first(user, device_id, request.command):
+                return user, True
         return self.simulator.identities.read(request, self.simulator.admit)
 
     def _refuse(self, arrived: Arrived) -> Response | None:
@@ -219,7 +242,7 @@ class EasAnswers:
             if refused is not None:
                 return refused
         try:
-            asked = read_request(request.query, request.headers, request.body, user, rules.versions)
+            asked = read_request(request.target, request.headers, request.body, user, rules.versions)
         except RefusedByHttp as refusal:
             self.simulator.complain(user, command, str(refusal))
             return self._respond(refusal.status)
@@ -227,7 +250,7 @@ class EasAnswers:
             return self._respond(200, encode(status_document(command, refusal.status)))
         if asked.command == "Ping":
             self.simulator.pings.supersede(user, asked.device_id, counted=not arrived.abandoned)
-        found: Document | PingAnswer | PingParameters | RefusedByStatus
+        found: bytes | PingAnswer | PingParameters | RefusedByStatus
         try:
             session = self.simulator.session(user, asked)
             found = answer(asked.command, read_body(asked, request.body), session)
@@ -247,11 +270,10 @@ class EasAnswers:
         self,
         arrived: Arrived,
         asked: EasRequest,
-        found: Document | PingAnswer | RefusedByStatus,
+        found: bytes | PingAnswer | RefusedByStatus,
         failure: Failure | None,
     ) -> Answer:
         """Return the HTTP answer of a command."""
-        root: Element | None
         if isinstance(found, RefusedByStatus):
             if found.fault:
                 self.simulator.complain(arrived.user, asked.command, str(found))
@@ -259,12 +281,11 @@ class EasAnswers:
             refused = refuse(asked.command, found, asked.version, by_http=by_http)
             if isinstance(refused, int):
                 return NoAnswer() if isinstance(failure, Cut) else self._respond(refused)
-            root = refused
+            written = encode(refused)
         else:
-            root = found.document if isinstance(found, PingAnswer) else found.root
+            written = encode_ping(found.document) if isinstance(found, PingAnswer) else found
         if isinstance(failure, Cut):
             return NoAnswer()
-        written = b"" if root is None else encode(root)
         if isinstance(failure, Garble):
             written = written[: max(1, int(len(written) * GARBLED_PART))] or b"\x03"
         changed = isinstance(found, PingAnswer) and found.status is PingStatus.CHANGED
@@ -356,8 +377,8 @@ async def _wait_first(serving: "asyncio.Task[Answer]", began: asyncio.Event) -> 
 
 def _set_cookie(request: Request) -> tuple[tuple[str, str], ...]:
     """Set the cookie that ties a client to a back end, unless the client sent it [MS-ASHTTP 2.2.1.1.2.4]."""
-    sent = request.headers.get("Cookie", "").split(";")
-    if any(pair.partition("=")[0].strip() == COOKIE for pair in sent):
+    sent = request.headers.get("cookie")
+    if sent is not None and COOKIE in [pair.partition("=")[0].strip() for pair in sent.split(";")]:
         return ()
     secure = "" if request.tls is None else "; Secure"
     return (("Set-Cookie", f"{COOKIE}=mailbox-server-1; HttpOnly; Path={PATH}{secure}"),)

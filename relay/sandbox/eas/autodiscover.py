@@ -7,7 +7,6 @@ import asyncio
 import json
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import parse_qsl
 from xml.parsers import expat
 
 from eas_watcher.autodiscover.pox import REQUEST_SCHEMA, RESPONSE_SCHEMA
@@ -31,14 +30,14 @@ class Autodiscover:
 
     def answer(self, request: Request) -> Response:
         """Answer a request to one of the two paths."""
-        asked, method = (self._version_1, "POST") if request.path == V1 else (self._version_2, "GET")
+        asked, method = (self._version_1, "POST") if request.target.path == V1 else (self._version_2, "GET")
         if request.method != method:
             return Response(HTTPStatus.METHOD_NOT_ALLOWED, headers=(("Allow", method),))
         return asked(request)
 
     def _version_1(self, request: Request) -> Response:
         """Answer in XML to a user with a password."""
-        login = read_authorization(request.headers.get("Authorization"))
+        login = read_authorization(request.headers.get("authorization"))
         user = login[0] if login else ""
         if (failed := self._record(user, "Autodiscover")) is not None:
             return failed
@@ -59,11 +58,11 @@ class Autodiscover:
 
     def _version_2(self, request: Request) -> Response:
         """Answer in JSON, without authentication; 404 for a user without a mailbox."""
-        query = dict(parse_qsl(request.query, keep_blank_values=True))
+        query = request.target.query
         user = query.get("Email", "")
         if (failed := self._record(user, "Autodiscover-v2")) is not None:
             return failed
-        if "Authorization" in request.headers:
+        if "authorization" in request.headers:
             self._simulator.complain(user, "Autodiscover-v2", "the request has a credential that was not asked for")
         if query.get("Protocol", "").lower() != "activesync":
             return _json(HTTPStatus.BAD_REQUEST, {"ErrorCode": "InvalidProtocol"})

@@ -27,10 +27,11 @@
 Fields with a default in orders.py may be left out. Errors are problem documents [RFC 9457].
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, fields
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
@@ -60,6 +61,8 @@ from relay.sandbox.eas.orders import (
     WorkersOrder,
 )
 from relay.sandbox.eas.simulator import EasSimulator, UnknownMailbox
+
+AT_A_TIME: Final = 100  # mails that are delivered before the server serves its clients again
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -143,7 +146,7 @@ class _Control:
                     }
                     for folder in mailbox.folders.values()
                 ],
-                "log": [asdict(logged) for logged in self._simulator.log(user)],
+                "log": [logged._asdict() for logged in self._simulator.log(user)],
             }
         )
 
@@ -161,8 +164,10 @@ class _Control:
     async def deliver_many(self, request: web.Request) -> web.Response:
         """Deliver an item to each of many mailboxes at once."""
         mail = await _read(request, ManyMails)
-        for user in mail.users:
+        for number, user in enumerate(mail.users, 1):
             self._deliver(user, mail)
+            if number % AT_A_TIME == 0:
+                await asyncio.sleep(0)
         return web.json_response({"delivered": len(mail.users)}, status=201)
 
     async def mark_read(self, request: web.Request) -> web.Response:

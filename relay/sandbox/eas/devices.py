@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from eas_watcher.names import CollectionClass, CollectionId, ServerId, SyncKey
 from relay.sandbox.eas.mailboxes import SimulatedFolder
@@ -18,8 +18,7 @@ Id = TypeVar("Id", bound=str)
 State = TypeVar("State")
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint(Generic[Id, State]):
+class Checkpoint(NamedTuple, Generic[Id, State]):
     """A sync key and what a client with this key knows: the state of each item or folder by id."""
 
     key: SyncKey
@@ -63,8 +62,7 @@ class SyncedCollection:
         return self.keys.accept(key)
 
 
-@dataclass(frozen=True, slots=True)
-class PingParameters:
+class PingParameters(NamedTuple):
     """The parameters of a Ping; `heartbeat` in seconds."""
 
     heartbeat: int

@@ -33,7 +33,7 @@ def answer_folder_sync(root: Element, session: Session) -> Element:
     key = root.find("SyncKey")
     if key is None or not key.string:
         raise MalformedRequest("FolderSync without a SyncKey")
-    now = visible_folders(session)
+    now = dict(visible_folders(session))
     if key.string == NO_SYNC_KEY:
         first: Checkpoint[CollectionId, SimulatedFolder] = Checkpoint(session.mint.sync_key(), now)
         session.device.hierarchy, session.device.lost = KeyHistory(first), False
@@ -50,10 +50,12 @@ def answer_folder_sync(root: Element, session: Session) -> Element:
     return _write(known.known, now, history.newest.key)
 
 
-def visible_folders(session: Session) -> dict[CollectionId, SimulatedFolder]:
-    """Return the folders that the protocol version of a session has; notes exist since 14.0."""
-    old = session.version < ProtocolVersion.V14_0
-    return {id_: f for id_, f in session.mailbox.reachable_folders.items() if not (old and f.type == NOTES)}
+def visible_folders(session: Session) -> Mapping[CollectionId, SimulatedFolder]:
+    """Return the folders that the protocol version of a session has now; notes exist since 14.0."""
+    reachable = session.mailbox.reachable_folders
+    if session.version >= ProtocolVersion.V14_0:
+        return reachable
+    return {id_: folder for id_, folder in reachable.items() if folder.type != NOTES}
 
 
 def hierarchy_changed(session: Session) -> bool:

@@ -1,12 +1,11 @@
 """The Pings that the simulated EAS server holds: a timer and what to call at the end each, no task."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeAlias
 
 from eas_watcher.commands.ping import PingStatus
-from eas_watcher.ports import Now
 from relay.sandbox.eas.devices import PingParameters
 from relay.sandbox.eas.ping import PingAnswer, answer_ping, write_limit, write_ping
 from relay.sandbox.eas.records import EasRecords
@@ -35,14 +34,13 @@ class HeldPing:
 class HeldPings:
     """The held Pings, one per user and device."""
 
-    __slots__ = ("_abandoned", "_count", "_held", "_now", "_records", "_workers", "forced")
+    __slots__ = ("_abandoned", "_count", "_held", "_records", "_workers", "forced")
 
-    def __init__(self, records: EasRecords, now: Now, workers: Workers) -> None:
-        """Count overlaps in `records`; `now` is the time for filters by age, `workers` are those that Pings occupy."""
+    def __init__(self, records: EasRecords, workers: Workers) -> None:
+        """Count overlaps in `records`; `workers` are those that Pings occupy."""
         self._workers = workers
         self._records = records
-        self._now = now
-        self._held: dict[str, dict[str, HeldPing]] = {}
+        self._held: defaultdict[str, dict[str, HeldPing]] = defaultdict(dict)
         self._count = 0
         self.forced: float | None = None
         """Seconds after which every Ping ends with status 1, whatever its heartbeat; None: at its heartbeat."""
@@ -80,7 +78,7 @@ class HeldPings:
         A forced hold ends it sooner, as Horde's setting `forcedheartbeat` does: with status 1, and no limit is named.
         """
         held = HeldPing(device_id, parameters, session, ended)
-        self._held.setdefault(session.mailbox.user, {})[device_id] = held
+        self._held[session.mailbox.user][device_id] = held
         self._count += 1
         self._records.max_held = max(self._records.max_held, self._count)
         seconds = parameters.heartbeat if parameters.limit is None else parameters.limit
@@ -110,7 +108,7 @@ class HeldPings:
         """Check the held Pings of a user again, after a change."""
         for held in list(self._held.get(user, {}).values()):
             try:
-                answer = answer_ping(held.parameters, replace(held.session, now=self._now()))
+                answer = answer_ping(held.parameters, held.session)
             except RefusedByStatus as refusal:
                 self._end(held, refusal)
             else:

@@ -1,23 +1,27 @@
 """HTTP/1.1 of the simulated EAS server: whole requests are answered at once, and Pings are held without a task."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Mapping
 from email.utils import format_datetime
+from functools import lru_cache
 from http import HTTPStatus
 from ssl import SSLObject
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from relay.process.clock import now
-from relay.sandbox.eas.answers import Answer, EasAnswers, Holding
+from relay.sandbox.eas.answers import Answer, EasAnswers, Holding, Slow
 from relay.sandbox.eas.holds import HeldPing
-from relay.sandbox.eas.messages import Fields, HttpVersion, NoAnswer, Request
-from relay.sandbox.eas.requests import read_command
+from relay.sandbox.eas.messages import HttpVersion, NoAnswer, Request, make_request
+from relay.sandbox.eas.requests import REQUESTS_KEPT
+from relay.sandbox.request_head import join
 
 KEEP_IDLE: Final = 120.0  # seconds, the default of IIS; longer than clients keep a connection
 LARGEST_HEAD: Final = 65_536  # bytes
 LARGEST_BODY: Final = 1_048_576  # bytes
 REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 INFORMATIONAL: Final = 200  # statuses below have no body, and so no length
+NAMES_KEPT: Final = 256  # orders of names: a client has one for each kind of request
+HEADS_KEPT: Final = 256  # heads of answers: those of one size to the same command are mostly alike
 
 
 class Http1Side:
@@ -70,7 +74,9 @@ class Http1Connection(asyncio.Protocol):
         "_continued",
         "_held",
         "_idle",
+        "_loop",
         "_received",
+        "_rested_at",
         "_serving",
         "_side",
         "_tls",
@@ -81,9 +87,12 @@ class Http1Connection(asyncio.Protocol):
     def __init__(self, side: Http1Side) -> None:
         self._side = side
         self._answers = side.answers
+        self._loop = asyncio.get_running_loop()
         self._received = b""
         self._held: HeldPing | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._rested_at = self._loop.time()
+        """Since when the client may send its next request."""
         self._idle: asyncio.TimerHandle | None = None
         self._continued = False
         """Whether the client that waits with its body was told to send it."""
@@ -92,7 +101,7 @@ class Http1Connection(asyncio.Protocol):
         self._tls: SSLObject | None = None
         self.transport: asyncio.Transport | None = None
         """None: not open."""
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.lost: asyncio.Future[None] = self._loop.create_future()
         """Done when the connection is closed."""
 
     # Called by asyncio.
@@ -102,13 +111,14 @@ class Http1Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self._tls = transport.get_extra_info("ssl_object")
         self._side.connections.add(self)
-        self._rest()
+        self._idle = self._loop.call_later(KEEP_IDLE, self._check_idle)
 
     def connection_lost(self, _: Exception | None) -> None:
         """Give up the request in flight: the end of a connection ends its Ping."""
         self._side.connections.discard(self)
         self.transport = None
-        self._work()
+        if self._idle is not None:
+            self._idle.cancel()
         held, self._held = self._held, None
         if held is not None:
             self._answers.simulator.pings.give_up(held)
@@ -160,49 +170,28 @@ class Http1Connection(asyncio.Protocol):
                 self._refuse(error.status)
                 return
             if body is None:
-                if not self._continued and headers.get("Expect", "").lower() == "100-continue":
+                if not self._continued and headers.get("expect", "").lower() == "100-continue":
                     self._continued = True
                     self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 return
             self._continued = False
             content, used = body
             self._received = rest[used:]
-            self._closing = self._closing or "close" in headers.get("Connection", "").lower()
-            path, _, query = target.partition("?")
-            self._work()
-            self._serve(Request(method, path, query, headers, content, self, HttpVersion.HTTP_1_1, self._tls))
+            self._closing = self._closing or "close" in headers.get("connection", "").lower()
+            self._serve(make_request(method, target, headers, content, self, HttpVersion.HTTP_1_1, self._tls))
 
     def _serve(self, request: Request) -> None:
         """Answer one request, or hold its Ping, or start the task that answers it."""
-        simulator = self._answers.simulator
-        if simulator.workers.number is not None:
-            self._start(self._counted(request))
-        elif read_command(request.query) == "Ping":  # HeldPings counts them
-            self._begin(request)
-        else:
-            with simulator.records.answering():
-                self._begin(request)
-
-    async def _counted(self, request: Request) -> Answer:
-        if read_command(request.query) == "Ping":
-            return await self._answers.in_turn(request)
-        with self._answers.simulator.records.answering():
-            return await self._answers.in_turn(request)
-
-    def _begin(self, request: Request) -> None:
-        begun = self._answers.begin(request)
+        begun = self._answers.take(request)
         if isinstance(begun, Holding):
             self._held = self._answers.hold(begun, self._answer)
-        elif isinstance(begun, Coroutine):
-            self._start(begun)
+        elif isinstance(begun, Slow):
+            self._serving = self._loop.create_task(self._finish(begun))
         else:
             self._answer(begun)
 
-    def _start(self, answering: "Coroutine[Any, Any, Answer | Holding]") -> None:
-        self._serving = asyncio.get_running_loop().create_task(self._finish(answering))
-
-    async def _finish(self, answering: "Coroutine[Any, Any, Answer | Holding]") -> None:
-        answer = await answering
+    async def _finish(self, slow: Slow) -> None:
+        answer = await slow.work()
         self._serving = None
         if isinstance(answer, Holding):
             self._held = self._answers.hold(answer, self._answer)
@@ -225,19 +214,13 @@ class Http1Connection(asyncio.Protocol):
         if self._closing or self._answers.simulator.rules.personality.closes:
             self.transport.close()
             return
-        self._rest()
+        self._rested_at = self._loop.time()
         if was_held:
             self._next()
 
     def _write(self, status: int, headers: tuple[tuple[str, str], ...], body: bytes) -> None:
-        lines = [f"HTTP/1.1 {int(status)} {REASONS.get(status, 'Unknown')}\r\n"]
-        lines += [f"{name}: {value}\r\n" for name, value in headers]
-        if status >= INFORMATIONAL and status != HTTPStatus.NO_CONTENT:
-            lines.append(f"Content-Length: {len(body)}\r\n")
-        if self._closing:
-            lines.append("Connection: close\r\n")
         if self.transport is not None:
-            head = "".join(lines).encode("latin-1", "replace")
+            head = _write_head(status, headers, len(body), self._closing)
             self.transport.write(b"".join((head, self._side.date(), b"\r\n", body)))
 
     def _refuse(self, status: HTTPStatus) -> None:
@@ -246,15 +229,13 @@ class Http1Connection(asyncio.Protocol):
         self._write(status, (), b"")
         self.close()
 
-    def _rest(self) -> None:
-        """Wait for a request, not for ever."""
-        self._work()
-        self._idle = asyncio.get_running_loop().call_later(KEEP_IDLE, self.close)
-
-    def _work(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
-            self._idle = None
+    def _check_idle(self) -> None:
+        """Close after a rest of KEEP_IDLE; one timer for all rests costs a request nothing."""
+        left = KEEP_IDLE if self.busy else self._rested_at + KEEP_IDLE - self._loop.time()
+        if left > 0:
+            self._idle = self._loop.call_later(left, self._check_idle)
+        else:
+            self.close()
 
 
 class _Malformed(Exception):
@@ -265,30 +246,48 @@ class _Malformed(Exception):
         self.status = status
 
 
-def _read_head(head: bytes) -> tuple[str, str, Fields]:
+@lru_cache(REQUESTS_KEPT)
+def _read_head(head: bytes) -> tuple[str, str, Mapping[str, str]]:
     """Return method, target and headers of a request; raises _Malformed."""
     first, *lines = head.decode("latin-1").split("\r\n")
     parts = first.split(" ")
     if len(parts) != 3 or not parts[2].startswith("HTTP/1."):  # noqa: PLR2004 -- method, target, version
         raise _Malformed
-    headers: list[tuple[str, str]] = []
-    for line in lines:
-        name, colon, value = line.partition(":")
+    fields = [line.partition(":") for line in lines]
+    if parts[2] == "HTTP/1.0":
+        fields.append(("connection", ":", "close"))
+    names = _read_names(tuple([field[:2] for field in fields]))
+    return parts[0], parts[1], join(names, [field[2].strip() for field in fields])
+
+
+@lru_cache(NAMES_KEPT)
+def _read_names(names: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    """Return the names of headers in lower case; raises _Malformed unless each has its colon."""
+    for name, colon in names:
         if not colon or not name or name != name.strip():
             raise _Malformed
-        headers.append((name.lower(), value.strip()))
-    if parts[2] == "HTTP/1.0":
-        headers.append(("connection", "close"))
-    return parts[0], parts[1], Fields(headers)
+    return tuple(name.lower() for name, _ in names)
 
 
-def _read_body(headers: Fields, rest: bytes) -> tuple[bytes, int] | None:
+@lru_cache(HEADS_KEPT)
+def _write_head(status: int, headers: tuple[tuple[str, str], ...], size: int, closing: bool) -> bytes:
+    """Return the head of an answer, without Date."""
+    lines = [f"HTTP/1.1 {int(status)} {REASONS.get(status, 'Unknown')}\r\n"]
+    lines += [f"{name}: {value}\r\n" for name, value in headers]
+    if status >= INFORMATIONAL and status != HTTPStatus.NO_CONTENT:
+        lines.append(f"Content-Length: {size}\r\n")
+    if closing:
+        lines.append("Connection: close\r\n")
+    return "".join(lines).encode("latin-1", "replace")
+
+
+def _read_body(headers: Mapping[str, str], rest: bytes) -> tuple[bytes, int] | None:
     """Return the body of a request, and how many bytes it takes of `rest`; None: not all is here. Raises _Malformed."""
-    if "Transfer-Encoding" in headers:
-        if headers["Transfer-Encoding"].lower() != "chunked":
+    if "transfer-encoding" in headers:
+        if headers["transfer-encoding"].lower() != "chunked":
             raise _Malformed(HTTPStatus.NOT_IMPLEMENTED)
         return _read_chunks(rest)
-    length = headers.get("Content-Length", "0")
+    length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
         raise _Malformed
     size = int(length)

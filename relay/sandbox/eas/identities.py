@@ -56,7 +56,7 @@ class Identities:
         """
         if self.persists and (persistent := self._persistent.get(request.connection)) is not None:
             return persistent, True
-        authorization = request.headers.get("Authorization")
+        authorization = request.headers.get("authorization")
         scheme, _, token = (authorization or "").partition(" ")
         if self.user_of is not None and scheme.lower() == "bearer":
             self.tokens.append(token)

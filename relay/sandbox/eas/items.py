@@ -22,16 +22,25 @@ PREVIEW: Final = 255  # characters [MS-ASAIRS 2.2.2.35]
 CONVERSATION_ID: Final = 16  # bytes [MS-ASEMAIL 2.2.2.21]
 
 
-def write_item(tag: str, item: SimulatedItem, user: str, version: ProtocolVersion) -> Element:
-    """Return an Add or a Change with all properties."""
-    data = AIRSYNC("ApplicationData", *_properties(item, user, version))
+def write_item(tag: str, item: SimulatedItem, user: str, version: ProtocolVersion, date: str = "") -> Element:
+    """Return an Add or a Change with all properties; `date` replaces the time of a mail."""
+    data = AIRSYNC("ApplicationData", *_properties(item, user, version, date))
     return AIRSYNC(tag, AIRSYNC("ServerId", item.id), data)
 
 
-def _properties(item: SimulatedItem, user: str, version: ProtocolVersion) -> list[Element]:
+def mail_texts(item: SimulatedItem, user: str) -> tuple[str, str, str, str]:
+    """Return the texts of a mail by which it differs from the same mail to others, in their order."""
+    return item.id, user, _date(item), user
+
+
+def _date(item: SimulatedItem) -> str:
+    return f"{item.received.astimezone(UTC).isoformat()[:19]}.000Z"
+
+
+def _properties(item: SimulatedItem, user: str, version: ProtocolVersion, date: str) -> list[Element]:
     match item.cls:
         case CollectionClass.EMAIL:
-            return _mail(item, user, version)
+            return _mail(item, user, version, date or _date(item))
         case CollectionClass.CALENDAR:
             return _appointment(item)
         case CollectionClass.CONTACTS:
@@ -42,13 +51,12 @@ def _properties(item: SimulatedItem, user: str, version: ProtocolVersion) -> lis
             return [_body(f"{item.subject}\n{item.body}", version)]
 
 
-def _mail(item: SimulatedItem, user: str, version: ProtocolVersion) -> list[Element]:
+def _mail(item: SimulatedItem, user: str, version: ProtocolVersion, date: str) -> list[Element]:
     content, more = _content(item.subject, item.sender, item.body, version)
-    received = item.received.astimezone(UTC)
     properties = [
         EMAIL("To", user),
         *content,
-        EMAIL("DateReceived", f"{received:%Y-%m-%dT%H:%M:%S}.000Z"),
+        EMAIL("DateReceived", date),
         EMAIL("DisplayTo", user),
         EMAIL("ThreadTopic", item.subject),
         EMAIL("Importance", "1"),

@@ -1,6 +1,6 @@
 """The contents of simulated mailboxes: folders and items, without the protocol."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -172,7 +172,10 @@ class SimulatedMailbox:
         cls = self.folders[collection].cls
         if cls is None:
             raise KeyError(collection)
-        return self._put(collection, SimulatedItem(ServerId(""), cls, subject, sender, body, received, read))
+        server_id = self._new_id(collection)
+        item = SimulatedItem(server_id, cls, subject, sender, body, received, read)
+        self._items.setdefault(collection, {})[server_id] = item
+        return server_id
 
     def move_item(self, server_id: ServerId, collection: CollectionId) -> ServerId:
         """Move an item to another folder of its class and return its new id; raises KeyError."""
@@ -191,7 +194,7 @@ class SimulatedMailbox:
         """Remove an item; raises KeyError."""
         del self._items_with(server_id)[server_id]
 
-    def items(self, collection: CollectionId) -> Iterable[SimulatedItem]:
+    def items(self, collection: CollectionId) -> Collection[SimulatedItem]:
         """Return the items of a folder in order of arrival."""
         return self._items.get(collection, {}).values()
 
@@ -202,9 +205,13 @@ class SimulatedMailbox:
             return self.folders
         return {id_: folder for id_, folder in self.folders.items() if folder.cls is not CollectionClass.EMAIL}
 
-    def _put(self, collection: CollectionId, item: SimulatedItem) -> ServerId:
+    def _new_id(self, collection: CollectionId) -> ServerId:
         server_id = ServerId(f"{collection}:{self._next_item}")
         self._next_item += 1
+        return server_id
+
+    def _put(self, collection: CollectionId, item: SimulatedItem) -> ServerId:
+        server_id = self._new_id(collection)
         self._items.setdefault(collection, {})[server_id] = replace(item, id=server_id)
         return server_id
 

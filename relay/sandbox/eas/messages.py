@@ -1,11 +1,13 @@
 """Requests and answers of the simulated EAS server, whatever the version of HTTP that carries them."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from ssl import SSLObject
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
+
+from relay.sandbox.eas.requests import Target, read_target
 
 INTERNAL_ERROR: Final = 2
 HTTP_1_1_REQUIRED: Final = 13
@@ -27,42 +29,15 @@ class Connection(Protocol):
         """The transport; None: the connection is closed."""
 
 
-class Fields(Mapping[str, str]):
-    """The headers of a request; the names ignore case."""
-
-    __slots__ = ("_values",)
-
-    def __init__(self, headers: Iterable[tuple[object, object]]) -> None:
-        """Take names, in lower case, and values."""
-        self._values: dict[str, str] = {}
-        for name, value in headers:
-            before = self._values.get(str(name))
-            separator = "; " if name == "cookie" else ", "  # [RFC 9113 8.2.3, RFC 9110 5.3]
-            self._values[str(name)] = str(value) if before is None else f"{before}{separator}{value}"
-
-    def __getitem__(self, name: str) -> str:
-        """Return the value of a header; raises KeyError."""
-        return self._values[name.lower()]
-
-    def __iter__(self) -> Iterator[str]:
-        """Yield the names in lower case."""
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        """Return the number of names."""
-        return len(self._values)
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One whole request."""
 
     method: str
-    path: str
-    query: str
-    """Still encoded."""
+    target: Target
+    command: str
+    """OPTIONS, or the command that the query names; empty: none."""
     headers: Mapping[str, str]
-    """Its names ignore case."""
+    """By name, in lower case."""
     body: bytes
     connection: Connection
     version: HttpVersion
@@ -70,13 +45,27 @@ class Request:
     """The TLS of the connection; None: plain HTTP."""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+def make_request(
+    method: str,
+    target: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    connection: Connection,
+    version: HttpVersion,
+    tls: SSLObject | None,
+) -> Request:
+    """Return a request with the parts of its target."""
+    parts = read_target(target)
+    command = "OPTIONS" if method == "OPTIONS" else parts.query.get("Cmd", "")
+    return Request(method, parts, command, headers, body, connection, version, tls)
+
+
+class Response(NamedTuple):
     """One whole answer."""
 
     status: int
     body: bytes = b""
-    headers: tuple[tuple[str, str], ...] = field(default=())
+    headers: tuple[tuple[str, str], ...] = ()
     pinged: str = ""
     """The user to whose Ping this answers status 2; empty: it answers something else."""
 

@@ -1,12 +1,13 @@
 """The Ping of the simulated server: reads its parameters, and answers it if there is a change [MS-ASCMD 2.2.1.13]."""
 
-from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from eas_watcher.commands.ping import PingStatus
 from eas_watcher.commands.reading import read_number
 from eas_watcher.names import CollectionClass, CollectionId
 from eas_watcher.wbxml.element import PING, Element
+from eas_watcher.wbxml.encode import encode
 from relay.sandbox.eas.devices import PingParameters
 from relay.sandbox.eas.hierarchy import hierarchy_changed
 from relay.sandbox.eas.provision import policy_due
@@ -21,16 +22,18 @@ from relay.sandbox.eas.rules import Session
 from relay.sandbox.eas.sync import has_changes
 
 CLASSES: Final = {cls.wire: cls for cls in CollectionClass}
+ANSWERS_KEPT: Final = 256  # statuses with the ids of a folder: the mailboxes of a server have alike ids
+REQUESTS_KEPT: Final = 256  # heartbeats with folders: a fleet asks for few
 
 
-@dataclass(frozen=True, slots=True)
-class PingAnswer:
+class PingAnswer(NamedTuple):
     """The status that ends a Ping, and its document."""
 
     status: PingStatus
     document: Element
 
 
+@lru_cache(ANSWERS_KEPT)
 def write_ping(status: PingStatus, *more: Element) -> PingAnswer:
     """Return the answer with a status and the elements `more`."""
     return PingAnswer(status, status_document("Ping", status, *more))
@@ -45,8 +48,7 @@ def write_limit(nearest: int | None) -> PingAnswer:
 def read_ping(root: Element | None, session: Session) -> PingParameters | PingAnswer:
     """Return the parameters of a Ping, completed from the last Ping of the device, or the answer to wrong ones."""
     cached = session.device.ping
-    heartbeat = None if root is None else _read_heartbeat(root)
-    folders = None if root is None else _read_folders(root)
+    heartbeat, folders = (None, None) if root is None else _read_parameters(root)
     if heartbeat is None and cached is not None:
         heartbeat = cached.heartbeat
     if folders is None and cached is not None:
@@ -115,9 +117,15 @@ def _complain(session: Session, folders: tuple[tuple[CollectionId, CollectionCla
             session.complain("a Ping on a collection that was never synced")
 
 
-def _read_heartbeat(root: Element) -> int | None:
+encode_ping: Final = lru_cache(ANSWERS_KEPT)(encode)
+"""Writes the document of an answer in WBXML."""
+
+
+@lru_cache(REQUESTS_KEPT)
+def _read_parameters(root: Element) -> tuple[int | None, tuple[tuple[CollectionId, CollectionClass], ...] | None]:
+    """Return heartbeat and folders, None where they are missing; raises MalformedRequest, ProtocolViolation."""
     check_children(root, ("HeartbeatInterval", "Folders"))
-    return read_number(root, "HeartbeatInterval")
+    return read_number(root, "HeartbeatInterval"), _read_folders(root)
 
 
 def _read_folders(root: Element) -> tuple[tuple[CollectionId, CollectionClass], ...] | None:

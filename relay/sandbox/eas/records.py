@@ -1,17 +1,17 @@
 """The records of the simulated EAS server about its clients, for tests, benchmarks and developers of apps."""
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 LOG_KEPT: Final = 1000  # requests per user
 COMPLAINTS_KEPT: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedRequest:
+class LoggedRequest(NamedTuple):
     """One request; `moment` is the time of the event loop in seconds."""
 
     command: str
@@ -47,12 +47,14 @@ class EasRecords:
     at_once: int = 0
     """The requests being answered now, except Pings."""
     max_at_once: int = 0
-    _logs: dict[str, deque[LoggedRequest]] = field(default_factory=dict)
+    _logs: defaultdict[str, deque[LoggedRequest]] = field(
+        default_factory=lambda: defaultdict(partial(deque, maxlen=LOG_KEPT))
+    )
 
     def note(self, user: str, command: str, moment: float) -> None:
         """Record a request."""
         self.requests[command] += 1
-        self._logs.setdefault(user, deque(maxlen=LOG_KEPT)).append(LoggedRequest(command, moment))
+        self._logs[user].append(LoggedRequest(command, moment))
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -63,6 +65,11 @@ class EasRecords:
             yield
         finally:
             self.at_once -= 1
+
+    def answered_at_once(self) -> None:
+        """Count a request beside those that are being answered; it is answered before any other."""
+        if self.at_once >= self.max_at_once:
+            self.max_at_once = self.at_once + 1
 
     def log(self, user: str) -> tuple[LoggedRequest, ...]:
         """Return the last requests of a user, oldest first."""

@@ -6,10 +6,9 @@ A request that Exchange answers with an HTTP status raises RefusedByHttp.
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from re import compile as pattern
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote_plus
 
 from eas_watcher.names import ProtocolVersion
@@ -30,11 +29,13 @@ DEVICE_TYPE: Final = pattern(r"[A-Za-z0-9]{1,64}")
 POLICY_KEY: Final = pattern(r"[0-9]{1,10}")
 UNSIGNED: Final = 1 << 32
 SPOKEN: Final = {version.wire: version for version in ProtocolVersion}
+REQUESTS_KEPT: Final = 32_768  # as many as heads in request_head.py
+PINGS_KEPT: Final = 256
+SHORT: Final = 1024  # bytes; the body of a longer Ping is read each time
 PARAMETERS: Final = ("Cmd", "User", "DeviceId", "DeviceType")
 
 
-@dataclass(frozen=True, slots=True)
-class EasRequest:
+class EasRequest(NamedTuple):
     """The query and headers of a command."""
 
     command: str
@@ -43,6 +44,7 @@ class EasRequest:
     policy_key: str | None
 
 
+@lru_cache(REQUESTS_KEPT)
 def read_authorization(value: str | None) -> tuple[str, str] | None:
     """Return user and password of Basic authentication in UTF-8 [RFC 7617 2]; None if there are none."""
     scheme, _, encoded = (value or "").partition(" ")
@@ -55,40 +57,53 @@ def read_authorization(value: str | None) -> tuple[str, str] | None:
     return (user, password) if user and colon else None
 
 
-@lru_cache(maxsize=64)  # each request asks several times
-def read_pairs(query: str) -> tuple[tuple[str, str], ...]:
-    """Return the parameters of a query, decoded."""
-    parts = (part.partition("=") for part in query.split("&") if part)
-    return tuple((unquote_plus(name), unquote_plus(value)) for name, _, value in parts)
+class Target(NamedTuple):
+    """The target of a request."""
+
+    path: str
+    query: Mapping[str, str]
+    """The parameters, decoded; of several of one name the last."""
+    repeats: bool
+    """Whether a parameter came several times."""
 
 
-def read_command(query: str) -> str:
-    """Return the command of a query; empty if it names none."""
-    return dict(read_pairs(query)).get("Cmd", "")
+@lru_cache(REQUESTS_KEPT)
+def read_target(target: str) -> Target:
+    """Return the parts of a target; those of an earlier one are remembered."""
+    path, _, query = target.partition("?")
+    parts = [part.partition("=") for part in query.split("&") if part]
+    parameters = {unquote_plus(name): unquote_plus(value) for name, _, value in parts}
+    return Target(path, parameters, len(parameters) < len(parts))
 
 
 def read_request(
-    query: str, headers: Mapping[str, str], body: bytes, user: str, versions: Collection[ProtocolVersion]
+    target: Target,
+    headers: Mapping[str, str],
+    body: bytes,
+    user: str,
+    versions: Collection[ProtocolVersion],
 ) -> EasRequest:
-    """Return the query and headers of a POST by the authenticated `user`; the names in `headers` ignore case.
+    """Return the query and headers of a POST by the authenticated `user`; names in `headers` are in lower case.
 
     Raises RefusedByHttp, and RefusedByStatus for a protocol version that the server has stopped serving.
     """
-    parameters = _read_query(query)
-    if parameters["User"] != user:
+    query = target.query
+    if target.repeats or not all(map(query.get, PARAMETERS)):  # the simulator does not read base64 queries
+        raise RefusedByHttp(400, "a query has Cmd, User, DeviceId and DeviceType, each once")
+    if query["User"] != user:
         raise RefusedByHttp(403, "the query names another user than the authenticated one")
-    command = parameters["Cmd"]
+    command = query["Cmd"]
     if command not in ROOTS:
         raise RefusedByHttp(501, "a command that is not served")
-    if not DEVICE_ID.fullmatch(parameters["DeviceId"]):
+    if not DEVICE_ID.fullmatch(query["DeviceId"]):
         raise RefusedByHttp(400, "a DeviceId is 1 to 32 letters and digits")
-    if not DEVICE_TYPE.fullmatch(parameters["DeviceType"]):
+    if not DEVICE_TYPE.fullmatch(query["DeviceType"]):
         raise RefusedByHttp(400, "a DeviceType is letters and digits")
     _check_content_type(headers, body)
-    policy_key = headers.get("X-MS-PolicyKey")
+    policy_key = headers.get("x-ms-policykey")
     if policy_key is not None and not (POLICY_KEY.fullmatch(policy_key) and int(policy_key) < UNSIGNED):
         raise RefusedByHttp(400, "X-MS-PolicyKey is an unsigned 32-bit number")
-    return EasRequest(command, parameters["DeviceId"], _read_version(headers, versions), policy_key)
+    return EasRequest(command, query["DeviceId"], _read_version(headers, versions), policy_key)
 
 
 def read_body(request: EasRequest, body: bytes) -> Element | None:
@@ -98,7 +113,7 @@ def read_body(request: EasRequest, body: bytes) -> Element | None:
             raise RefusedByStatus(INVALID_XML, f"{request.command} without a body")
         return None
     try:
-        root = decode(body)
+        root = _decode_again(body) if request.command == "Ping" and len(body) <= SHORT else decode(body)
     except WbxmlError as error:
         raise RefusedByStatus(INVALID_WBXML, str(error)) from error
     if (root.page, root.tag) != (ROOTS[request.command].name, request.command):
@@ -106,17 +121,12 @@ def read_body(request: EasRequest, body: bytes) -> Element | None:
     return root
 
 
-def _read_query(query: str) -> dict[str, str]:
-    """Return the parameters of a plain query; the simulator does not read base64 queries."""
-    pairs = read_pairs(query)
-    parameters = dict(pairs)
-    if any(not parameters.get(name) for name in PARAMETERS) or len(parameters) < len(pairs):
-        raise RefusedByHttp(400, "a query has Cmd, User, DeviceId and DeviceType, each once")
-    return parameters
+_decode_again: Final = lru_cache(PINGS_KEPT)(decode)
+"""Reads a body that comes again: the Pings of a fleet are alike."""
 
 
 def _check_content_type(headers: Mapping[str, str], body: bytes) -> None:
-    content_type = headers.get("Content-Type")
+    content_type = headers.get("content-type")
     if body and content_type not in CONTENT_TYPES:
         raise RefusedByHttp(400, "a body is application/vnd.ms-sync.wbxml")
     if not body and content_type is not None:
@@ -124,7 +134,7 @@ def _check_content_type(headers: Mapping[str, str], body: bytes) -> None:
 
 
 def _read_version(headers: Mapping[str, str], versions: Collection[ProtocolVersion]) -> ProtocolVersion:
-    version = SPOKEN.get(headers.get("MS-ASProtocolVersion", ""))
+    version = SPOKEN.get(headers.get("ms-asprotocolversion", ""))
     if version is None:
         raise RefusedByHttp(400, "MS-ASProtocolVersion is missing or unknown")
     if version in versions:

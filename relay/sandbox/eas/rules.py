@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from typing import NamedTuple
 
 from eas_watcher.names import ProtocolVersion
+from eas_watcher.ports import Now
 from relay.sandbox.eas.devices import KeyMint, SimulatedDevice
 from relay.sandbox.eas.mailboxes import SimulatedMailbox
 from relay.sandbox.eas.personality import EXCHANGE, Personality
@@ -36,8 +37,7 @@ class EasRules:
     """A password that adds a mailbox for any user who sends it; None: only mailboxes that were added exist."""
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """The state and the rules that answer a command."""
 
     mailbox: SimulatedMailbox
@@ -47,6 +47,6 @@ class Session:
     """The X-MS-PolicyKey header."""
     rules: EasRules
     mint: KeyMint
-    now: datetime
+    now: Now
     complain: Callable[[str], None]
     """Records a fault of the client that the answer does not show."""

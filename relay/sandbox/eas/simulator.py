@@ -1,7 +1,9 @@
 """The simulated EAS server without its HTTP: mailboxes and devices, and the methods that tests and the control call."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from random import Random
 from typing import Final, TypeVar
 
@@ -38,7 +40,7 @@ class EasSimulator:
         self.failures = FailureScript()
         self.identities = Identities()
         self.workers = Workers(rules.workers)
-        self.pings = HeldPings(self.records, now, self.workers)
+        self.pings = HeldPings(self.records, self.workers)
         self.connections: Connections
         """Set when the server listens."""
         self.url = ""
@@ -49,7 +51,7 @@ class EasSimulator:
         self._mint = KeyMint(random)
         self._now = now
         self._mailboxes: dict[str, SimulatedMailbox] = {}
-        self._devices: dict[str, dict[str, SimulatedDevice]] = {}
+        self._devices: defaultdict[str, dict[str, SimulatedDevice]] = defaultdict(dict)
 
     # Records.
 
@@ -228,9 +230,9 @@ class EasSimulator:
         return False
 
     def policy_first(self, user: str, device_id: str, command: str) -> bool:
-        """Return whether the server demands a policy or a wipe before it checks the password of this request."""
+        """Return whether a server with `policy_before_password` demands a policy or a wipe for this request."""
         device = self._devices.get(user, {}).get(device_id)
-        if device is None or not self.rules.personality.policy_before_password:
+        if device is None:
             return False
         if command == "Provision":
             return device.wipe is not None
@@ -238,15 +240,20 @@ class EasSimulator:
 
     def session(self, user: str, request: EasRequest) -> Session:
         """Return the session of a command; a new device is added."""
+        devices = self._devices[user]
+        device = devices.get(request.device_id)
+        if device is None:
+            device = devices[request.device_id] = SimulatedDevice()
+        complain = partial(self.complain, user, request.command)
         return Session(
-            mailbox=self._mailboxes[user],
-            device=self._devices.setdefault(user, {}).setdefault(request.device_id, SimulatedDevice()),
-            version=request.version,
-            policy_key=request.policy_key,
-            rules=self.rules,
-            mint=self._mint,
-            now=self._now(),
-            complain=lambda text: self.complain(user, request.command, text),
+            self._mailboxes[user],
+            device,
+            request.version,
+            request.policy_key,
+            self.rules,
+            self._mint,
+            self._now,
+            complain,
         )
 
     def complain(self, user: str, command: str, text: str) -> None:

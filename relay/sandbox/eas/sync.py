@@ -1,25 +1,25 @@
 """The Sync of the simulated server: the changes since the sync key of the client."""
 
-from collections.abc import Iterator
+from collections.abc import Collection
 from typing import Final
 
-from eas_watcher.names import NO_SYNC_KEY, CollectionClass, ProtocolVersion, ServerId, SyncKey
-from eas_watcher.wbxml.element import AIRSYNC, Element
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, ProtocolVersion, ServerId
+from eas_watcher.wbxml.element import Element
 from relay.sandbox.eas.devices import Checkpoint, KeyHistory, SyncedCollection
-from relay.sandbox.eas.items import write_item
 from relay.sandbox.eas.mailboxes import SimulatedFolder, SimulatedItem
 from relay.sandbox.eas.refusals import RefusedByStatus
 from relay.sandbox.eas.rules import Session
+from relay.sandbox.eas.sync_answer import OK, CollectionAnswer, write_sync
 from relay.sandbox.eas.sync_request import AGES, CollectionQuery, check_filter, read_sync
 
 # Status of a collection [MS-ASCMD 2.2.3.177.17]
-OK, STALE_KEY, NOT_FOUND, HIERARCHY_CHANGED = 1, 3, 8, 12
+STALE_KEY, NOT_FOUND, HIERARCHY_CHANGED = 3, 8, 12
 REQUEST_MISSING: Final = 13
 SINGLE_FROM, WITHHELD_FROM = 3, 5  # times that a client sends one key
 
 
-def answer_sync(root: Element | None, session: Session) -> Element | None:
-    """Return the changes; None, an empty body, if there are none [MS-ASCMD 2.2.1.21]."""
+def answer_sync(root: Element | None, session: Session) -> bytes:
+    """Return the changes in WBXML; an empty body, if there are none [MS-ASCMD 2.2.1.21]."""
     if root is None:
         raise RefusedByStatus(REQUEST_MISSING, "an empty Sync repeats one that the server never stores")
     queries = read_sync(root, session.version)
@@ -33,12 +33,10 @@ def answer_sync(root: Element | None, session: Session) -> Element | None:
         folder = session.mailbox.folders.get(query.id)
         if folder is not None and folder.cls is not None:
             check_filter(query, folder.cls)
-    answers = [
-        _name_class(answer, session.mailbox.folders.get(query.id), session)
-        for query in queries
-        if (answer := _answer(query, session)) is not None
-    ]
-    return AIRSYNC("Sync", AIRSYNC("Collections", *answers)) if answers else None
+    answers = [answer for query in queries if (answer := _answer(query, session)) is not None]
+    if session.version < ProtocolVersion.V14_0:
+        answers = [_name_class(answer, session.mailbox.folders.get(answer.id)) for answer in answers]
+    return write_sync(answers, session.mailbox.user, session.version)
 
 
 def has_changes(folder: SimulatedFolder, synced: SyncedCollection, session: Session) -> bool:
@@ -49,24 +47,24 @@ def has_changes(folder: SimulatedFolder, synced: SyncedCollection, session: Sess
     if synced.sync_due:
         return True
     known = synced.keys.newest.known
-    visible = {item.id: item.revision for item in visible_items(folder, synced.filter_type, session)}
+    visible = visible_items(folder, synced.filter_type, session)
     if session.rules.any_change_wakes:
-        return dict(known) != visible
-    return any(id_ not in known for id_ in visible)
+        return known != {item.id: item.revision for item in visible}
+    return any(item.id not in known for item in visible)
 
 
-def visible_items(folder: SimulatedFolder, filter_type: int, session: Session) -> Iterator[SimulatedItem]:
-    """Yield the items within a filter, in order of arrival; none for a quarantined device."""
+def visible_items(folder: SimulatedFolder, filter_type: int, session: Session) -> Collection[SimulatedItem]:
+    """Return the items within a filter, in order of arrival; none for a quarantined device."""
     if session.device.quarantined:
-        return
-    age = AGES.get(filter_type)
-    oldest = None if age is None else session.now - age
-    for item in session.mailbox.items(folder.id):
-        if oldest is None or item.received >= oldest:
-            yield item
+        return ()
+    items, age = session.mailbox.items(folder.id), AGES.get(filter_type)
+    if age is None:
+        return items
+    oldest = session.now() - age
+    return [item for item in items if item.received >= oldest]
 
 
-def _answer(query: CollectionQuery, session: Session) -> Element | None:
+def _answer(query: CollectionQuery, session: Session) -> CollectionAnswer | None:
     """Return the answer for one collection; None if it has no changes."""
     folder = session.mailbox.folders.get(query.id)
     device = session.device
@@ -76,34 +74,35 @@ def _answer(query: CollectionQuery, session: Session) -> Element | None:
         gone = query.id in session.mailbox.removed
         if not gone and folder is None:
             session.complain("Sync of a collection that never was")
-        return _write(query, query.key, HIERARCHY_CHANGED if gone else NOT_FOUND)
+        return CollectionAnswer(query.id, query.key, HIERARCHY_CHANGED if gone else NOT_FOUND)
     if device.hierarchy is None:
         session.complain("Sync before FolderSync")
-        return _write(query, query.key, HIERARCHY_CHANGED)
+        return CollectionAnswer(query.id, query.key, HIERARCHY_CHANGED)
     if query.key == NO_SYNC_KEY:
         first: Checkpoint[ServerId, int] = Checkpoint(session.mint.sync_key(), {})
         device.collections[query.id] = SyncedCollection(KeyHistory(first))
-        return _write(query, first.key, OK)
+        return CollectionAnswer(query.id, first.key, OK)
     synced = device.collections.get(query.id)
     base = None if synced is None else synced.accept(query.key)
     if synced is None or base is None:
         if not device.lost:
             session.complain("Sync with a key that is not valid")
-        return _write(query, NO_SYNC_KEY, STALE_KEY)
+        return CollectionAnswer(query.id, NO_SYNC_KEY, STALE_KEY)
     synced.filter_type = query.filter_type
     return _changes(query, folder, synced, session) if query.changes else None
 
 
 def _changes(
     query: CollectionQuery, folder: SimulatedFolder, synced: SyncedCollection, session: Session
-) -> Element | None:
+) -> CollectionAnswer | None:
     """Return the changes, at most as many as the window allows, with a new key."""
     known = dict(synced.keys.newest.known)
     visible = {item.id: item for item in visible_items(folder, query.filter_type, session)}
-    present = {item.id for item in session.mailbox.items(folder.id)}
-    commands: list[tuple[str, ServerId]] = [("Add", id_) for id_ in visible if id_ not in known]
+    commands = [("Add", id_) for id_ in visible if id_ not in known]
     commands += [("Change", id_) for id_, item in visible.items() if known.get(id_, item.revision) != item.revision]
-    commands += [("SoftDelete" if id_ in present else "Delete", id_) for id_ in known if id_ not in visible]
+    if not known.keys() <= visible.keys():
+        present = {item.id for item in session.mailbox.items(folder.id)}
+        commands += [("SoftDelete" if id_ in present else "Delete", id_) for id_ in known if id_ not in visible]
     was_due, synced.sync_due = synced.sync_due, False
     if not commands:
         synced.last_key = "", 0  # a client that repeats a key without changes is in no loop
@@ -111,26 +110,22 @@ def _changes(
             return None
         key = session.mint.sync_key()
         synced.keys.advance(key, known)
-        return _write(query, key, OK)
+        return CollectionAnswer(query.id, key, OK)
     window, withheld = _suspect(query, synced, session)
-    written: list[Element] = []
+    written: list[tuple[str, ServerId, SimulatedItem | None]] = []
     for tag, id_ in commands[:window]:
         item = visible.get(id_)
-        if item is not None and withheld:
-            known[id_] = item.revision
-            written.append(AIRSYNC("Delete", AIRSYNC("ServerId", id_)))
-        elif item is None:
+        if item is None:
             del known[id_]
-            written.append(AIRSYNC(tag, AIRSYNC("ServerId", id_)))
+            written.append((tag, id_, None))
         else:
             known[id_] = item.revision
-            written.append(write_item(tag, item, session.mailbox.user, session.version))
+            written.append(("Delete", id_, None) if withheld else (tag, id_, item))
     key = session.mint.sync_key()
     synced.keys.advance(key, known)
     added = any(tag == "Add" for tag, _ in commands[:window])
     synced.sync_due = added and folder.cls is CollectionClass.EMAIL and session.rules.personality.sync_after_adds
-    more = (AIRSYNC("MoreAvailable"),) if len(commands) > window else ()
-    return _write(query, key, OK, *more, AIRSYNC("Commands", *written))
+    return CollectionAnswer(query.id, key, OK, written, more=len(commands) > window)
 
 
 def _suspect(query: CollectionQuery, synced: SyncedCollection, session: Session) -> tuple[int, bool]:
@@ -146,18 +141,6 @@ def _suspect(query: CollectionQuery, synced: SyncedCollection, session: Session)
     return 1, times >= WITHHELD_FROM
 
 
-def _name_class(collection: Element, folder: SimulatedFolder | None, session: Session) -> Element:
-    """Add the Class as the first child, for versions before 14.0 [MS-ASCMD 2.2.3.27.5]."""
-    if folder is None or folder.cls is None or session.version >= ProtocolVersion.V14_0:
-        return collection
-    return AIRSYNC("Collection", AIRSYNC("Class", folder.cls.wire), *collection.children)
-
-
-def _write(query: CollectionQuery, key: SyncKey | str, status: int, *more: Element) -> Element:
-    return AIRSYNC(
-        "Collection",
-        AIRSYNC("SyncKey", key),
-        AIRSYNC("CollectionId", query.id),
-        AIRSYNC("Status", str(status)),
-        *more,
-    )
+def _name_class(answer: CollectionAnswer, folder: SimulatedFolder | None) -> CollectionAnswer:
+    """Add the Class, for versions before 14.0 [MS-ASCMD 2.2.3.27.5]."""
+    return answer if folder is None or folder.cls is None else answer._replace(cls=folder.cls.wire)

@@ -1,9 +1,8 @@
 """Reads a Sync request as strictly as the strictest server does [MS-ASCMD 2.2.1.21]."""
 
-from dataclasses import dataclass
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from eas_watcher.commands.reading import read_number
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ProtocolVersion
@@ -52,8 +51,7 @@ FILTERS: Final = MappingProxyType(
 """Class -> its valid FilterTypes; contacts and notes have only 0."""
 
 
-@dataclass(frozen=True, slots=True)
-class CollectionQuery:
+class CollectionQuery(NamedTuple):
     """The request for one collection."""
 
     id: CollectionId

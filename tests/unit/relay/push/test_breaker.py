@@ -50,6 +50,24 @@ def test_each_kind_of_lane_has_its_rules(rules: Rules, failures: list[tuple[floa
     assert breaker.state == after
 
 
+def test_a_lane_is_calm_unless_it_has_a_failure_or_a_probe() -> None:
+    lane, probe = LaneBreaker(environment_rules(2), MIDDLE), due_push(9)
+    assert lane.calm
+    lane.failed(due_push(1), None, LOST, 0.0)
+    assert not lane.calm
+    lane.answered(due_push(2), 0.0)
+    assert lane.calm
+
+    lane.failed(due_push(1), None, Failure(certain=True), 0.0)
+    assert not lane.calm
+    assert lane.began(probe, 100.0) is Turn.PROBES
+    lane.answered(due_push(2), 100.0)
+    assert lane.serves
+    assert not lane.calm  # the probe is still under way
+    lane.answered(probe, 100.0)
+    assert lane.calm
+
+
 @pytest.mark.parametrize(
     ("rules", "after"),
     [(environment_rules(SLOTS), Returning(1, slots=FIRST_SLOTS)), (CHANNEL, Serving()), (SERVICE, Serving())],

@@ -256,17 +256,18 @@ async def test_a_sender_that_raises_stops_no_other_push(caplog: pytest.LogCaptur
 
 async def test_each_accepted_push_is_reported() -> None:
     outbox, provider = MemoryOutbox(), Provider()
-    provider.answer = lambda push: Delivered() if push.count == 2 else TokenGone("Unregistered")
+    provider.answer = lambda push: Delivered() if push.count != 9 else TokenGone("Unregistered")
     under_test = dispatcher(outbox, provider)
-    heard: list[RegistrationId] = []
-    under_test.stats.on_accepted = lambda push: heard.append(push.registration_id)
-    outbox.put(due_push(1))
+    heard: list[tuple[Platform, float]] = []
+    under_test.stats.on_accepted = lambda platform, seconds: heard.append((platform, seconds))
+    outbox.put(due_push(1, first_at=BEGAN - timedelta(seconds=3)))
     outbox.put(due_push(2, count=9))
 
     async with running(under_test):
         await asyncio.sleep(1)
 
-    assert heard == ["registration-1"]
+    ((platform, waited),) = heard
+    assert (platform, round(waited, 3)) == (Platform.APNS, 3.1)
     assert under_test.stats.outcomes == {OutcomeKind.DELIVERED: 1, OutcomeKind.TOKEN_GONE: 1}
 
 

@@ -18,7 +18,7 @@ from relay.push.payload import (
     IN_DOUBT,
     LONGEST_PAGE,
     MOST,
-    SOME_PUSH,
+    SOME_OWN,
     TEXTS,
     ApnsMessage,
     FcmMessage,
@@ -314,7 +314,7 @@ def test_a_push_that_an_app_may_acknowledge_has_an_id_last(mark: Mark, locale: s
 
 
 def test_an_id_that_an_app_gave_its_registration_stays_beside_that_of_the_push() -> None:
-    push = due_push(registration_id=RegistrationId(SOME_PUSH))
+    push = due_push(registration_id=RegistrationId(SOME_OWN))
     notice = Notice.of(push, receipt=True)
 
     assert ApnsMessage(notice).rendered == json.dumps(ApnsMessage(notice).body, ensure_ascii=False)

@@ -1,4 +1,5 @@
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -49,6 +50,15 @@ def test_nothing_of_a_push_that_is_held_back_goes_to_the_provider() -> None:
     assert send(DARK) == (Shadowed(), 0)
     assert send(LIVE) == (Delivered(), 1)
     assert send(DARK, mark=Mark.CHALLENGE) == (Delivered(), 1)
+
+
+def test_what_was_set_in_shadow_mode_is_held_back_after_its_end() -> None:
+    shadow, provider = Shadow(DARK), Provider()
+    push = due_push()
+    shadow.follow(LIVE, push.last_at + timedelta(hours=1))
+
+    assert asyncio.run(ShadowingSender(provider, shadow, Servers()).send(push)) == Shadowed()
+    assert not shadow.off
 
 
 @pytest.mark.parametrize(("mode", "asked"), [(LIVE, 0), (DARK, 0), (ONE_SERVER, 1)])

@@ -1,8 +1,7 @@
 from datetime import UTC, datetime
 
-from relay.domain.model import Environment
+from relay.domain.model import Environment, Platform
 from relay.push.stats import ChannelFault, Outage, PushStats
-from tests.unit.relay.push.pushes import due_push
 
 
 def fault(app: str, hour: int) -> ChannelFault:
@@ -21,7 +20,11 @@ def test_the_oldest_fault_is_shown() -> None:
 
 
 def test_accepted_pushes_need_no_listener() -> None:
-    PushStats().on_accepted(due_push())
+    stats = PushStats()
+
+    stats.on_accepted(Platform.APNS, 0.7)
+
+    assert not stats.dead
 
 
 def test_a_provider_is_dead_when_every_channel_that_was_used_has_a_fault() -> None:

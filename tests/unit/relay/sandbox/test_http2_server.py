@@ -23,12 +23,20 @@ from eas_watcher.http2.frames import (
     ACK,
     CONTINUATION,
     DATA,
+    ENABLE_PUSH,
     END_HEADERS,
     END_STREAM,
+    FRAME_SIZE,
+    GOAWAY,
+    HEADER_TABLE_SIZE,
     HEADERS,
     LARGEST_WINDOW,
+    MAX_FRAME_SIZE,
+    NUMBER,
     PING,
     PREFACE,
+    PRIORITISED,
+    PRIORITY,
     PUSH_PROMISE,
     RST_STREAM,
     SETTINGS,
@@ -38,7 +46,7 @@ from eas_watcher.http2.frames import (
     settings_frame,
     window_frame,
 )
-from eas_watcher.http2.header_block import NO_TABLE, Header, header_block
+from eas_watcher.http2.header_block import NO_TABLE, Header, header_block, header_field
 from eas_watcher.http2.violations import Violation
 from relay.sandbox.http2_server import Asked, Cancelled, Event, Http2Server, Pinged
 
@@ -46,6 +54,10 @@ PSEUDO = [(":method", "POST"), (":scheme", "https"), (":authority", "apns"), (":
 RAW = [(name.encode(), value.encode()) for name, value in PSEUDO]
 BLOCK = header_block(RAW)
 WHOLE = END_HEADERS | END_STREAM
+
+
+def status(number: int) -> bytes:
+    return header_field(b":status", b"%d" % number)
 
 
 class Peer:
@@ -94,7 +106,7 @@ def test_requests_arrive_whole_and_answers_too() -> None:
     peer = Peer()
     for stream_id in 1, 3, 5:  # from the second on they refer to the client's table
         peer.ask(stream_id, bytes(stream_id * 30_000), apns_id=f"id-{stream_id}")
-        peer.server.answer(stream_id, [(":status", "400"), ("apns-id", f"id-{stream_id}")], [b"one ", b"two"])
+        peer.server.answer(stream_id, status(400) + header_field(b"apns-id", b"id-%d" % stream_id), [b"one ", b"two"])
         peer.exchange()
 
     assert peer.asked == [
@@ -112,8 +124,8 @@ def test_an_answer_waits_for_the_windows_of_its_client() -> None:
     peer = Peer(window=100)
     peer.ask(1)
     peer.ask(3)
-    peer.server.answer(1, [(":status", "200")], [bytes(60), bytes(100_000), b""])
-    peer.server.answer(3, [(":status", "200")])
+    peer.server.answer(1, status(200), [bytes(60), bytes(100_000), b""])
+    peer.server.answer(3, status(200))
     assert 1 in peer.server
     assert 3 not in peer.server
     assert peer.server.busy(1)
@@ -130,7 +142,7 @@ def test_resets_pings_limits_and_goaways() -> None:
     peer.h2.reset_stream(1)
     peer.h2.ping(b"12345678")
     peer.exchange()
-    peer.server.answer(1, [(":status", "200")])
+    peer.server.answer(1, status(200))
     peer.server.announce(5)
     peer.exchange()
     peer.ask(3)
@@ -159,7 +171,7 @@ def test_a_client_without_a_table_is_understood_too() -> None:
         for event in server.receive(client.take()):
             asked.append(event)
             assert isinstance(event, Asked)
-            server.answer(event.stream_id, [(":status", "200")], [event.body])
+            server.answer(event.stream_id, status(200), [event.body])
         events += client.receive(server.take(), 0.0)
 
     assert len(asked) == 3
@@ -187,7 +199,12 @@ def request(headers: Sequence[Header], stream_id: int = 3) -> bytes:
     [
         (request(RAW, 2), 1),
         (request(RAW) + request(RAW, 5), 1),
-        (request(RAW, 1) + request(RAW, 1), 1),
+        (request(RAW, 0), 1),
+        (request([(b"trailer", b"1")], 1) * 2, 5),
+        (frame(GOAWAY, 0, 0, bytes(8)) + request(RAW), 1),
+        (frame(HEADERS, WHOLE | PRIORITISED, 3, NUMBER.pack(3) + b"\0" + BLOCK), 1),
+        (request([*RAW, (b"content-length", b"1")]), 1),
+        (frame(HEADERS, WHOLE, 1, header_block([(b":path", b"/")])), 1),
         (frame(HEADERS, END_HEADERS, 1, header_block([(b"trailer", b"1")])), 1),
         (request(RAW[:3]), 1),
         (request([*RAW, RAW[0]]), 1),
@@ -197,6 +214,7 @@ def request(headers: Sequence[Header], stream_id: int = 3) -> bytes:
         (frame(HEADERS, WHOLE, 3, b"\xbe"), 9),
         (frame(HEADERS, 0, 3, BLOCK) + frame(PING, 0, 0, bytes(8)), 1),
         (frame(HEADERS, 0, 3, BLOCK) + frame(CONTINUATION, 0, 3, bytes(1000)), 11),
+        (frame(HEADERS, 0, 3, b"") + frame(CONTINUATION, 0, 3) * 64, 11),
         (frame(CONTINUATION, END_HEADERS, 3, BLOCK), 1),
         (frame(DATA, 0, 3, b""), 1),
         (frame(DATA, 0, 2, b""), 1),
@@ -205,10 +223,23 @@ def request(headers: Sequence[Header], stream_id: int = 3) -> bytes:
         (request(RAW) + frame(DATA, 0, 1, bytes(16_384)) * 5, 3),
         (frame(SETTINGS, 0, 0, bytes(5)), 6),
         (frame(SETTINGS, ACK, 0), 1),
+        (frame(SETTINGS, ACK, 0, bytes(6)), 6),
+        (frame(SETTINGS, 0, 1), 1),
+        (settings_frame([(ENABLE_PUSH, 2)]), 1),
+        (settings_frame([(MAX_FRAME_SIZE, FRAME_SIZE - 1), (MAX_FRAME_SIZE, FRAME_SIZE)]), 1),
+        (window_frame(1, 1) + settings_frame([(4, LARGEST_WINDOW)]), 3),
         (settings_frame([(4, LARGEST_WINDOW + 1)]), 3),
         (window_frame(0, 0), 1),
         (window_frame(0, LARGEST_WINDOW), 3),
+        (window_frame(3, 1), 1),
+        (window_frame(2, 1), 1),
         (reset_frame(3, 8), 1),
+        (reset_frame(0, 8), 1),
+        (reset_frame(1, 8) + frame(DATA, 0, 1, b"late"), 5),
+        (frame(PRIORITY, 0, 3, NUMBER.pack(3) + b"\0"), 1),
+        (frame(PRIORITY, 0, 3, b"shor"), 6),
+        (frame(GOAWAY, 0, 0, bytes(7)), 6),
+        (frame(PING, 0, 1, bytes(8)), 1),
         (frame(RST_STREAM, 0, 1, b"short"), 6),
         (frame(PING, 0, 0, b"short"), 6),
         (frame(PUSH_PROMISE, 0, 1, BLOCK), 1),
@@ -238,6 +269,57 @@ def test_more_than_a_streams_window_is_a_violation() -> None:
 
     with pytest.raises(Violation, match="stream's window"):
         server.receive(b"".join(frame(DATA, END_STREAM if at == 4 else 0, 1, bytes(16_384)) for at in range(5)))
+
+
+def test_streams_are_limited_before_their_limit_is_acknowledged_where_it_is_known() -> None:
+    server = Http2Server(1, 1000, unannounced=1)
+
+    with pytest.raises(Violation, match="more than 1 streams"):
+        server.receive(PREFACE + settings_frame([]) + request(RAW, 1) + request(RAW, 3))
+
+
+def test_a_remembered_head_is_that_of_its_block() -> None:
+    server = Http2Server(100, 1000, remembers=True)
+    heads = [header_block([*RAW, (b"number", b"%d" % number)]) for number in (1, 2, 1)]
+    server.receive(PREFACE + settings_frame([]) + frame(HEADERS, WHOLE, 1, NO_TABLE + BLOCK))
+    asked = server.receive(b"".join(frame(HEADERS, WHOLE, 3 + 2 * at, head) for at, head in enumerate(heads)))
+
+    assert [event.headers["number"] for event in asked if isinstance(event, Asked)] == ["1", "2", "1"]
+    for _ in range(2):
+        with pytest.raises(Violation, match="others"):
+            server.receive(request([*RAW, RAW[0]], 9))
+
+
+def test_a_stream_whose_window_grows_too_wide_is_reset() -> None:
+    server = opened()
+    server.take()
+
+    assert server.receive(window_frame(1, LARGEST_WINDOW)) == [Cancelled(1)]
+    assert server.take() == reset_frame(1, 3)
+
+
+def test_an_answer_says_first_that_the_table_shrank() -> None:
+    server = opened(settings_frame([(HEADER_TABLE_SIZE, 0)]), frame(DATA, END_STREAM, 1), request(RAW))
+    server.take()
+    server.answer(1, status(200))
+    server.answer(3, status(200))
+
+    assert server.take() == frame(HEADERS, WHOLE, 1, NO_TABLE + status(200)) + frame(HEADERS, WHOLE, 3, status(200))
+
+
+def test_a_body_with_trailers_may_wait_for_its_windows_and_is_whole_at_its_length() -> None:
+    trailers = frame(HEADERS, WHOLE, 3, header_block([(b"checksum", b"1")]))
+    server = opened(streams=3)
+    server.take()
+    head = header_block([*RAW, (b"content-length", b"40000")])
+
+    assert server.receive(frame(HEADERS, END_HEADERS | PRIORITISED, 3, bytes(4) + b"\0" + head)) == []
+    assert server.receive(frame(DATA, 0, 3, bytes(16_384)) * 2) == []
+    assert server.take() == window_frame(0, 32_768) + window_frame(3, 32_768)
+    (asked,) = server.receive(frame(DATA, 0x8, 3, b"\2" + bytes(7232 + 2)) + trailers)
+    assert isinstance(asked, Asked)
+    assert asked.body == bytes(40_000)
+    assert server.take() == b""
 
 
 def test_what_comes_for_streams_that_are_over_is_dropped() -> None:

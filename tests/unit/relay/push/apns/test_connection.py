@@ -28,7 +28,7 @@ from eas_watcher.http2.keepalive import KEEPALIVE_TIMINGS
 from relay.domain.model import Mark, Mode, RegistrationId
 from relay.push.apns.connection import GIVEN_UP, ApnsConnection, Pending
 from relay.push.apns.exchange import Answer, Request
-from relay.push.egress.log import Unwritable
+from relay.push.egress.leaving import Unwritable
 from relay.push.payload import ApnsMessage, Notice
 from tests.unit.eas_watcher.http2.framing import frames_of
 

@@ -5,7 +5,7 @@ from hpack import Decoder
 from eas_watcher.http2.header_block import NO_TABLE
 from relay.domain.model import Mark, Mode, RegistrationId
 from relay.push.apns.exchange import Ending, HeaderBlocks, MaybeSent, NotSent, Request
-from relay.push.egress.log import Leaving
+from relay.push.egress.leaving import Leaving
 from relay.push.payload import ApnsMessage, Notice
 
 MESSAGE = ApnsMessage(

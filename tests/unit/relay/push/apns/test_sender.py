@@ -1,12 +1,12 @@
 from dataclasses import replace
 from datetime import timedelta
-from uuid import uuid5
+from uuid import RFC_4122, UUID
 
 import pytest
 
 from eas_watcher.names import MailboxId
 from relay.domain.model import Mark
-from relay.push.apns.sender import MESSAGES, message_id
+from relay.push.apns.sender import message_id
 from tests.unit.relay.push.pushes import BEGAN, due_push
 
 
@@ -14,8 +14,8 @@ def test_a_repetition_has_the_same_id_whatever_changed_in_the_row() -> None:
     push = due_push()
 
     assert message_id(push) == message_id(replace(push, attempts=7, device_token="ff"))
-    name = f"a-mailbox/registration-1/email/{BEGAN.isoformat()}/1"
-    assert message_id(push) == str(uuid5(MESSAGES, name))
+    id_ = UUID(message_id(push))
+    assert (str(id_), id_.version, id_.variant) == (message_id(push), 8, RFC_4122)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from relay.domain.model import Environment, Lane
 from relay.domain.outcome import Reach
 from relay.push.egress.auditing import audit
 from relay.push.egress.keeping import add_key
-from relay.push.egress.log import Unwritable, held
+from relay.push.egress.leaving import Unwritable, held
+from relay.push.egress.log import MEASURE, SYNC
 from relay.push.egress.record import ChainKey, Position, hash_line, write_entry
 from tests.unit.relay.push.egress.test_log import AT, MESSAGE, audited, files, folder, note, opened
 
@@ -252,6 +253,26 @@ async def test_while_nothing_can_be_logged_no_push_is_claimed_and_then_all_go_on
 
     assert "egress log can be written again" in caplog.messages
     assert audited(folder) == (2, [])
+
+
+@pytest.mark.looptime
+async def test_while_nothing_is_written_the_disk_is_measured_now_and_then(folder: Path) -> None:
+    with opened(folder) as log:
+        running = asyncio.get_running_loop().create_task(log.run())
+        measured = 0
+        for _ in range(int(3 * MEASURE)):
+            log.free = None
+            await asyncio.sleep(SYNC)
+            await asyncio.to_thread(lambda: None)  # threads take real time
+            measured += log.free is not None
+        assert 2 <= measured <= 4
+
+        note(log)
+        await asyncio.sleep(SYNC)
+        await asyncio.to_thread(lambda: None)
+        assert not log._dirty
+        running.cancel()
+        await asyncio.wait([running])
 
 
 @pytest.mark.looptime

@@ -12,7 +12,8 @@ import pytest
 
 from relay.domain.model import Mark, Mode, RegistrationId
 from relay.push.egress.auditing import audit
-from relay.push.egress.log import EgressLog, Leaving, Limits, Unwritable, open_egress_log
+from relay.push.egress.leaving import Leaving, Unwritable
+from relay.push.egress.log import EgressLog, Limits, open_egress_log
 from relay.push.egress.record import Fault
 from relay.push.payload import ApnsMessage, Notice
 

@@ -8,8 +8,9 @@ import pytest
 
 from eas_watcher.commands.ping import PingStatus
 from eas_watcher.names import CollectionClass, CollectionId, ProtocolVersion, ServerId
+from eas_watcher.wbxml.decode import decode
 from eas_watcher.wbxml.element import AIRSYNC, FOLDERHIERARCHY, PING, Element
-from relay.sandbox.eas.commands import Document, answer
+from relay.sandbox.eas.commands import answer
 from relay.sandbox.eas.devices import KeyMint, PingParameters, SimulatedDevice
 from relay.sandbox.eas.families import FAMILIES
 from relay.sandbox.eas.mailboxes import SimulatedMailbox
@@ -33,14 +34,14 @@ class Client:
         device = SimulatedDevice(policy_key="7")
         version = ProtocolVersion.V14_1
         self.session = Session(
-            mailbox, device, version, "7", self.rules, KeyMint(Random(1)), NOW, self.complaints.append
+            mailbox, device, version, "7", self.rules, KeyMint(Random(1)), lambda: NOW, self.complaints.append
         )
         self.inbox = mailbox.default_folder(CollectionClass.EMAIL)
 
     def ask(self, root: Element) -> Element | None:
         found = answer(root.tag, root, self.session)
-        assert isinstance(found, Document)
-        return found.root
+        assert isinstance(found, bytes)
+        return decode(found) if found else None
 
     def hierarchy(self, key: str = "0") -> Element:
         found = self.ask(FOLDERHIERARCHY("FolderSync", FOLDERHIERARCHY("SyncKey", key)))
@@ -70,7 +71,7 @@ class Client:
         folder = PING("Folder", PING("Id", self.inbox), PING("Class", "Email"))
         root = PING("Ping", PING("HeartbeatInterval", str(heartbeat)), PING("Folders", folder))
         found = answer("Ping", root, self.session)
-        assert not isinstance(found, Document)
+        assert not isinstance(found, bytes)
         return found
 
     def status(self, heartbeat: int = 60) -> PingStatus | None:
@@ -206,9 +207,9 @@ def test_zpush_forgets_the_sync_keys_of_a_device_that_syncs_an_unknown_folder() 
 def test_zpush_serves_a_device_that_never_had_a_policy_key() -> None:
     client = Client(ZPUSH)
     client.session.device.policy_key = None
-    client.session = replace(client.session, policy_key=None)
+    client.session = client.session._replace(policy_key=None)
     client.hierarchy()
-    client.session = replace(client.session, policy_key="0")
+    client.session = client.session._replace(policy_key="0")
     with pytest.raises(RefusedByStatus):
         client.hierarchy()
 

@@ -27,3 +27,6 @@ def test_the_most_requests_at_once_are_counted() -> None:
         pass
     with records.answering():
         assert (records.at_once, records.max_at_once) == (1, 2)
+    with records.answering(), records.answering():
+        records.answered_at_once()
+    assert (records.at_once, records.max_at_once) == (0, 3)
