@@ -37,7 +37,7 @@ from relay.process import gc_tuning, trimming
 from relay.process.clock import now
 from relay.process.dead_man import give_signs_of_life
 from relay.process.service_manager import ServiceManager
-from relay.security.sealing import derive_account, foreign
+from relay.security.sealing import Foreign, derive_account, foreign
 from relay.settings import Settings
 from relay.settings.values import DatabaseSettings
 from relay.store import acts, key_holders, restoring, seals, wipes
@@ -183,13 +183,13 @@ async def migrate(database: DatabaseSettings, *, grants: bool = False) -> None:
                 await grant(engine)
 
 
-async def sealed_for_others(database: DatabaseSettings, keys: Collection[bytes]) -> int:
-    """Return how many credentials a database holds if none opens with `keys`; 0: it has no credentials, or no tables.
+async def sealed_for_others(database: DatabaseSettings, keys: Collection[bytes]) -> Foreign | None:
+    """Return the credentials of a database if none opens with `keys`; None: it has no credentials, or no tables.
 
     Raises DatabaseRefuses, StoreUnavailable.
     """
     if database.file is not None and not database.file.exists():
-        return 0
+        return None
     async with open_database(database.dsn, database.ca_file) as engine:
         with refusals():
             return foreign(await seal_heads(engine), keys)

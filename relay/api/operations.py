@@ -222,7 +222,7 @@ OPERATIONS: Final = (
                 example=examples.REGISTRATION,
             ),
         ),
-        ("not-active", "too-many-challenges"),
+        ("not-active", "gone", "too-many-challenges"),
         secret=True,
     ),
     Operation(
@@ -231,7 +231,7 @@ OPERATIONS: Final = (
         ONE + "/proof",
         "Return the nonce of a challenge push: the registration becomes active",
         (_SHOWN,),
-        ("not-active", "wrong-proof"),
+        ("not-active", "gone", "wrong-proof"),
         body=ProofBody,
         body_example=examples.PROOF,
         secret=True,

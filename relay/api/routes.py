@@ -254,7 +254,8 @@ class Routes:
                 self.terms.capabilities.enrolment.admit(shown_by)
         if request.content_type != "application/json":
             raise NotJson("the header Content-Type must be application/json")
-        encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
+        named = request.headers.getall(hdrs.CONTENT_ENCODING, ["identity"])
+        encoding = ", ".join(named).strip().lower()  # several lines are one list [RFC 9110 5.3]
         if encoding not in {"identity", *ENCODINGS}:
             raise UnknownEncoding(f"a body may be compressed by {' or '.join(ENCODINGS)}, or not at all")
         try:

@@ -5,7 +5,8 @@ A field that is null counts as absent in every body: a new registration gets the
 
 from base64 import b64decode
 from codecs import BOM_UTF8
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain, islice
 from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import (
@@ -20,8 +21,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from eas_watcher.auth.bearer import VERIFIER
 from eas_watcher.names import CollectionClass
-from relay.api.faults import NAME, VISIBLE, Strict, complaint, doubled, misread
+from relay.api.faults import MOST, NAME, VISIBLE, Strict, complaint, doubled, misread
 from relay.domain.fcm_device import FcmDevice, FcmDeviceInvalid
 from relay.domain.model import Environment, Mode, Platform, RegistrationChange
 from relay.domain.receipts import LONGEST as LONGEST_RECEIPT
@@ -228,8 +230,9 @@ LONGEST_FILE: Final = 12 * 1024  # characters of a certificate; a body has 16 Ki
 User = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
 Password = Annotated[SecretStr, Field(min_length=1, max_length=1024)]
 Locale = Annotated[str, StringConstraints(max_length=LONGEST_LOCALE), AfterValidator(_clean)]
-Classes = Annotated[frozenset[CollectionClass], Field(min_length=1, max_length=len(CollectionClass))]
-Subfolders = Annotated[frozenset[CollectionClass], Field(max_length=len(CollectionClass))]
+# Reading stops at the first fault of a list: the faults of 16 KiB would take 60 ms of the loop's time.
+Classes = Annotated[frozenset[CollectionClass], Field(min_length=1, max_length=len(CollectionClass), fail_fast=True)]
+Subfolders = Annotated[frozenset[CollectionClass], Field(max_length=len(CollectionClass), fail_fast=True)]
 
 
 class MalformedJson(InvalidRequest):
@@ -267,6 +270,13 @@ class OAuthBody(Strict):
     redirect_uri: Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=VISIBLE)] | None = None
     client_id: Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=VISIBLE)] | None = None
     user: User | None = None
+
+    @field_validator("code_verifier")
+    @classmethod
+    def _is_verifier(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not VERIFIER.fullmatch(value.get_secret_value()):
+            raise PydanticCustomError("verifier", "must be letters, digits and . _ ~ - only [RFC 7636 4.1]")
+        return value
 
     @model_validator(mode="after")
     def _is_one(self) -> "OAuthBody":
@@ -406,7 +416,7 @@ class ReceiptBody(Strict):
 class ReceiptsBody(Strict):
     """The body of POST /v1/registrations/{id}/receipts."""
 
-    receipts: Annotated[tuple[ReceiptBody, ...], Field(min_length=1, max_length=MOST_RECEIPTS)]
+    receipts: Annotated[list[ReceiptBody], Field(min_length=1, max_length=MOST_RECEIPTS, fail_fast=True)]
 
     def shown(self) -> list[tuple[str, float]]:
         """Return the ids of pushes, each with the seconds since the app showed it."""
@@ -417,7 +427,7 @@ Body = TypeVar("Body", RegistrationBody, ChangeBody, ProofBody, ReceiptsBody)
 
 
 def parse(model: type[Body], body: bytes) -> Body:
-    """Return a body as its model; raise MalformedJson, or InvalidRequest with every fault."""
+    """Return a body as its model; raise MalformedJson, or InvalidRequest with its first faults."""
     body = body.removeprefix(BOM_UTF8)  # a reader may ignore it [RFC 8259 8.1]
     try:
         read = model.model_validate_json(body)
@@ -425,8 +435,8 @@ def parse(model: type[Body], body: bytes) -> Body:
         faults = error.errors(include_url=False)
         if faults[0]["type"] == "json_invalid":
             raise MalformedJson([("", misread(faults[0]))]) from None
-        wrong = [complaint(model, fault) for fault in faults]
-        raise InvalidRequest(wrong + list(doubled(body.decode()))) from None
-    if twice := list(doubled(body.decode())):
+        wrong: Iterable[tuple[str, str]] = (complaint(model, fault) for fault in faults)
+        raise InvalidRequest([*islice(chain(wrong, doubled(body.decode())), MOST)]) from None
+    if twice := list(islice(doubled(body.decode()), MOST)):
         raise InvalidRequest(twice)
     return read

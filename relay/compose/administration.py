@@ -14,7 +14,7 @@ from relay.console.process import ProcessView
 from relay.console.views import EgressPages, MailboxPages, ProcessPages
 from relay.domain.errors import SettingsInvalid
 from relay.domain.explanation import Findings
-from relay.domain.model import DuePush, Role
+from relay.domain.model import Platform, Role
 from relay.ops.admin_api import AdminApi
 from relay.ops.counts import CountsCache
 from relay.ops.health import Health
@@ -103,9 +103,9 @@ def _view(running: Running, counts: CountsCache, health: Health, metrics: Metric
         clock=running.now,
     )
 
-    def accepted(push: DuePush) -> None:
-        metrics.on_accepted(push)
-        view.history.accepted(push.first_at)
+    def accepted(platform: Platform, seconds: float) -> None:
+        metrics.on_accepted(platform, seconds)
+        view.history.accepted(seconds)
 
     for stats in running.pushes.values():
         stats.on_accepted = accepted

@@ -34,7 +34,7 @@ def prepare(settings: Settings, *, running: bool, ports: Collection[int] = ()) -
     if faults:
         raise SettingsInvalid(faults)
     if taken and not running:
-        raise PortTaken(*taken[0])
+        raise PortTaken(taken)
 
 
 def may_run(settings: Settings) -> bool:
@@ -89,13 +89,13 @@ def _owner(path: Path) -> str:
     return f"It belongs to {owner}, this is {user}: run the command as the user of the relay, or `chown -R` the folder."
 
 
-def listener_faults(settings: Settings, ports: Collection[int] = ()) -> tuple[list[Fault], list[tuple[str, int]]]:
+def listener_faults(settings: Settings, ports: Collection[int] = ()) -> tuple[list[Fault], dict[str, int]]:
     """Return the listeners whose address this host cannot offer, and those whose port is in use: setting and port."""
     wanted = [("ops", settings.ops.hosts, settings.ops.port)]
     if settings.api is not None:
         wanted.insert(0, ("api", settings.api.hosts, settings.api.port))
     faults: list[Fault] = []
-    taken = []
+    taken = {}
     for table, hosts, port in wanted:
         if port in ports:
             continue
@@ -104,7 +104,7 @@ def listener_faults(settings: Settings, ports: Collection[int] = ()) -> tuple[li
                 each.close()
         except CannotListen as error:
             if error.errno == errno.EADDRINUSE:
-                taken.append((f"{table}.port", port))
+                taken[f"{table}.port"] = port
             elif error.errno == errno.EACCES:
                 remedy = "Choose a port from 1024 on, or give the relay CAP_NET_BIND_SERVICE."
                 faults.append((f"{table}.port", f"is {port}, which this user may not use", remedy))

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -93,7 +93,7 @@ class _Sender(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Built:
     """A sender as some settings have it."""
 
@@ -105,6 +105,8 @@ class _Built:
     accounts: Accounts | None = None
     services: Services | None = None
     projects: Projects | None = None
+    under_way: int = 0
+    """Pushes that the sender has."""
 
 
 class _Provider:
@@ -117,8 +119,6 @@ class _Provider:
         self._present = built
         self._running = running
         self._egress = egress
-        self._under_way: dict[int, int] = {}
-        """Pushes that each sender has, by its identity."""
         self._closing: set[asyncio.Task[None]] = set()
         self._dispatcher: Dispatcher | None = None
         stack.push_async_callback(self._close)
@@ -148,16 +148,14 @@ class _Provider:
 
     async def send(self, push: DuePush) -> Outcome:
         """Send one push through the present sender."""
-        sender = self._present.sender
-        key = id(sender)
-        self._under_way[key] = self._under_way.get(key, 0) + 1
+        built = self._present
+        built.under_way += 1
         try:
-            return await sender.send(push)
+            return await built.sender.send(push)
         finally:
-            self._under_way[key] -= 1
-            if sender is not self._present.sender and not self._under_way[key]:
-                del self._under_way[key]
-                self._begin(sender.close())
+            built.under_way -= 1
+            if built is not self._present and not built.under_way:
+                self._begin(built.sender.close())
 
     def rebuilt(self, before: Settings, found: Settings, changes: Changes) -> _Built | None:
         """Return the sender that other settings want; None: the present one. Raises SettingsInvalid."""
@@ -181,8 +179,7 @@ class _Provider:
         for file in old.files:
             self._running.key_files.remove(file)
         self._add(built)
-        if not self._under_way.get(id(old.sender)):
-            self._under_way.pop(id(old.sender), None)
+        if not old.under_way:
             self._begin(old.sender.close())
         if self._dispatcher is not None:
             self._dispatcher.slots = built.slots
@@ -204,10 +201,9 @@ class _Provider:
         if self._dispatcher is not None:
             self._dispatcher.hurry()
 
-    def _capacities(self, now: float) -> Iterator[Capacity]:
+    def _capacities(self, now: float) -> Sequence[Capacity]:
         """List the lanes where the sender takes few pushes, and all while what leaves cannot be logged."""
-        yield from self._egress.capacities(now)
-        yield from self._present.capacities(now)
+        return [*self._egress.capacities(now), *self._present.capacities(now)]
 
     def _begin(self, closing: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(closing, name=f"close {self.platform.value}")

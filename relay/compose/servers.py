@@ -1,13 +1,13 @@
 """The mail servers of a watch process: a transport to each, and to the hosts that their mailboxes may be sent to."""
 
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from eas_watcher.auth.certificate import CertificateCredential
 from eas_watcher.auth.negotiate import KerberosCredential, Principal
@@ -40,13 +40,13 @@ class HostRouter:
         self._own = own
         self._others = others
 
-    async def send(self, request: HttpRequest) -> HttpReply:
+    def send(self, request: HttpRequest) -> Coroutine[Any, Any, HttpReply]:
         """Send a request over the transport of its host."""
-        return await self._of(request).send(request)
+        return self._of(request).send(request)
 
-    async def hold(self, request: HttpRequest, done: Done) -> HeldRequest:
+    def hold(self, request: HttpRequest, done: Done) -> Coroutine[Any, Any, HeldRequest]:
         """Hold a request over the transport of its host."""
-        return await self._of(request).hold(request, done)
+        return self._of(request).hold(request, done)
 
     def _of(self, request: HttpRequest) -> Transport:
         return self._others.get(_host(request.url.partition("?")[0]), self._own) if self._others else self._own

@@ -44,7 +44,7 @@ async def open_watch(running: Running, stack: AsyncExitStack) -> None:
     key = required(settings.sealing.private)
     lost = foreign(await seal_heads(running.database), key.ids)
     if lost:
-        raise KeyLost(lost, settings.sealing.private_key_file)
+        raise KeyLost(lost.number, settings.sealing.private_key_file, lost.keys)
     paths = SqlIdleTimeoutStore(running.database, running.unreadable)
     lessons = await recall(paths, now)
     admissions = Admissions(SHORT_REQUESTS, random, now, lessons, running.clocks)

@@ -69,9 +69,8 @@ class History:
         self.hour: deque[Point] = deque(maxlen=HOUR)
         self.day: deque[Point] = deque(maxlen=DAY)
 
-    def accepted(self, first_at: datetime) -> None:
-        """Note that a push was accepted just now whose first change came at a moment."""
-        seconds = (self._clock() - first_at).total_seconds()
+    def accepted(self, seconds: float) -> None:
+        """Note that a push was accepted so many seconds after its first change."""
         self._latencies[min(bisect_left(BOUNDS, seconds), len(BOUNDS) - 1)] += 1
 
     def sample(self) -> None:

@@ -124,7 +124,7 @@ class ServerSection(ProxySection):
         default=1800, description="seconds after which the directory forgets failed logins of an account, 60 to 86400"
     )
     refused_logins: RefusedLogins = Field(
-        default=100, description="refused logins of apps that the relay brings in such a time, 4 to 1000000"
+        default=100, description="refused logins of apps within lockout_window, over all accounts, 4 to 1000000"
     )
 
 

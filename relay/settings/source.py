@@ -43,6 +43,7 @@ SYNTAX: Final = {
     "Cannot overwrite": "Keep one of the two lines: each key stands once in its table.",
     "Invalid value": 'Correct that line: a text stands in straight quotes "", true and false are in lower case.',
     "after a key": "Correct that line: key = value.",
+    "after a statement": 'Correct that line: texts stand in straight quotes "", and only a comment may follow.',
     "Invalid statement": "Correct that line, in which an editor may have left an invisible character.",
 }
 """Remedies by what the parser of TOML says."""
@@ -213,7 +214,7 @@ def _in_words(problem: ErrorDetails) -> str:
     if kind in ("too_short", "string_too_short"):
         return "is empty"
     if kind == "string_pattern_mismatch":  # the remedy has the form in words
-        return "has not the form that it must have"
+        return "is not in the form that it must have"
     if kind.startswith(("int", "float", "bool", "string_type", "tuple")):
         return KINDS[kind.partition("_")[0]]
     wrong = problem["msg"].removeprefix("Value error, ")
