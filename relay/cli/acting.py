@@ -13,7 +13,7 @@ import typer
 from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import MailboxId
 from relay.cli.output import FAILED, FAULTY, fail, failing, note, say, show_faults
-from relay.cli.running import run
+from relay.cli.running import complete
 from relay.domain.errors import SettingsInvalid
 from relay.domain.model import RegistrationId, Role
 
@@ -57,11 +57,23 @@ def settings_of(config: Path, role: Role) -> "Settings":
     try:
         settings = load(config, os.environ, role)
     except SettingsInvalid as error:
-        show_faults(error)
+        show_faults(error, role)
     log.configure("warning", "text", sys.stderr)
-    if settings.database.file is not None and not settings.database.file.exists():
-        fail(f"there is no database {settings.database.file}", FAILED)
+    refuse_no_database(settings)
     return settings
+
+
+def refuse_no_database(settings: "Settings") -> None:
+    """End a command that needs the database if the embedded one was not made yet."""
+    from relay.settings.contents import missing
+
+    file = settings.database.file
+    if file is not None and missing(file):
+        fail(
+            f"there is no database {file}: the relay has not started with these settings yet, or uses others; name its "
+            "relay.toml with --config",
+            FAILED,
+        )
 
 
 def administer(config: Path, role: Role, work: "Callable[[Administration], Awaitable[T]]") -> T:
@@ -74,20 +86,18 @@ def run_with(settings: "Settings", work: "Callable[[Administration], Awaitable[T
     from relay import app
     from relay.admin.values import BadCursor, Unknown
 
-    async def working() -> tuple[T]:
+    async def working() -> T:
         async with app.administration(settings) as admin:
-            return (await work(admin),)
+            return await work(admin)
 
     try:
         with failing("cannot read or write"):
-            result = run(working())
+            return complete(working())
     except Unknown as error:
-        fail(f"nothing of the name {str(error)!r} is known", FAILED)
+        lists = "`relay mailboxes list` and `relay registrations list` show servers, users and ids"
+        fail(f"nothing of the name {str(error)!r} is known: {lists}", FAILED)
     except BadCursor:
         fail("the row at which this page begins is gone: list from the beginning", FAILED)
-    if result is None:
-        raise typer.Exit(FAILED)  # a signal ended it
-    return result[0]
 
 
 def filter_of(server: str | None, state: WatchState | None, user: str) -> "MailboxFilter | None":
@@ -154,11 +164,22 @@ def each_of(
     """Do an act for each of some registrations, and print what became of it; do none if one of them is unknown."""
 
     async def acting(admin: "Administration") -> "list[tuple[str, Done | NotDone]]":
-        for id_ in ids:  # an unknown id ends the command, so it must do so before the first act
-            await admin.registration(RegistrationId(id_))
+        await look_up(admin, ids)
         return [(id_, await act(admin, RegistrationId(id_))) for id_ in ids]
 
     report(administer(config, role, acting), as_json=as_json)
+
+
+async def look_up(admin: "Administration", registrations: Sequence[str]) -> None:
+    """Raise Unknown if one of some registrations does not exist; call it before the first act."""
+    for id_ in registrations:
+        await admin.registration(RegistrationId(id_))
+
+
+def confirm(question: str) -> None:
+    """Ask whether to go on; end the command if not. Call it outside of `run_with`: in there Ctrl-C would not end it."""
+    if not typer.confirm(question, err=True):
+        fail("nothing was forgotten", FAILED)
 
 
 def report(results: "Sequence[tuple[str, Done | NotDone]]", *, as_json: bool) -> None:

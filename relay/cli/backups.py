@@ -11,6 +11,7 @@ from relay.cli.acting import Yes, who
 from relay.cli.configuration import DEFAULT, Config
 from relay.cli.output import FAILED, FAULTY, fail, failing, note, say, show_faults
 from relay.cli.running import run
+from relay.domain.counted import counted
 from relay.domain.errors import SettingsInvalid
 
 if TYPE_CHECKING:
@@ -91,9 +92,15 @@ def restore(
     made_at = f"{done.header.made_at:%Y-%m-%d %H:%M:%S} UTC"
     say(f"restored: the backup of {made_at}, schema {done.header.schema}, relay {done.header.relay}")
     if not unchanged:
-        say(f"{done.filled.silent} registrations ring again once their apps have sent their device tokens")
+        say(ringing_again(done.filled.silent))
         note(f"wipe again at the mail server what was wiped since {made_at}, and forget again who was forgotten since")
     _advise(making.database, done.filled)
+
+
+def ringing_again(registrations: int) -> str:
+    """Return what becomes of registrations after a restore."""
+    verb = "is" if registrations == 1 else "are"
+    return f"{counted(registrations, 'registration')} {verb} silent until the app has sent its device token again"
 
 
 def move(
@@ -186,7 +193,8 @@ def _tell_nothing(doing: str, rows: int, *, whole: bool) -> None:
 def _advise(database: "DatabaseSettings", filled: "Filled") -> None:
     """Say what else the relay needs before it starts."""
     if filled.credentials:
-        note(f"{filled.credentials} credentials are there; only the sealing key that they were sealed for opens them")
+        kept = counted(filled.credentials, "credential")
+        note(f"{kept}: each opens only with the key that it was sealed for, and `relay keys list` names the keys")
     if database.file is None and not filled.granted:
         note("where roles have users of their own: run `relay migrate --grants` as the owner of the database")
 

@@ -49,5 +49,6 @@ Config = Annotated[
         help="The relay.toml to read.",
         show_default=f"{VARIABLE}, {', '.join(map(str, PLACES))}",
         callback=_chosen,
+        readable=False,  # not judged here: reading the settings says which right is missing, and who may give it
     ),
 ]

@@ -74,7 +74,7 @@ def _load(config: Path, role: Role, *, as_json: bool) -> "Settings":
         return load(config, os.environ, role, first=role is Role.ALL)
     except SettingsInvalid as error:
         if not as_json:
-            show_faults(error)
+            show_faults(error, role)
         from relay.doctor.finding import Subject
 
         _write(role, [Subject("setting", key).bad(wrong, remedy) for key, wrong, remedy in error.faults])

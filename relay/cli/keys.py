@@ -9,7 +9,7 @@ import typer
 from relay.cli.acting import Json, RoleOption, settings_of, show_table, who
 from relay.cli.configuration import DEFAULT, Config
 from relay.cli.output import FAILED, FAULTY, describe, fail, failing, note, say
-from relay.cli.running import run
+from relay.cli.running import complete
 from relay.domain.model import Role
 from relay.domain.sealing_keys import KeyHolder, KeyOrigin
 
@@ -166,17 +166,14 @@ def _survey(settings: "Settings") -> "tuple[tuple[ShownKey, ...], Sequence[KeyHo
     from relay import app
 
     with failing("cannot read the database"):
-        found = run(app.sealing_keys(settings))
-    if found is None:
-        raise typer.Exit(FAILED)  # a signal ended it
-    return found
+        return complete(app.sealing_keys(settings))
 
 
 def _audit(settings: "Settings", what: "What", key: str) -> None:
     from relay import app
 
     with failing("cannot write the audit log"):
-        run(app.note_key(settings, who(), what, key))
+        complete(app.note_key(settings, who(), what, key))
 
 
 def _is_file(settings: "Settings") -> bool:

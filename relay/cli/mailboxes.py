@@ -22,6 +22,7 @@ from relay.cli.acting import (
     Yes,
     administer,
     chosen,
+    confirm,
     filter_of,
     order_all,
     report,
@@ -32,7 +33,7 @@ from relay.cli.acting import (
 )
 from relay.cli.configuration import DEFAULT, Config
 from relay.cli.output import FAILED, FAULTY, fail, failing, note, say
-from relay.cli.running import run
+from relay.cli.running import complete
 from relay.domain.model import Role
 
 if TYPE_CHECKING:
@@ -90,13 +91,12 @@ def show_mailbox(
 ) -> None:
     """Show mailboxes as `relay explain` does: what they do, why, and what to do now."""
     from relay import app
-    from relay.domain.explanation import Findings
     from relay.ops.explain import document, text
     from relay.process.clock import now
 
     settings = settings_of(config, role)
     with failing("cannot reach the database"):
-        found = [run(app.explain(settings, name)) or Findings() for name in names]
+        found = [complete(app.explain(settings, name)) for name in names]
     if as_json:
         say(json.dumps([one for each in found for one in document(each, now())], indent=2))
     else:
@@ -181,11 +181,11 @@ def forget_mailboxes(
     settings, wanted = settings_of(config, role), filter_of(server, None, "")
 
     async def forgetting(admin: "Administration") -> list[tuple[str, Done | NotDone]]:
-        ids = await chosen(admin, names, wanted)
-        asked = f"Forget for good: {', '.join(names)} ({counted(len(ids), 'mailbox')})?"
-        if not yes and not typer.confirm(asked, err=True):
-            fail("nothing was forgotten", FAILED)
         return [(id_, await admin.order(id_, Order.FORGET, who())) for id_ in ids]
+
+    ids = run_with(settings, lambda admin: chosen(admin, names, wanted))
+    if not yes:
+        confirm(f"Forget for good: {', '.join(names)} ({counted(len(ids), 'mailbox')})?")
 
     done = run_with(settings, forgetting)
     left = _finish(settings, [MailboxId(id_) for id_, result in done if isinstance(result, Done)])
@@ -229,7 +229,7 @@ def _finish(settings: "Settings", ids: Sequence[MailboxId]) -> list[MailboxId]:
     file = settings.database.file
     if file is not None and not embedded_in_use(file):
         with failing("cannot write"):
-            run(app.finish_forgetting(settings, ids))
+            complete(app.finish_forgetting(settings, ids))
         return []
 
     async def waiting(admin: "Administration") -> list[MailboxId]:

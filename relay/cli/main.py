@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn, TypeVar
 
 import typer
 
-from relay.cli.acting import RoleOption, who
-from relay.cli.backups import backup, move, restore
+from relay.cli.acting import RoleOption, refuse_no_database, who
+from relay.cli.backups import backup, move, restore, ringing_again
 from relay.cli.configuration import DEFAULT, Config, default_config
 from relay.cli.doctor import doctor
 from relay.cli.init import init, write_shipped
@@ -27,11 +27,11 @@ from relay.cli.mailboxes import mailboxes, maintenance
 from relay.cli.output import FAILED, FAULTY, describe, fail, failing, note, say, show_faults, show_warnings
 from relay.cli.phone import phone
 from relay.cli.registrations import registrations
-from relay.cli.running import run
+from relay.cli.running import complete, run
 from relay.cli.sandbox import deliver, sandbox
 from relay.cli.status import check_health, status
+from relay.domain.counted import counted
 from relay.domain.errors import KeyLost, RelayError, SettingsInvalid
-from relay.domain.explanation import Findings
 from relay.domain.model import Role
 from relay.process import core_dumps
 
@@ -102,7 +102,7 @@ def serve(config: Config = DEFAULT, role: ServedRole = Role.ALL) -> None:
     sockets = service_manager.passed_sockets(os.environ, os.getpid())
     manager = service_manager.ServiceManager.of(os.environ, os.getpid())
     if role is Role.ALL:
-        _make_first_keys(config)
+        _make_first_keys(config, sockets)
     settings = _load(config, role)
     log.configure(settings.log.level, settings.log.format, sys.stderr)
     _prepare(settings, serves=True, ports=sockets)
@@ -150,15 +150,15 @@ def keygen(
         refuse_existing(making.private_key_file, making.public_key_file)
         if forget:
             with failing("cannot reach the database"):
-                number = run(app.forget_credentials(making.database, making.audit_key_file, who()))
-            note(f"{number} credentials destroyed")
+                number = complete(app.forget_credentials(making.database, making.audit_key_file, who()))
+            note(f"{counted(number, 'credential')} destroyed")
         else:
             _refuse_lost_keys(making)
         write_sealing_keys(making.private_key_file, making.public_key_file)
     except KeysExist as error:
         fail(str(error), FAILED)
     except OSError as error:
-        fail(f"the sealing keys cannot be written: {error}", FAILED)
+        fail(f"the sealing keys cannot be written: {describe(error)}", FAILED)
     say(f"{making.private_key_file}: for the watch role alone; keep a copy in a safe place")
     say(f"{making.public_key_file}: for the api role")
 
@@ -225,7 +225,7 @@ def migrate(
     if grants and database.file is not None:
         fail("--grants is for PostgreSQL: this database is embedded, and has no users", FAULTY)
     with failing("cannot reach the database"):
-        run(app.migrate(database, grants=grants))
+        complete(app.migrate(database, grants=grants))
     say(f"the database has the schema of this version{', and each role has its rights' if grants else ''}")
 
 
@@ -275,8 +275,8 @@ def verify(
     if settings is not None:
         _note_unknown(settings, found.seen.registrations)
     if found.faults:
-        fail(f"{len(found.faults)} faults in {found.seen.lines} lines", FAILED)
-    say(f"{found.seen.lines} lines, unbroken, and every body is one of the templates")
+        fail(f"{counted(len(found.faults), 'fault')} in {counted(found.seen.lines, 'line')}", FAILED)
+    say(f"{counted(found.seen.lines, 'line')}, unbroken, and every body is one of the templates")
 
 
 @audits.command("acts")
@@ -296,7 +296,7 @@ def list_acts(
     settings = _load_database(config, role)
     log.configure("error", "text", sys.stderr)
     with failing("cannot read the audit log"):
-        found = [act(each) for each in run(app.acts_of(settings, user, limit)) or []]
+        found = [act(each) for each in complete(app.acts_of(settings, user, limit))]
     if as_json:
         say(json.dumps(found, indent=2))
         return
@@ -344,7 +344,7 @@ def explain(
     log.configure("error", "text", sys.stderr)
     with failing("cannot reach the database"):
         before = None if moment is None else moment + AROUND
-        found = run(app.explain(settings, name, settings.retention.events_of_one, before)) or Findings()
+        found = complete(app.explain(settings, name, settings.retention.events_of_one, before))
     if as_json:
         say(json.dumps(document(found, now(), moment), indent=2))
     else:
@@ -369,8 +369,8 @@ def restored(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     settings = _load_database(config, role)
     log.configure("warning", "text", sys.stderr)
     with failing("cannot reach the database"):
-        number = run(app.distrust(settings, who()))
-    say(f"{number} registrations ring again once their apps have sent their device tokens")
+        number = complete(app.distrust(settings, who()))
+    say(ringing_again(number))
 
 
 @wipes.command("list")
@@ -382,7 +382,7 @@ def list_wipes(config: Config = DEFAULT, role: RoleOption = Role.ALL) -> None:
     settings = _load_database(config, role)
     log.configure("error", "text", sys.stderr)
     with failing("cannot reach the database"):
-        accounts = run(app.wiped_accounts(settings)) or []
+        accounts = complete(app.wiped_accounts(settings))
         if not accounts:
             note("no wiped account waits to be allowed")
         for each in accounts:
@@ -403,7 +403,7 @@ def allow(
     settings = _load_database(config, role)
     log.configure("warning", "text", sys.stderr)
     with failing("cannot reach the database"):
-        allowed = run(app.allow_wiped(settings, user, server, who())) or []
+        allowed = complete(app.allow_wiped(settings, user, server, who()))
     for each in allowed:
         say(f"{each.user} at {each.server} may register again")
     if not allowed:
@@ -449,16 +449,13 @@ def _load(config: Path, role: Role, *, first: bool = False) -> "Settings":
     try:
         return load(config, os.environ, role, first=first)
     except SettingsInvalid as error:
-        show_faults(error)
+        show_faults(error, role)
 
 
 def _load_database(config: Path, role: Role) -> "Settings":
     """Load the settings of a command that needs the database; end it if there is none yet."""
-    from relay.settings.contents import missing
-
     settings = _load(config, role)
-    if settings.database.file is not None and missing(settings.database.file):
-        fail(f"there is no database {settings.database.file}", FAILED)
+    refuse_no_database(settings)
     return settings
 
 
@@ -470,7 +467,7 @@ def _prepare(settings: "Settings", *, serves: bool, ports: Collection[int] = ())
         with failing("this host cannot be looked at"):
             app.look_at_host(settings, serves=serves, ports=ports)
     except SettingsInvalid as error:
-        show_faults(error)
+        show_faults(error, settings.role)
 
 
 def _verify_acts(settings: "Settings") -> None:
@@ -478,14 +475,12 @@ def _verify_acts(settings: "Settings") -> None:
     from relay import app
 
     with failing("cannot read the audit log"):
-        found = run(app.verify_acts(settings))
-    if found is None:
-        raise typer.Exit(FAILED)
+        found = complete(app.verify_acts(settings))
     for fault in found.faults:
         note(fault)
     if found.faults:
-        fail(f"{len(found.faults)} faults in {found.entries} acts", FAILED)
-    say(f"{found.entries} acts, unbroken; the last one is {found.end}")
+        fail(f"{counted(len(found.faults), 'fault')} in {counted(found.entries, 'act')}", FAILED)
+    say(f"{counted(found.entries, 'act')}, unbroken; the last one is {found.end}")
 
 
 def _note_unknown(settings: "Settings", registrations: set[str]) -> None:
@@ -493,7 +488,7 @@ def _note_unknown(settings: "Settings", registrations: set[str]) -> None:
     from relay import app
 
     with failing("cannot reach the database"):
-        unknown = sorted(run(app.unknown_registrations(settings, registrations)) or ())
+        unknown = sorted(complete(app.unknown_registrations(settings, registrations)))
     if unknown:
         shown = ", ".join(unknown[:MANY])
         note(
@@ -519,16 +514,20 @@ def _refuse_lost_keys(making: "KeyMaking") -> None:
     from relay import app
 
     try:
-        lost = run(app.sealed_for_others(making.database, making.former))
+        lost = complete(app.sealed_for_others(making.database, making.former))
     except (RelayError, OSError) as error:
         note(f"not asked whether the database holds credentials of another key: {error}")
         return
-    if lost:
-        fail(str(KeyLost(lost, making.private_key_file)), FAILED)
+    if lost is not None:
+        fail(str(KeyLost(lost.number, making.private_key_file, lost.keys)), FAILED)
 
 
-def _make_first_keys(config: Path) -> None:
-    """Make the sealing keys if both are missing, in a new installation; `_load` reports one missing key as a fault."""
+def _make_first_keys(config: Path, ports: Collection[int]) -> None:
+    """Make the sealing keys if both are missing, in a new installation; `_load` reports one missing key as a fault.
+
+    If they cannot be written, the command ends as it does for any other fault of the host; sockets on `ports` listen
+    already.
+    """
     from relay.cli.keygen import write_sealing_keys
     from relay.settings.contents import missing
 
@@ -540,4 +539,5 @@ def _make_first_keys(config: Path) -> None:
             write_sealing_keys(private, public)
             note(f"new sealing keys in {private.parent}: keep a copy, stored credentials open with them alone")
     except OSError as error:
-        fail(f"the sealing keys cannot be written: {error}", FAILED)
+        _prepare(_load(config, Role.ALL, first=True), serves=True, ports=ports)
+        fail(f"the sealing keys cannot be written: {describe(error)}", FAILED)

@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 
 import typer
 
+from relay.domain.counted import counted
 from relay.domain.errors import (
     BackupInvalid,
     DatabaseBusy,
@@ -30,6 +31,7 @@ from relay.domain.errors import (
     SettingsInvalid,
     StoreUnavailable,
 )
+from relay.domain.model import Role
 
 FAILED: Final = 1
 FAULTY: Final = 2
@@ -54,10 +56,11 @@ def note(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def show_faults(error: SettingsInvalid) -> NoReturn:
-    """Print every fault of the configuration and end the command."""
+def show_faults(error: SettingsInvalid, role: Role | None = None) -> NoReturn:
+    """Print every fault of the configuration and end the command; the role, if any, for which it was read."""
     faults = error.faults
-    heading = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in the configuration:"
+    read = "" if role is None else f" for role {role.value}"
+    heading = f"{counted(len(faults), 'fault')} in the configuration{read}:"
     typer.secho(heading, fg=typer.colors.RED, bold=True, err=True)
     for key, wrong, remedy in faults:
         note(f"  {typer.style(key, bold=True)} {wrong}. {remedy}")

@@ -15,14 +15,16 @@ from relay.cli.acting import (
     UserPart,
     Yes,
     administer,
+    confirm,
     each_of,
+    look_up,
     plain,
     show_page,
     who,
 )
 from relay.cli.configuration import DEFAULT, Config
 from relay.cli.mailboxes import export_mailboxes
-from relay.cli.output import FAILED, fail, say
+from relay.cli.output import say
 from relay.domain.model import Platform, RegistrationId, RegistrationState, Role
 
 if TYPE_CHECKING:
@@ -95,8 +97,9 @@ def forget_registrations(
     ids: Ids, config: Config = DEFAULT, role: RoleOption = Role.ALL, *, yes: Yes = False, as_json: Json = False
 ) -> None:
     """End registrations, e.g. of a lost phone; with the last one of a mailbox its credential goes, too."""
-    if not yes and not typer.confirm(f"End for good: {', '.join(ids)}?", err=True):
-        fail("nothing was forgotten", FAILED)
+    if not yes:
+        administer(config, role, lambda admin: look_up(admin, ids))
+        confirm(f"End for good: {', '.join(ids)}?")
     each_of(ids, config, role, lambda admin, id_: admin.forget_registration(id_, who()), as_json=as_json)
 
 

@@ -3,9 +3,15 @@
 import asyncio
 import signal
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
+
+import typer
+
+from relay.cli.output import FAILED
 
 T = TypeVar("T")
+
+ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(job: Coroutine[Any, Any, T]) -> T | None:
@@ -14,7 +20,7 @@ def run(job: Coroutine[Any, Any, T]) -> T | None:
     async def until_signal() -> T | None:
         task = asyncio.current_task()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ENDING:
             loop.add_signal_handler(number, _cancel_once, task)
         try:
             return await job
@@ -22,10 +28,25 @@ def run(job: Coroutine[Any, Any, T]) -> T | None:
             if task is None or not task.cancelling():
                 raise
             return None
+        finally:
+            for number in ENDING:  # a question to the user after the job must end with Ctrl-C, too
+                loop.remove_signal_handler(number)
 
     import uvloop
 
     return uvloop.run(until_signal())
+
+
+def complete(job: Coroutine[Any, Any, T]) -> T:
+    """Run a job and return its result; end the command with status 1 if a signal ended the job before its end."""
+
+    async def completing() -> tuple[T]:
+        return (await job,)
+
+    done = run(completing())
+    if done is None:
+        raise typer.Exit(FAILED)
+    return done[0]
 
 
 def _cancel_once(task: "asyncio.Task[Any] | None") -> None:

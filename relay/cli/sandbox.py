@@ -11,7 +11,7 @@ import typer
 
 from eas_watcher.names import CollectionClass
 from relay.cli.output import FAILED, FAULTY, describe, fail, say
-from relay.cli.running import run
+from relay.cli.running import complete, run
 from relay.domain.model import Environment
 from relay.sandbox.eas.personality import Family, Http2
 from relay.sandbox.place import LOOPBACK, Place
@@ -217,7 +217,7 @@ def _order(control: str, verb: str, fields: Mapping[str, Any]) -> None:
     from relay.sandbox.remote import SandboxRefused, order
 
     try:
-        answer = run(order(control, verb, fields))
+        answer = complete(order(control, verb, fields))
     except SandboxRefused as error:
         fail(str(error), FAILED)
     if answer:

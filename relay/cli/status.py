@@ -15,7 +15,7 @@ import typer
 
 from relay.cli.configuration import DEFAULT, Config, default_config
 from relay.cli.output import FAILED, FAULTY, fail, say, show_faults
-from relay.cli.running import run
+from relay.cli.running import complete, run
 from relay.domain.errors import RelayError, SettingsInvalid
 from relay.domain.model import Role
 
@@ -74,11 +74,10 @@ def status(
             fail(f"--node: {url} is no http://HOST:PORT", FAULTY)
     log.configure("critical", "text", sys.stderr)
     if once or as_json or not sys.stdout.isatty():
-        seen = run(_once(nodes, database, seconds))
-        if seen is not None:
-            _print(seen, as_json=as_json)
-            if all(each.trouble for each in seen.processes):
-                fail("no process of the relay answers", FAILED)
+        seen = complete(_once(nodes, database, seconds))
+        _print(seen, as_json=as_json)
+        if all(each.trouble for each in seen.processes):
+            fail("no process of the relay answers", FAILED)
     else:
         run(_live(nodes, database))
 

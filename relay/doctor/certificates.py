@@ -34,6 +34,10 @@ INTERMEDIATE: Final = (
     "append the intermediate certificates that the CA gave with it, unless its issuer is the root that phones trust"
 )
 SELF_SIGNED: Final = "phones that do not trust this very certificate refuse it: let a CA that they trust issue one"
+OTHER_HOST: Final = (
+    "browsers refuse it there, unless a proxy shows them another: let the CA issue it with this name, or correct "
+    "webapp.origin"
+)
 RENEW_CA: Final = "the relay accepts it; have the CA renewed with these extensions before newer software refuses it"
 
 
@@ -89,11 +93,11 @@ def describe(der: bytes) -> str:
         return ""
 
 
-def judge_own(subject: Subject, pem: bytes, roots: frozenset[str], now: datetime) -> list[Finding]:
+def judge_own(subject: Subject, pem: bytes, roots: frozenset[str], now: datetime, browsed: str = "") -> list[Finding]:
     """Return the findings about the certificate that the relay shows to phones.
 
-    `roots` has the common names of the CAs that this host trusts. Its key, and whether it is valid now, are checked
-    with the settings.
+    `roots` has the common names of the CAs that this host trusts; `browsed` is the host of the web app's address, empty
+    if it has none. Its key, and whether it is valid now, are checked with the settings.
     """
     try:
         chain = x509.load_pem_x509_certificates(pem)
@@ -104,6 +108,8 @@ def judge_own(subject: Subject, pem: bytes, roots: frozenset[str], now: datetime
     until = chain[0].not_valid_after_utc
     if until - now <= EXPIRY:
         faults.append(subject.note(f"expires on {until:%Y-%m-%d}", "renew it"))
+    if names and browsed and not any(_covers(name, browsed) for name in names):
+        faults.append(subject.note(f"does not name {browsed}, the host of webapp.origin", OTHER_HOST))
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     shown = ", ".join(names[:SHOWN_NAMES]) + more
     return faults or [subject.good(f"for {shown}, valid until {until:%Y-%m-%d}, {counted(len(chain), 'certificate')}")]
@@ -147,6 +153,12 @@ def _names(certificate: x509.Certificate) -> list[str]:
     if names is None:
         return []
     return [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
+
+
+def _covers(name: str, host: str) -> bool:
+    """Return True if a name of a certificate means a host, which is in lower case [RFC 6125 6.4.3]."""
+    first, _, rest = name.lower().partition(".")
+    return name.lower() == host or (first == "*" and host.partition(".")[2] == rest)
 
 
 def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:

@@ -42,10 +42,8 @@ OPENS: Final = frozenset({Role.ALL, Role.WATCH})
 
 GRANT: Final = "run docs/postgresql-grants.sql as the owner of the database, after `relay migrate`"
 AWAY: Final = "check that it runs, and database.url, database.password_file, and firewalls on the way"
-RESTORE: Final = (
-    "restore the key from your backup, or name that key in sealing.former_private_key_files: "
-    "credentials open with it alone"
-)
+ALONE: Final = "from your backup, or name its file in sealing.former_private_key_files: credentials open with it alone"
+OTHER_KEY: Final = f"`relay keys list` names the key: restore it {ALONE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +137,12 @@ def _judge_keys(settings: Settings, heads: Mapping[bytes, int]) -> Finding:
     subject = Subject("seals", "sealing.private_key_file")
     keys = frozenset[bytes]() if sealing.private is None else sealing.private.ids
     total = sum(heads.values())
-    if foreign(heads, keys):
-        return subject.bad(str(KeyLost(total, sealing.private_key_file)).partition(": ")[0], RESTORE)
+    if lost := foreign(heads, keys):
+        error = KeyLost(lost.number, sealing.private_key_file, lost.keys)
+        return subject.bad(str(error).partition(". ")[0], f"restore that key {ALONE}")
     others = sum(count for head, count in heads.items() if head[1:9] not in keys and head[:1] == b"\x02")
     if others:
-        return subject.bad(f"{others} of {total} stored credentials were sealed for another key", RESTORE)
+        return subject.bad(f"{others} of {total} stored credentials were sealed for another key", OTHER_KEY)
     if not total:
         return subject.good("no credential is stored yet")
     return subject.good(f"opens the {total} stored credentials")

@@ -198,7 +198,9 @@ def look_at_certificate(settings: Settings, now: Clock) -> list[Finding]:
     if api.certificate_file is None:
         return [subject.skipped("the reverse proxy before the API has it")]
     roots = frozenset(_common_names(client_context().get_ca_certs()))
-    return judge_own(subject, api.certificate_file.read_bytes(), roots, now())
+    origin = urlsplit("" if settings.webapp is None else settings.webapp.origin)
+    browsed = (origin.hostname or "") if origin.scheme == "https" else ""
+    return judge_own(subject, api.certificate_file.read_bytes(), roots, now(), browsed)
 
 
 async def _get(url: str) -> str:

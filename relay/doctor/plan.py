@@ -183,9 +183,9 @@ def _check(check: str, name: str, look: Look) -> Check:
 
 def _skip(what: str, why: str) -> Check:
     async def look() -> Sequence[Finding]:
-        return [Subject("skipped", what).skipped(why)]
+        return [Subject("role", what).skipped(why)]
 
-    return _check("skipped", what, look)
+    return _check("role", what, look)
 
 
 def _in_thread(look: Callable[[], Sequence[Finding]]) -> Look:

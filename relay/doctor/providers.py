@@ -27,7 +27,7 @@ from relay.network.route import DIRECT, Route
 from relay.push.apns.answers import TOKEN
 from relay.push.apns.config import ApnsConfig
 from relay.push.apns.sender import ApnsSender
-from relay.push.egress.log import Egress, Leaving, Unwritable
+from relay.push.egress.leaving import Egress, Leaving, Unwritable
 from relay.push.fcm.account import ServiceAccount
 from relay.push.fcm.config import FcmAccount, FcmConfig
 from relay.push.fcm.sender import FcmSender

@@ -27,7 +27,7 @@ def users_sql(passwords: Mapping[str, str], salt: Callable[[], bytes]) -> str:
     """
     lines = [
         "-- Written by `relay init`: users of PostgreSQL and their database. An administrator runs it once:",
-        "-- psql --set ON_ERROR_STOP=1 --file users.sql postgres",
+        "-- psql --set ON_ERROR_STOP=1 postgres < users.sql",
         "-- It holds verifiers; the passwords are in the folders of the roles.",
     ]
     lines += [f"CREATE ROLE {user} LOGIN PASSWORD '{verifier(word, salt())}';" for user, word in passwords.items()]

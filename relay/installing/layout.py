@@ -167,9 +167,10 @@ def _separate(
             else []
         ),
         Step(
-            "Make the database and its users, as an administrator of PostgreSQL. The container `postgres` of"
+            "Make the database and its users, as an administrator of PostgreSQL (as root, with"
+            " `runuser -u postgres --` before psql). The container `postgres` of"
             " docker-compose.yml does it by itself when it starts for the first time.",
-            (f"psql --set ON_ERROR_STOP=1 --file {_q(users)} postgres",),
+            (f"psql --set ON_ERROR_STOP=1 postgres < {_q(users)}",),
         ),
         Step(
             "Make the tables and give each role its rights, now and after every upgrade.",

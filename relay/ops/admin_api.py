@@ -141,7 +141,7 @@ class AdminApi:
                     hdrs.WWW_AUTHENTICATE: f'Bearer error="insufficient_scope", scope="{scope}"'
                 }
                 return problems.document(FORBIDDEN, detail, headers=challenge)
-            if "\0" in request.path + request.query_string:  # PostgreSQL takes it in no text
+            if "\0" in request.path:  # PostgreSQL takes it in no text
                 return problems.document(UNKNOWN, "no name has the character NUL")
             request[WHO] = token.name
             return await _answered(handler, request)
@@ -302,6 +302,7 @@ class _Query:
             name: f"is unknown; known are {', '.join(sorted(known))}" for name in self._given if name not in known
         }
         self._faults |= {name: "is there more than once" for name in known if len(self._given.getall(name, [])) > 1}
+        self._faults |= {name: "has the character NUL" for name in known if "\0" in self._given.get(name, "")}
 
     def judge(self) -> None:
         """Raise BadQuery if a parameter is wrong; to call when all of them were read, and before they are used."""

@@ -4,8 +4,8 @@ import asyncio
 from collections import deque
 from typing import Final
 
-PERIOD: Final = 0.5  # seconds between two measurements
-MEMORY: Final = 60  # measurements: half a minute, longer than the time between two scrapes
+PERIOD: Final = 1.0  # seconds between two measurements
+MEMORY: Final = 30  # measurements: half a minute, longer than the time between two scrapes
 
 
 class LoopLag:

@@ -16,7 +16,7 @@ from eas_watcher.runtime.context import FleetStats
 from eas_watcher.server.admission import ServerAdmission
 from relay.domain.canary import CanaryLog, Goal, Result, Stage
 from relay.domain.clock import Clock
-from relay.domain.model import DuePush, Platform
+from relay.domain.model import Platform
 from relay.domain.reasons import write_reason
 from relay.domain.unreadable import UnreadableRows
 from relay.http.admission import Admission, Refused
@@ -144,14 +144,14 @@ class Metrics:
                 self._shown.labels(each.value)
             receipts.on_shown = self.on_shown
         ProcessCollector(registry=self._registry)
-        for platform, stats in push.items():
-            self._accepted.labels(platform.value)
+        self._accepted_by = {platform: self._accepted.labels(platform.value) for platform in push}
+        """The part of each provider, looked up once."""
+        for stats in push.values():
             stats.on_accepted = self.on_accepted
 
-    def on_accepted(self, push: DuePush) -> None:
+    def on_accepted(self, platform: Platform, seconds: float) -> None:
         """Measure a push that its provider has just accepted."""
-        waited = (self._clock() - push.first_at).total_seconds()
-        self._accepted.labels(push.platform.value).observe(max(0.0, waited))
+        self._accepted_by[platform].observe(seconds)
 
     def on_stage(self, stage: Stage, platform: Platform | None, seconds: float) -> None:
         """Measure a stage of a canary mail."""

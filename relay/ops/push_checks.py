@@ -12,7 +12,8 @@ from relay.domain.shadow import Shadow
 from relay.ops.counts import Counts, CountsCache
 from relay.ops.health import OK, Finding, Part, PartState
 from relay.push.apns.answers import BAD_DEVICE_TOKEN
-from relay.push.egress.log import ROOM, EgressState
+from relay.push.egress.leaving import ROOM
+from relay.push.egress.log import EgressState
 from relay.push.fcm.projects import Projects
 from relay.push.stats import Outage, PushStats
 from relay.push.webpush.services import Services
