@@ -11,9 +11,10 @@ import aiohttp
 from push_relay_client import Identity, RelayApi
 
 from eas_watcher.names import CollectionClass, ServerId
-from relay.sandbox.installation import APP
+from relay.sandbox.installation import APP, Ports
 from relay.sandbox.process import RelayProcess, open_relay
 from relay.sandbox.sandbox import Sandbox, open_sandbox
+from tests.ports import free_ports
 from tests.waiting import until
 
 ANN: Final = "ann@example.com"
@@ -107,8 +108,9 @@ async def part_of(relay: RelayProcess, name: str, reason: str) -> dict[str, str]
 
 @asynccontextmanager
 async def open_site(folder: Path, environ: Mapping[str, str] | None = None) -> AsyncIterator[Site]:
+    api_port, ops = free_ports(2)  # a relay that starts again finds them free: no outgoing connection has them
     async with AsyncExitStack() as stack:
-        sandbox = await stack.enter_async_context(open_sandbox(folder, level="debug"))
+        sandbox = await stack.enter_async_context(open_sandbox(folder, Ports(api=api_port, ops=ops), level="debug"))
         trust = ssl.create_default_context(cafile=sandbox.folder / "ca.pem")
         # Connections to a relay that was killed cannot be used again: each request opens a new one.
         connector = aiohttp.TCPConnector(ssl=trust, force_close=True)

@@ -119,7 +119,7 @@ async def test_after_a_restore_elsewhere_every_mail_rings_and_nobody_who_left_do
     again = await command(site, "restore", str(file), environ=environ)
 
     assert restored.status == 0, restored.err
-    assert "2 registrations ring again once" in restored.out
+    assert "2 registrations are silent until" in restored.out
     assert (again.status, "the database is not empty" in again.err) == (1, True)
     before = len(site.sandbox.apns.received)
     async with elsewhere(site, environ) as process:
@@ -154,7 +154,8 @@ async def test_after_a_move_to_postgresql_and_back_the_next_mail_rings_and_no_ph
     assert moved.status == 0, moved.err
     assert f'[database]\nurl = "{database}"' in moved.out
     refused = await command(site, "serve")
-    assert (refused.status, "the database was moved to another one" in refused.err) == (1, True)
+    assert refused.status == 1
+    assert "the database was moved to another one" in refused.err
     site.deliver()
     async with elsewhere(site, environ) as process:
         await until(lambda: len(mails(site)) == 1)

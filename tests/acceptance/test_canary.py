@@ -56,6 +56,7 @@ async def metric(relay: RelayProcess, name: str) -> float:
     return float(lines[0].rpartition(" ")[2]) if lines else -1.0
 
 
+@pytest.mark.slow
 async def test_a_mail_of_the_canary_is_noticed_pushed_and_shown(site: Site) -> None:
     add_canary(site)
     async with site.relay() as relay:

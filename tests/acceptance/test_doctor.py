@@ -20,6 +20,7 @@ def normal(text: str, folder: str) -> list[str]:
     return [re.sub(r"[0-9]+(?:[.:-][0-9]+)*", "N", re.sub(" +", " ", line)) for line in text.strip().splitlines()]
 
 
+@pytest.mark.slow
 async def test_the_sample_of_the_documents_is_what_a_site_with_two_faults_gets(site: Site) -> None:
     (site.sandbox.folder / "state").chmod(0o755)
     site.sandbox.fcm.rotate()

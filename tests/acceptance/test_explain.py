@@ -65,7 +65,7 @@ async def test_says_that_there_is_no_database(tmp_path: Path) -> None:
 
 
 async def explained(site: Site, *arguments: str, says: str) -> str:
-    """Return what `relay explain` prints once it says something: events are written within about a second."""
+    """Return what `relay explain` prints once it says something: events are written within some seconds."""
     told: list[str] = []
 
     async def said() -> bool:

@@ -31,7 +31,8 @@ def open_files(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-@pytest.mark.parametrize("addresses", [1, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("addresses", [1, 100])
 async def test_silent_connections_take_neither_pings_nor_pushes_nor_health(site: Site, addresses: int) -> None:
     limited = ("sh", "-c", f'ulimit -n {FILES}; exec "$@"', "sh")
     async with site.relay(within=limited) as relay:

@@ -16,6 +16,7 @@ from tests.acceptance.test_canaries import leaks
 from tests.acceptance.test_cli import Ended, relay
 from tests.acceptance.test_roles import migrate
 from tests.planting import plant, user
+from tests.ports import free_ports
 from tests.postgres import PostgresServer, running_postgres
 from tests.site import ANN, PASSWORD, Site, healed, part_of
 from tests.waiting import until
@@ -197,11 +198,9 @@ class Hosts:
 
 
 @pytest.mark.slow
-async def test_roles_on_several_hosts_go_over_to_a_key_one_after_the_other(
-    site: Site, database: str, free_ports: list[int]
-) -> None:
+async def test_roles_on_several_hosts_go_over_to_a_key_one_after_the_other(site: Site, database: str) -> None:
     assert await migrate(site, database) == 0
-    hosts = Hosts(site, database, free_ports)
+    hosts = Hosts(site, database, free_ports(3))
     for name in (BEN, CLEO):
         site.sandbox.eas.add_mailbox(name, PASSWORD)
     async with AsyncExitStack() as stack:

@@ -76,6 +76,7 @@ def manager(site: Site, tmp_path: Path) -> Iterator[Manager]:
     opened.close()
 
 
+@pytest.mark.slow
 async def test_a_relay_says_when_it_serves_reloads_lives_and_ends(site: Site, manager: Manager) -> None:
     async with manager.start(site) as relay:
         assert any(line.startswith("STATUS=role all, 0 Pings held") for line in manager.heard())

@@ -12,7 +12,7 @@ import pytest
 
 from relay.sandbox.process import open_relay
 from tests.acceptance.test_cli import relay
-from tests.ports import free_ports
+from tests.ports import free_port
 from tests.site import ANN, PASSWORD, Site
 from tests.waiting import until
 
@@ -33,7 +33,7 @@ async def test_people_and_programs_see_what_the_relay_does(site: Site) -> None:
         await ready(site)
         people = await relay("status", "--once", "--seconds", "0.1", *config)
         programs = await relay("status", "--json", "--seconds", "0", *config)
-        other = f"http://127.0.0.1:{free_ports(1)[0]}"
+        other = f"http://127.0.0.1:{free_port()}"
         several = await relay(
             "status", "--once", "--node", other, "--node", f"http://127.0.0.1:{site.sandbox.ports.ops}", *config
         )

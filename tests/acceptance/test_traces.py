@@ -11,6 +11,7 @@ from relay.sandbox.process import open_relay
 from tests.acceptance.test_canaries import leaks
 from tests.acceptance.test_roles import make_sealing_keys, migrate
 from tests.fakes.collector import FakeCollector, attributes, collecting
+from tests.ports import free_ports
 from tests.postgres import PostgresServer, running_postgres
 from tests.site import ANN, IPHONE, PASSWORD, Site
 from tests.waiting import SOON, until
@@ -76,6 +77,7 @@ def check(collector: FakeCollector, ids: list[str]) -> None:
     assert {headers["Authorization"] for headers in collector.headers} == {f"Bearer {TOKEN}"}
 
 
+@pytest.mark.slow
 async def test_a_mail_is_one_trace(site: Site, collector: FakeCollector) -> None:
     site.environ = {**site.environ, **tracing(collector)}
     async with site.relay():
@@ -89,14 +91,14 @@ async def test_a_mail_is_one_trace(site: Site, collector: FakeCollector) -> None
 
 @pytest.mark.slow
 async def test_a_mail_is_one_trace_through_three_processes(
-    site: Site, collector: FakeCollector, postgres: PostgresServer, free_ports: list[int]
+    site: Site, collector: FakeCollector, postgres: PostgresServer
 ) -> None:
     name = await postgres.create()
     url = postgres.url(name)
     assert await migrate(site, url) == 0
     make_sealing_keys(site)
     async with AsyncExitStack() as stack:
-        for role, port in zip(("api", "watch", "push"), free_ports, strict=True):
+        for role, port in zip(("api", "watch", "push"), free_ports(3), strict=True):
             environ = {
                 **tracing(collector),
                 "RELAY__DATABASE__URL": url.replace("postgres@", f"relay_{role}@"),

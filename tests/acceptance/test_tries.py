@@ -5,7 +5,6 @@ The relays are processes; the mail server counts what it refuses.
 
 import asyncio
 import secrets
-import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -35,6 +34,7 @@ from relay.store.engine import open_database
 from relay.store.registrations import SqlRegistrationStore
 from relay.store.wakeups import LocalWakeups
 from tests.acceptance.test_roles import make_sealing_keys, migrate
+from tests.ports import free_port, free_ports
 from tests.postgres import PostgresServer, running_postgres
 from tests.site import ANN, PASSWORD, Site
 from tests.waiting import until
@@ -60,23 +60,27 @@ def refused(site: Site) -> int:
 
 
 @pytest.mark.slow
-async def test_wrong_passwords_that_gather_in_an_outage_reach_the_mail_server_twice(site: Site) -> None:
-    """Before the tries were counted where passwords are shown, all 18 came when the server was back."""
+async def test_wrong_passwords_that_gather_in_an_outage_reach_the_mail_server_twice_at_most(site: Site) -> None:
+    """Before the tries were counted where passwords are shown, all 18 came when the server was back.
+
+    A process shows each at most once: its server asks it to stay away for an hour. One that is stopped between the
+    count of a try and its request shows one less.
+    """
     site.environ = IMPATIENT
     eas = site.sandbox.eas
-    eas.fail(None, FailurePlan(AnswerHttp(503), None, 100_000))
+    eas.fail(None, FailurePlan(AnswerHttp(503, {"Retry-After": "3600"}), None, 100_000))
     for start in range(6):
         async with site.relay():
             for number in range(3):
                 async with site.api.post("/v1/registrations", json=wrong(3 * start + number)) as response:
                     assert response.status in {202, 429}
+                await until(lambda: refused(site) >= 1)
 
     eas.failures.clear()
     async with site.relay():
-        await until(lambda: refused(site) >= 2)
         await asyncio.sleep(3.0)  # long enough for many more: the server takes 50 a second
 
-    assert refused(site) == 2
+    assert refused(site) in {1, 2}
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +96,9 @@ async def database(postgres: PostgresServer) -> AsyncIterator[str]:
     await postgres.drop(name)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def open_api(stack: AsyncExitStack, site: Site, database: str) -> aiohttp.ClientSession:
     """Start an api process; return a session with its API."""
-    port, ops = free_port(), free_port()
+    port, ops = free_ports(2)
     environ = {"RELAY__DATABASE__URL": database, "RELAY__OPS__PORT": str(ops), "RELAY__API__PORT": str(port)}
     await stack.enter_async_context(open_relay(site.sandbox.toml, ops, role="api", environ={**environ, **IMPATIENT}))
     trust = ssl.create_default_context(cafile=site.sandbox.folder / "ca.pem")

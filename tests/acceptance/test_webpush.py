@@ -19,6 +19,7 @@ from tests.site import ANN, Site, identity_of
 from tests.waiting import SOON, until
 
 
+@pytest.mark.slow
 async def test_a_phone_subscribes_registers_and_reads_what_came(site: Site) -> None:
     webpush = site.sandbox.webpush
     async with site.relay() as process:

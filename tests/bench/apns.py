@@ -30,7 +30,8 @@ from relay.process import gc_tuning
 from relay.process.clock import now
 from relay.push.apns.config import ApnsAccount, ApnsConfig, ApnsToken
 from relay.push.apns.sender import ApnsSender
-from relay.push.egress.log import EgressLog, Leaving, Limits, open_egress_log
+from relay.push.egress.leaving import Leaving
+from relay.push.egress.log import EgressLog, Limits, open_egress_log
 from relay.push.payload import ApnsMessage, Notice, WebPushMessage
 from relay.sandbox.certificates import ThrowAwayCa, make_apns_key
 from tests.bench.site import figure

@@ -24,7 +24,7 @@ from relay.store import migrate
 from relay.store.engine import open_database
 from tests.bench.site import QUIET, Sandbox, figure, open_sandbox
 from tests.planting import AT_ONCE, insert
-from tests.ports import free_ports
+from tests.ports import free_port
 from tests.postgres import running_postgres
 
 WATCHERS = 3
@@ -49,7 +49,7 @@ class Site:
 
     async def start(self, role: str) -> RelayProcess:
         """Start a process that is ready when this returns."""
-        (port,) = free_ports(1)
+        port = free_port()
         environ = {**self.environ, "RELAY__OPS__PORT": str(port)}
         return await self.stack.enter_async_context(open_relay(self.sandbox.toml, port, role=role, environ=environ))
 

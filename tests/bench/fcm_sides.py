@@ -26,7 +26,8 @@ from relay.domain.model import DuePush, Platform
 from relay.domain.outcome import Delivered
 from relay.process import gc_tuning
 from relay.process.clock import now
-from relay.push.egress.log import Egress, Leaving, Limits, open_egress_log
+from relay.push.egress.leaving import Egress, Leaving
+from relay.push.egress.log import Limits, open_egress_log
 from relay.push.fcm.config import FcmAccount, FcmConfig
 from relay.push.fcm.sender import FcmSender
 from relay.push.payload import FcmMessage, Notice, WebPushMessage

@@ -23,7 +23,7 @@ from relay.store import migrate
 from relay.store.engine import open_database
 from tests.bench.site import QUIET, Sandbox, cpu_of, figure, memory_kb, open_sandbox
 from tests.planting import AT_ONCE, insert
-from tests.ports import free_ports
+from tests.ports import free_port, free_ports
 from tests.postgres import running_postgres
 
 WANTED: Final = 100_000
@@ -76,7 +76,7 @@ async def measure(mailboxes: int, processes: int, rate: float) -> None:
 
 async def _at_rest(sandbox: Sandbox, environ: Mapping[str, str]) -> int:
     """Return the memory of a watch process without mailboxes, in kB."""
-    (port,) = free_ports(1)
+    port = free_port()
     environ = {**environ, "RELAY__OPS__PORT": str(port)}
     async with open_relay(sandbox.toml, port, role="watch", environ=environ) as relay:
         await asyncio.sleep(STEP)

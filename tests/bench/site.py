@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -18,9 +17,11 @@ from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayProcess, open_relay
 from relay.sandbox.sandbox import PASSWORD
 from tests.planting import token, user
+from tests.ports import free_ports
 
 CLIENTS: Final = 16  # registrations at a time
 START: Final = 60.0  # seconds
+ONE_ANSWER: Final = 5.0  # seconds; a process of another program on the port may accept and never answer
 SETTLE: Final = 300.0  # seconds
 QUIET: Final = {
     "RELAY__API__REGISTRATIONS_PER_MINUTE": "100000",
@@ -75,7 +76,8 @@ def figure(name: str, value: float, unit: str) -> None:
 @asynccontextmanager
 async def open_sandbox(folder: Path, mailboxes: int) -> AsyncIterator[Sandbox]:
     """Run `relay sandbox` until the block ends."""
-    ports = {name: _free_port() for name in ("eas", "apns", "fcm", "webpush", "control", "api", "ops", "smtp")}
+    names = ("eas", "apns", "fcm", "webpush", "control", "api", "ops", "smtp")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     arguments = [part for name, port in ports.items() for part in (f"--{name}", str(port))] + [
         "--apns-sandbox",
         "0",
@@ -90,10 +92,11 @@ async def open_sandbox(folder: Path, mailboxes: int) -> AsyncIterator[Sandbox]:
     try:
         async with aiohttp.ClientSession(url) as control:
             sandbox = Sandbox(folder, control, ports, process.pid)
-            await _answers(sandbox)
+            await _answers(sandbox, process)
             yield sandbox
     finally:
-        process.terminate()
+        if process.returncode is None:
+            process.terminate()
         await process.wait()
 
 
@@ -173,18 +176,15 @@ def cpu_ms(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
-async def _answers(sandbox: Sandbox) -> None:
+async def _answers(sandbox: Sandbox, process: asyncio.subprocess.Process) -> None:
     async with asyncio.timeout(START):
         while True:
+            if process.returncode is not None:
+                raise SystemExit(f"the sandbox ended with status {process.returncode}; its message is above")
             try:
-                await sandbox.get("/eas/state")
-            except aiohttp.ClientConnectionError:
+                async with asyncio.timeout(ONE_ANSWER):
+                    await sandbox.get("/eas/state")
+            except (aiohttp.ClientConnectionError, TimeoutError):
                 await asyncio.sleep(0.1)
             else:
                 return
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -7,8 +7,6 @@ that notices. A test that passes all the same proves nothing about its defence.
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,10 +15,14 @@ from typing import Final
 
 import pytest
 
+from tests.warm import Warm, open_warm
+
 ROOT: Final = Path(__file__).parents[2]
 COPIED: Final = ("clients", "eas_watcher", "relay", "tests", "config", "docs", "pyproject.toml")
 LONGEST: Final = 90
 """Seconds a test may take; one that hangs without its defence has noticed, too."""
+LIMIT: Final = (f"--timeout={LONGEST}", "--timeout-method=thread")
+"""The thread ends the process: a loop that spins may swallow what a signal raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +48,25 @@ each = pytest.mark.parametrize("defence", DEFENCES, ids=lambda defence: defence.
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a copy of the sources, in which a defence can be taken away."""
+    """Return a copy of the sources, in which a defence can be taken away.
+
+    Their bytecode is copied too: it goes with a file as long as the file has its time and size.
+    """
     folder = tmp_path_factory.mktemp("without")
     for name in COPIED:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, folder / name)
         else:
-            shutil.copy(ROOT / name, folder / name)
+            shutil.copy2(ROOT / name, folder / name)
     return folder
+
+
+@pytest.fixture(scope="module")
+def warm(copy: Path) -> Iterator[Warm]:
+    # The folder comes before the installed sources; bytecode of a changed file must not outlive the change.
+    environ = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    with open_warm(copy, copy / "report.txt", environ) as process:
+        yield process
 
 
 @each
@@ -72,26 +85,15 @@ def test_no_defence_is_listed_twice() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3 * LONGEST)
 @each
-def test_without_a_defence_its_test_fails(defence: Defence, copy: Path) -> None:
+def test_without_a_defence_its_test_fails(defence: Defence, copy: Path, warm: Warm) -> None:
     path = copy / defence.file
-    whole = path.read_text()
+    whole, written = path.read_text(), path.stat()
     path.write_text(whole.replace(defence.take, defence.instead))
     try:
-        status, report = _run(copy, defence.test)
+        status, report = warm.run("-q", "-x", *LIMIT, defence.test)
     finally:
         path.write_text(whole)
+        os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns))
 
     assert status == 1, report
     assert re.search(r"^FAILED ", report, re.MULTILINE) or "Timeout" in report, report
-
-
-def _run(folder: Path, test: str) -> tuple[int, str]:
-    # The thread ends the process: a loop that spins may swallow what a signal raises.
-    limit = (f"--timeout={LONGEST}", "--timeout-method=thread")
-    command = (sys.executable, "-m", "pytest", "-q", "-x", *limit, test)
-    # The folder comes before the installed sources; bytecode of a changed file must not outlive the change.
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=2 * LONGEST
-    )
-    return done.returncode, f"{done.stdout}\n{done.stderr}"

@@ -48,12 +48,12 @@ class HurriedLoop(asyncio.SelectorEventLoop):
         return super().time() + self.ahead
 
 
-def hurried(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
+def hurried(test: Callable[P, Coroutine[None, None, None]], loop: type[HurriedLoop] = HurriedLoop) -> Callable[P, None]:
     """Run a test on a loop whose time can be put forward."""
 
     @wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        with asyncio.Runner(loop_factory=HurriedLoop) as runner:
+        with asyncio.Runner(loop_factory=loop) as runner:
             runner.run(test(*args, **kwargs))
 
     return run

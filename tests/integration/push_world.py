@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from relay.domain.outcome import Outcome, RetryLater
 from relay.process.clock import now
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsConfig, ApnsToken
 from relay.push.apns.sender import ApnsSender
-from relay.push.egress.log import Egress
+from relay.push.egress.leaving import Egress
 from relay.push.fcm.config import FcmAccount, FcmConfig
 from relay.push.fcm.sender import FcmSender
 from relay.sandbox.apns import ApnsSimulator, open_apns_simulator
@@ -118,13 +117,6 @@ def fcm_account(file: Path, *apps: str, table: str = "fcm") -> FcmAccount:
 def failure(outcome: Outcome) -> str:
     """Return the reason why the provider could not be reached at all, "" for any other outcome."""
     return outcome.reason if isinstance(outcome, RetryLater) and outcome.provider and outcome.remedy else ""
-
-
-def free_port() -> int:
-    """Return a port of the loopback on which no process listens."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @asynccontextmanager

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Role
 from relay.settings import load
 from tests.fakes.chains import Authority
+from tests.ports import free_ports
 
 Faults = list[tuple[str, str, str]]
 CANARY: Final = "canary7Xq2LmPz9RtVw4BnKc8Jd"
@@ -36,13 +36,6 @@ NOBODY: Final = 65534
 BOM: Final = b"\xef\xbb\xbf"
 EC: Final = ec.generate_private_key(ec.SECP256R1())
 EC_PEM: Final = EC.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Host:
@@ -54,8 +47,9 @@ class Host:
         self.toml = folder / "relay.toml"
         self.tables: dict[str, Any] = tomllib.loads(self.toml.read_text())
         self.put("api.host", "127.0.0.1")
-        self.put("api.port", free_port())
-        self.put("ops.port", free_port())
+        api, ops = free_ports(2)
+        self.put("api.port", api)
+        self.put("ops.port", ops)
 
     def put(self, key: str, value: Any) -> None:
         *tables, last = key.split(".")

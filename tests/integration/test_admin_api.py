@@ -272,8 +272,22 @@ async def test_tokens_come_and_go_while_the_relay_runs(api: Api) -> None:
     assert (await api.ask("GET", MAILBOX, READER))[0] == 401
 
 
-@pytest.mark.parametrize("path", ["mailboxes/mb%00ann", "mailboxes?user=%00", "registrations?cursor=%00"])
-async def test_no_name_has_a_character_that_postgresql_does_not_take(api: Api, path: str) -> None:
-    status, problem = await api.ask("GET", f"/admin/v1/{path}")
+async def test_no_name_has_a_character_that_postgresql_does_not_take(api: Api) -> None:
+    status, problem = await api.ask("GET", "/admin/v1/mailboxes/mb%00ann")
 
     assert (status, problem["detail"]) == (404, "no name has the character NUL")
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("mailboxes?user=%00", "user"),
+        ("registrations?cursor=a%00", "cursor"),
+        ("registrations?state=%00", "state"),
+        ("acts?before=%00", "before"),
+    ],
+)
+async def test_a_parameter_with_that_character_is_named(api: Api, path: str, field: str) -> None:
+    status, problem = await api.ask("GET", f"/admin/v1/{path}")
+
+    assert (status, problem["errors"]) == (400, [{"field": field, "detail": "has the character NUL"}])

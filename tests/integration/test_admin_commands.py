@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import sys
 from pathlib import Path
+from signal import SIGINT
+from subprocess import PIPE, Popen
 from typing import NamedTuple
 
 import pytest
@@ -132,6 +135,30 @@ def test_asks_before_it_forgets(installation: Installation) -> None:
 
     assert ended.status == 1
     assert f"{USER} (1 mailbox)" in ended.err
+    assert command(installation, "mailboxes", "show", USER).status == 0
+
+
+def test_asks_before_it_ends_a_registration_that_is_known(installation: Installation) -> None:
+    unknown = command(installation, "registrations", "forget", "reg-nobody")
+    ended = command(installation, "registrations", "forget", "reg-ann-phone")
+
+    assert (unknown.status, "End for good" in unknown.err) == (1, False)
+    assert "'reg-nobody' is known" in unknown.err
+    assert (ended.status, "End for good: reg-ann-phone?" in ended.err) == (1, True)
+    assert command(installation, "registrations", "show", "reg-ann-phone").status == 0
+
+
+@pytest.mark.parametrize("asking", [("mailboxes", "forget", USER), ("registrations", "forget", "reg-ann-phone")])
+def test_ctrl_c_ends_a_command_that_asks(installation: Installation, asking: tuple[str, ...]) -> None:
+    arguments = (sys.executable, "-m", "relay", *asking, "--config", str(installation.toml))
+    with Popen(arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as asks:
+        assert asks.stderr is not None
+        while (written := asks.stderr.read(1)) not in {"?", ""}:
+            pass
+        asks.send_signal(SIGINT)
+        ended = asks.wait(60)
+
+    assert (written, ended) == ("?", 1)
     assert command(installation, "mailboxes", "show", USER).status == 0
 
 

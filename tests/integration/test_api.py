@@ -174,6 +174,25 @@ OWN_ID, OWN_SECRET = "Vq0zM3yX8sT1bN6kR4wJcLhP", "2r5uGvTjJ1rN4QkO0mWc7yYxVb8eLh
 OWN_PATH = f"/v1/registrations/{OWN_ID}"
 
 
+async def test_every_path_of_a_removed_registration_answers_410_gone_but_delete(api: Api) -> None:
+    path, secret = OWN_PATH, OWN_SECRET
+    await api.call("PUT", path, wish(), secret)
+    await api.call("DELETE", path, secret=secret)
+
+    for method, where, body in (
+        ("GET", path, None),
+        ("PATCH", path, {"classes": ["email"]}),
+        ("PUT", path, wish()),
+        ("POST", path + "/challenge", None),
+        ("POST", path + "/proof", {"nonce": "nonce"}),
+        ("POST", path + "/test-push", None),
+        ("GET", path + "/test-pushes/another", None),
+    ):
+        await api.problem((410, "gone"), method, where, body, secret)
+    response, answer = await api.call("DELETE", path, secret=secret)
+    assert (response.status, answer) == (204, {})
+
+
 async def test_an_app_that_makes_id_and_secret_may_send_its_registration_again_and_again(api: Api) -> None:
     async with judging(api.world):
         response, made = await api.call("PUT", OWN_PATH, wish(), OWN_SECRET)
@@ -259,6 +278,8 @@ async def test_a_device_is_proved_before_its_registration_is_active() -> None:
         await api.problem((401, "not-authorized"), "POST", path + "/proof", {"nonce": "canary-nonce"}, "guess")
         response, seen = await api.call("POST", path + "/proof", {"nonce": "canary-nonce"}, secret)
         assert (response.status, seen["state"]) == (200, "active")
+        response, _ = await api.call("POST", path + "/test-push", secret=secret)
+        assert response.status == 202, "what it asked for before was a challenge"
 
         await api.call("PATCH", path, {"device": {"token": "cd" * 32}}, secret)
         await api.problem((403, "wrong-proof"), "POST", path + "/proof", {"nonce": "canary-nonce"}, secret)

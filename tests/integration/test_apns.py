@@ -13,7 +13,7 @@ from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenG
 from relay.process.clock import now
 from relay.push.apns.config import ApnsAccount, ApnsCertificate, ApnsToken
 from relay.push.apns.sender import ApnsSender
-from relay.push.egress.log import Unwritable, held
+from relay.push.egress.leaving import Unwritable, held
 from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.scripts import Answer, Close
 from tests.fakes.egress import MemoryEgress
@@ -28,9 +28,9 @@ from tests.integration.push_world import (
     apns_world,
     certificate,
     failure,
-    free_port,
     silent_server,
 )
+from tests.ports import free_port
 from tests.unit.relay.push.pushes import due_push
 from tests.waiting import until
 

@@ -20,7 +20,7 @@ from relay.domain.traces import Span, Tracing
 from relay.network.collector import HELD, Collector
 from tests.fakes.collector import FakeCollector, attributes, collecting
 from tests.fakes.proxy import ConnectProxy, connect_proxy, says
-from tests.ports import free_ports
+from tests.ports import free_port
 
 BEGAN: Final = datetime(2026, 11, 29, 12, 0, 0, 123456, UTC)
 SPAN: Final = Span("push", 0xA1, 0xB2, 0xC3, BEGAN, BEGAN + timedelta(seconds=1), {"relay.mark": "email"}, failed=True)
@@ -78,7 +78,7 @@ async def test_spans_go_in_batches(fake: FakeCollector) -> None:
 async def test_neither_environment_nor_redirect_sends_spans_elsewhere(
     fake: FakeCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (closed,) = free_ports(1)
+    closed = free_port()
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "OTEL_EXPORTER_OTLP_ENDPOINT"):
         monkeypatch.setitem(os.environ, name, f"http://127.0.0.1:{closed}")
     monkeypatch.setitem(os.environ, "OTEL_RESOURCE_ATTRIBUTES", "user.name=canary")
@@ -136,7 +136,7 @@ async def test_a_collector_that_does_not_answer_holds_up_nobody() -> None:
 
 
 async def test_a_collector_that_is_away_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    (closed,) = free_ports(1)
+    closed = free_port()
     collector = Collector(Tracing(f"http://127.0.0.1:{closed}/v1/traces", None), "push", "1", "n")
 
     assert await told(collector, SPAN) < 10

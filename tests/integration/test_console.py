@@ -648,7 +648,7 @@ async def test_the_start_page_leads_on(site: Site) -> None:
 async def test_a_plot_shows_what_was_sampled(site: Site) -> None:
     await site.login()
     history = site.console.process.history
-    history.accepted(NOW - timedelta(seconds=0.4))
+    history.accepted(0.4)
     history.sample()
     site.ops.clock.forward(15)
     history.sample()

@@ -19,7 +19,8 @@ from relay.push.failures import read_failure
 from relay.sandbox.certificates import ThrowAwayCa
 from tests.fakes.proxy import WANTS_BASIC, ConnectProxy, Talk, connect_proxy, never_ends, says
 from tests.fakes.tls import talking
-from tests.integration.push_world import failure, free_port, silent_server
+from tests.integration.push_world import failure, silent_server
+from tests.ports import free_port
 from tests.waiting import until
 
 SOON = 20.0  # seconds; a limit, never a wait

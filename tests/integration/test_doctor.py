@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from eas_watcher.tools.probe.finding import Grade
+from relay.doctor.host import look_at_certificate
 from relay.domain.model import Role
 from relay.http.listeners import open_listener, server_tls
 from relay.process.clock import now
@@ -21,8 +22,8 @@ from relay.settings import Settings, load
 from tests.fakes.collector import collecting
 from tests.fakes.examined import examine
 from tests.fakes.proxy import ConnectProxy, connect_proxy, says
-from tests.integration.push_world import free_port
 from tests.keys import rsa_key
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -270,6 +271,17 @@ async def test_an_egress_folder_that_cannot_be_written(sandbox: Sandbox) -> None
     assert examined.bad == [("folder", "egress.folder")]
 
 
+async def test_a_certificate_that_does_not_name_the_address_of_the_web_app(sandbox: Sandbox) -> None:
+    settings = settings_of(sandbox)
+    assert settings.webapp is not None
+    elsewhere = replace(settings.webapp, origin="https://relay.example.com:8443")
+
+    (found,) = look_at_certificate(replace(settings, webapp=elsewhere), now)
+
+    assert (found.grade, found.subject) == (Grade.NOTE, "api.certificate_file")
+    assert "does not name relay.example.com" in found.text
+
+
 async def test_a_state_folder_that_is_open_to_others(sandbox: Sandbox) -> None:
     (sandbox.folder / "state").chmod(0o755)
 
@@ -297,6 +309,7 @@ async def test_a_role_is_asked_for_what_it_may_reach_only(
     examined = await examine(alone)
 
     assert set(skipped(examined.findings)) >= absent
+    assert {examined.one("role", subject).grade for subject in absent} == {Grade.SKIPPED}
     assert {each.check for each in examined.findings} >= present
     assert bool(sandbox.eas.records.requests) is (role is Role.WATCH)
     assert bool(sandbox.apns.received) is (role is Role.PUSH)

@@ -65,12 +65,12 @@ async def test_a_mailbox_lives_by_requests_alone(client: Client) -> None:
 
 
 async def test_one_order_delivers_to_many_mailboxes_at_once(client: Client) -> None:
-    users = ["user1@example.com", "user2@example.com"]
+    users = [f"user{number}@example.com" for number in range(150)]
     for user in users:
         await post(client, "/mailboxes", {"user": user, "password": "secret"}, 201)
 
-    assert await post(client, "/mails", {"users": users, "read": True}, 201) == {"delivered": 2}
-    for user in users:
+    assert await post(client, "/mails", {"users": users, "read": True}, 201) == {"delivered": 150}
+    for user in (users[0], users[99], users[-1]):
         told = await get(client, f"/mailboxes/{user}")
         assert [item["read"] for folder in told["folders"] for item in folder["items"]] == [True]
     await post(client, "/mails", {"users": ["nobody@example.com"]}, 404)

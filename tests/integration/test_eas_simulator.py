@@ -148,6 +148,23 @@ async def device(version: str = "14.1", rules: EasRules | None = None) -> AsyncI
         yield Device(session, simulator, version)
 
 
+async def test_a_connection_at_rest_is_closed_in_time_and_one_with_a_ping_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("relay.sandbox.eas.http1.KEEP_IDLE", 0.2)
+    async with device() as ann:
+        await ann.prime()
+        connections = ann.simulator.connections
+        async with asyncio.TaskGroup() as tasks:
+            asking = tasks.create_task(ann.ping())
+            await until(lambda: ann.simulator.held == 1)
+            await asyncio.sleep(0.5)
+            assert connections.state()["http/1.1"] == {"connections": 1, "held": 1}
+            ann.simulator.deliver(ANN)
+        assert asking.result().text("Status") == "2"
+        await until(lambda: connections.state()["http/1.1"]["connections"] == 0)
+
+
 async def test_options_over_tls_tell_versions_and_commands() -> None:
     authority = trustme.CA()
     served, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()

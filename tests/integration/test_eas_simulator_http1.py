@@ -1,11 +1,15 @@
 """HTTP/1.1 of the simulated EAS server, byte by byte."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
+from unittest.mock import create_autospec
 
 import pytest
 
-from relay.sandbox.eas.http1 import LARGEST_BODY, LARGEST_HEAD
+from relay.sandbox.eas.answers import EasAnswers
+from relay.sandbox.eas.failures import AnswerHttp, FailurePlan
+from relay.sandbox.eas.http1 import LARGEST_BODY, LARGEST_HEAD, Http1Connection, Http1Side
 from relay.sandbox.eas.server import open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
 
@@ -98,6 +102,20 @@ async def test_what_is_no_request_ends_its_connection(simulator: EasSimulator, s
     async with asyncio.timeout(10):
         assert await client.reader.read() == b""
     client.writer.close()
+
+
+async def test_a_client_may_leave_before_the_answer_that_takes_time_is_begun(simulator: EasSimulator) -> None:
+    """The task of such an answer is cancelled before its first step: nothing of it is left that was never awaited."""
+    simulator.fail(None, FailurePlan(AnswerHttp(503)))
+    connection = Http1Connection(Http1Side(EasAnswers(simulator)))
+    connection.connection_made(create_autospec(asyncio.Transport, instance=True))
+
+    connection.data_received(ASK + b"\r\n")
+    connection.connection_lost(None)
+    await asyncio.sleep(0)
+
+    gc.collect()  # a warning of what was never awaited fails the test
+    assert simulator.records.requests == {"Ping": 1}
 
 
 @pytest.mark.parametrize("end", [b"GET / HTTP/1.0\r\n\r\n", b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"])

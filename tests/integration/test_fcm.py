@@ -13,14 +13,15 @@ from relay.domain.model import Mark, Platform
 from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenGone
 from relay.http.listeners import open_listener
 from relay.process.clock import now
-from relay.push.egress.log import Unwritable, held
+from relay.push.egress.leaving import Unwritable, held
 from relay.push.fcm.config import FcmConfig
 from relay.push.fcm.sender import FcmSender
 from relay.sandbox.certificates import ThrowAwayCa, make_service_account
 from relay.sandbox.scripts import Answer, Close, Received, Stall
 from tests.fakes.egress import MemoryEgress
-from tests.integration.push_world import failure, fcm, fcm_account, fcm_config, free_port, silent_server
+from tests.integration.push_world import failure, fcm, fcm_account, fcm_config, silent_server
 from tests.keys import rsa_key
+from tests.ports import free_port
 from tests.unit.relay.push.pushes import due_push
 
 TOKEN = "invented-device_token:APA91b"

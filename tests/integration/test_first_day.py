@@ -13,8 +13,10 @@ from typing import Final
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from relay import app
+from relay.cli.main import cli
 from relay.domain.errors import RelayError, SettingsInvalid
 from relay.domain.model import Role
 from relay.security.secret_files import ACL, group_name, user_name
@@ -312,9 +314,8 @@ def test_a_folder_of_secrets_that_the_relay_may_not_enter_is_named(service: Host
 
     found = {key: remedy for key, _, remedy in faults}
     name = user_name(NOBODY)
-    assert (
-        found["sealing.private_key_file"] == f"Let the user {name} enter {service.folder / 'state'}, or move the file."
-    )
+    let = f"If that is {name}, let it enter {service.folder / 'state'}, or move the file."
+    assert found["sealing.private_key_file"].endswith(let)
 
 
 @needs_root
@@ -326,6 +327,44 @@ def test_settings_that_the_relay_may_not_read_are_lent_to_it(service: Host) -> N
 
     assert (key, wrong) == (str(service.toml), "cannot be read: Permission denied")
     assert f"chmod 640 {service.toml}" in remedy
+
+
+@needs_root
+def test_a_command_whose_user_may_not_read_the_settings_names_the_right_that_is_missing(service: Host) -> None:
+    """An administrator runs `relay check` under a login of his own."""
+    checked = ["check", "--config", str(service.toml)]
+    assert CliRunner().invoke(cli, checked).exit_code == 0  # loads all modules
+    service.toml.chmod(0o600)
+
+    os.setresuid(NOBODY, NOBODY, 0)
+    try:
+        ended = CliRunner().invoke(cli, checked)
+    finally:
+        os.setresuid(0, 0, 0)
+
+    assert ended.exit_code == 2
+    assert f"{service.toml} cannot be read: Permission denied" in ended.stderr
+    assert "Usage" not in ended.stderr
+
+
+def test_a_first_start_that_cannot_write_its_keys_names_the_setting_of_the_folder(host: Host) -> None:
+    host.put("relay.state_dir", "relay.toml/state")
+
+    ended = CliRunner().invoke(cli, ["serve", "--config", str(host.toml)])
+
+    assert ended.exit_code == 2
+    assert f"relay.state_dir {host.toml} is no folder" in ended.stderr
+
+
+def test_all_ports_in_use_are_named(host: Host) -> None:
+    with socket.socket() as api, socket.socket() as ops:
+        for table, other in (("api", api), ("ops", ops)):
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            host.put(f"{table}.port", other.getsockname()[1])
+
+        with pytest.raises(RelayError, match=r"api\.port: \d+ is in use .*ops\.port: \d+ is in use"):
+            host.checked()
 
 
 def test_a_port_in_use_is_named_with_its_setting(host: Host) -> None:

@@ -84,7 +84,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 
 FAULTY: dict[str, tuple[bytes, str]] = {
     "no status": (frame(HEADERS, 5, 1, literal(b"server", b"x")), "does not begin with its status"),
-    "a status that is none": (frame(HEADERS, 5, 1, literal(b":status", b"2x0")), "a status that is none"),
+    "a status that is none": (frame(HEADERS, 5, 1, literal(b":status", b"2x0")), "status is no number"),
     "a header in capitals": (frame(HEADERS, 5, 1, OK + literal(b"Server", b"x")), "may not have"),
     "a header of the connection": (frame(HEADERS, 5, 1, OK + literal(b"connection", b"close")), "may not have"),
     "a line's end in a header": (frame(HEADERS, 5, 1, OK + literal(b"x", b"a\r\nb: c")), "a line's end"),

@@ -2,8 +2,10 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -13,10 +15,12 @@ from eas_watcher.commands.request import LARGE, SMALL, HttpRequest
 from eas_watcher.errors import ProtocolViolation, Unreachable
 from eas_watcher.transport.connecting import TCP_IDLE, TCP_INTERVAL, TCP_PROBES, UNACKNOWLEDGED
 from eas_watcher.transport.http import HttpTransport, open_transport
-from eas_watcher.transport.http1 import STALE
+from eas_watcher.transport.http1 import STALE, Http1Connection
+from eas_watcher.transport.tls_connection import Dialler
 from relay.sandbox.eas.server import open_eas_simulator
 from tests.fakes.tls import HOST, Authority, read_request, serving, talking
 from tests.integration.eas_world import hurried, hurry
+from tests.ports import free_port
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -34,12 +38,6 @@ async def transport(authority: Authority) -> AsyncIterator[HttpTransport]:
 
 def post(url: str, body: bytes = b"\x03\x01", deadline: float = 30.0, **headers: str) -> HttpRequest:
     return HttpRequest("POST", url, headers, body, deadline)
-
-
-async def closed_port() -> str:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return f"https://{HOST}:{probe.getsockname()[1]}"
 
 
 async def test_returns_the_whole_answer_with_header_names_in_lower_case(
@@ -167,7 +165,7 @@ async def test_a_body_that_takes_too_long_is_given_up(authority: Authority, tran
 
 async def test_a_refused_connection_is_certain_not_to_have_reached_the_server(transport: HttpTransport) -> None:
     with pytest.raises(Unreachable) as caught:
-        await transport.send(post(await closed_port()))
+        await transport.send(post(f"https://{HOST}:{free_port()}"))
 
     assert (caught.value.reached, caught.value.survived) == (False, 0.0)
 
@@ -181,6 +179,28 @@ async def test_a_handshake_that_takes_too_long_has_not_reached_the_server(transp
             await transport.send(post(url, deadline=0.2))
 
     assert not caught.value.reached
+
+
+async def test_nothing_is_sent_after_the_deadline(
+    authority: Authority, transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dial, heard = Dialler.dial, list[bytes]()
+
+    async def dial_late(self: Dialler, *args: Any, **options: Any) -> Http1Connection:
+        carrier: Http1Connection = await dial(self, *args, **options)
+        time.sleep(0.6)  # noqa: ASYNC251  # so that the loop cannot end the wait
+        return carrier
+
+    async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read())
+
+    monkeypatch.setattr(Dialler, "dial", dial_late)
+    async with talking(authority, talk) as url:
+        with pytest.raises(Unreachable, match="no connection in time") as caught:
+            await transport.send(post(url, deadline=0.5))
+
+    assert not caught.value.reached
+    assert not b"".join(heard)
 
 
 @pytest.mark.parametrize("answered", [b"", HELLO[:20], HELLO[:-2]])

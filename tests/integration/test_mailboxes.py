@@ -348,7 +348,7 @@ async def test_a_watch_at_a_host_that_is_allowed_no_more_starts_anew_at_its_own_
     """Else its password would go to a server that the operator has removed."""
     await role.judged(await role.register("first"))
     await until(lambda: role.eas.held == 1)
-    role.fleet._watches[MAILBOX]._client._url = "https://removed.example.com/Microsoft-Server-ActiveSync"
+    role.fleet._watches[MAILBOX]._client.url = "https://removed.example.com/Microsoft-Server-ActiveSync"
 
     await change_servers(role)
 

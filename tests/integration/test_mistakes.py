@@ -240,7 +240,7 @@ MISTAKES: Final[list[tuple[str, Spoil, str, str, str]]] = [
     ("table's typing error", setting("server.main.url", "x"), "server", "is unknown", "Did you mean servers?"),
     ("value as a table", setting("shadow.apps", "x"), "shadow", "is unknown", 'Did you mean push.mode = "shadow"?'),
     ("key as a table", setting("console.on", "true"), "console", "is unknown", "Did you mean admin.console?"),
-    ("path", setting("webapp.base_path", "app"), "webapp.base_path", "has not the form", "/ and one word of small"),
+    ("path", setting("webapp.base_path", "app"), "webapp.base_path", "is not in the form", "/ and one word of small"),
     ("number in words", setting("api.port", "https"), "api.port", "must be a whole number", "1 to 65535"),
     ("minutes", setting("servers.main.lockout_window", 30), "servers.main.lockout_window", "at least 60", "seconds"),
     ("port too high", setting("ops.port", 90900), "ops.port", "must be at most 65535", "port of health"),

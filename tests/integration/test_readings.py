@@ -12,7 +12,7 @@ from relay.ops.app import create_ops_app
 from relay.ops.health import Finding, Health, Part, PartState
 from relay.ops.readings import ALIVE, READY, ask, probe
 from tests.fakes.metrics import Bench
-from tests.ports import free_ports
+from tests.ports import free_port
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
@@ -35,7 +35,7 @@ async def test_a_process_says_how_it_is(listener: str) -> None:
 
 
 async def test_nobody_listens() -> None:
-    url = f"http://127.0.0.1:{free_ports(1)[0]}"
+    url = f"http://127.0.0.1:{free_port()}"
 
     assert (await asyncio.to_thread(ask, url, 1.0)).trouble == "cannot be reached: Connection refused"
     assert await asyncio.to_thread(probe, url, ALIVE) == "cannot be reached: Connection refused"

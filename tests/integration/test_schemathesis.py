@@ -18,6 +18,10 @@ CONFIG: Final = """
 
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "3xx", 400, 401, 403, 404, 409, 410, 422, 429, "5xx"]
+
+# 413, since a body may be invalid and larger than the API reads.
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 405, 406, 409, 410, 413, 415, 422, 428, 429, "5xx"]
 """
 EXAMPLES: Final = "20"  # requests of each kind for each operation: some 10 s in all
 

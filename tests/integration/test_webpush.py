@@ -14,7 +14,7 @@ from relay.http.listeners import open_listener
 from relay.network.route import Route
 from relay.process.clock import now
 from relay.push.breaker import SERVICE
-from relay.push.egress.log import Unwritable, held
+from relay.push.egress.leaving import Unwritable, held
 from relay.push.webpush.answers import QUOTA_PAUSE
 from relay.push.webpush.sender import WebPushSender
 from relay.push.webpush.services import BUSY_WAIT, FEW
@@ -23,8 +23,9 @@ from relay.sandbox.certificates import ThrowAwayCa
 from relay.sandbox.scripts import Answer, Close, Stall
 from relay.sandbox.webpush import open_webpush_simulator
 from tests.fakes.proxy import ConnectProxy, connect_proxy
-from tests.integration.push_world import free_port, silent_server
+from tests.integration.push_world import silent_server
 from tests.integration.webpush_world import KEY, endpoint, to, world, write_key
+from tests.ports import free_port
 from tests.unit.relay.push.pushes import due_push
 from tests.waiting import until
 

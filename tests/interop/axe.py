@@ -5,6 +5,7 @@ import hashlib
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -32,12 +33,21 @@ def script() -> str:
     if shutil.which("npm") is None:
         install("npm")
     BUILD.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=BUILD) as name:  # another process may do the same
+        whole = Path(name) / kept.name
+        whole.write_bytes(_fetched(Path(name)))
+        whole.rename(kept)
+    return kept.read_text(encoding="utf-8")
+
+
+def _fetched(folder: Path) -> bytes:
+    """Return the script from the package, which npm puts into a folder."""
     try:
         fetch = ("npm", "pack", f"axe-core@{VERSION}")
-        subprocess.run(fetch, cwd=BUILD, check=True, capture_output=True, timeout=PATIENCE)
+        subprocess.run(fetch, cwd=folder, check=True, capture_output=True, timeout=PATIENCE)
     except (OSError, subprocess.SubprocessError) as error:
         raise Unavailable(f"npm could not fetch axe-core {VERSION}: {error}") from error
-    archive = BUILD / f"axe-core-{VERSION}.tgz"
+    archive = folder / f"axe-core-{VERSION}.tgz"
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != SHA256:
         raise AssertionError(f"the package of axe-core is not the one that was checked, its SHA-256 is {found}")
@@ -45,9 +55,7 @@ def script() -> str:
         member = tar.extractfile("package/axe.min.js")
         if member is None:
             raise AssertionError("the package of axe-core has no axe.min.js")
-        kept.write_bytes(member.read())
-    archive.unlink()
-    return kept.read_text(encoding="utf-8")
+        return member.read()
 
 
 async def serious(page: Page) -> list[str]:

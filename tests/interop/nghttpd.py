@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from relay.sandbox.certificates import ThrowAwayCa
-from tests.integration.push_world import free_port
+from tests.ports import free_port
 from tests.waiting import until
 
 START: Final = 30.0  # seconds

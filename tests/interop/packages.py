@@ -1,8 +1,10 @@
 """The Debian packages that interop tests need, installed when missing."""
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Final, NoReturn
 import pytest
 
 POLICY: Final = Path("/usr/sbin/policy-rc.d")
+LOCK: Final = Path(tempfile.gettempdir()) / "push-relay-tests-install.lock"
+"""Held by the one process of tests that installs: the policy of another one must not go while it needs it."""
 PATIENCE: Final = 420.0  # seconds for one run of apt-get; 121 MB of packages take 25 on a fast mirror
 LOCK_PATIENCE: Final = 300  # seconds to wait for another apt-get
 ATTEMPTS: Final = 2
@@ -39,10 +43,12 @@ def install(*packages: str) -> None:
         raise Unavailable("packages are installed, and daemons run under accounts of their own: run as root")
     if shutil.which("apt-get") is None or shutil.which("dpkg-query") is None:
         raise Unavailable("servers are installed from Debian's packages: run on Debian 12 or newer")
-    wanted = missing(*packages)
-    if not wanted:
+    if not missing(*packages):
         return
-    with _no_daemon_starts():
+    with _alone(), _no_daemon_starts():
+        wanted = missing(*packages)  # of which another process may have installed some meanwhile
+        if not wanted:
+            return
         failure = ""
         for _ in range(ATTEMPTS):
             succeeded, failure = _run((*APT, "install", *wanted))
@@ -60,6 +66,14 @@ def missing(*packages: str) -> list[str]:
     # Fails for an unknown package, which is no failure here.
     found = subprocess.run(query, capture_output=True, text=True, check=False).stdout.splitlines()
     return [package for package in packages if f"{package} installed" not in found]
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Wait until no other process of tests installs; none begins until the block ends."""
+    with LOCK.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

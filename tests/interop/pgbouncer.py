@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.interop.packages import install
 from tests.interop.sogo.daemon import Daemon
-from tests.ports import free_ports
+from tests.ports import free_port
 from tests.postgres import PostgresServer
 
 USERS = ("postgres", "relay_api", "relay_watch", "relay_push")
@@ -19,7 +19,7 @@ def pgbouncer(server: PostgresServer, pool_mode: str, *settings: str) -> Iterato
     install("pgbouncer")
     directory = server.socket.parent
     with tempfile.TemporaryDirectory(prefix="pgbouncer") as name:
-        folder, (port,) = Path(name), free_ports(1)
+        folder, port = Path(name), free_port()
         folder.chmod(0o755)
         users, file, log = folder / "users.txt", folder / "pgbouncer.ini", folder / "pgbouncer.log"
         users.write_text("".join(f'"{user}" ""\n' for user in USERS))

@@ -3,7 +3,6 @@
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -16,6 +15,7 @@ from relay.sandbox.certificates import ThrowAwayCa
 from tests.interop.kerberos.realm import REALM, Realm
 from tests.interop.packages import install
 from tests.interop.sogo.daemon import Daemon
+from tests.ports import free_port, free_ports
 from tests.site import ANN, Site, open_site
 from tests.site import PASSWORD as MAIL_PASSWORD
 
@@ -102,7 +102,7 @@ def squid(ca: ThrowAwayCa, realm: Realm | None = None) -> Iterator[RealProxy]:
     """
     install("squid", "openssl")
     with folder_of_all() as folder:
-        port, tls_port = free_port(), free_port()
+        port, tls_port = free_ports(2)
         certificate, passwords = folder / "squid.pem", folder / "passwords"
         certificate.write_bytes(ca.server_pem())
         hashed = subprocess.run(
@@ -166,10 +166,3 @@ def folder_of_all() -> Iterator[Path]:
         folder = Path(name)
         folder.chmod(0o755)
         yield folder
-
-
-def free_port() -> int:
-    """Return a port on which no process listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.interop.packages import install
-from tests.interop.proxies import DANTE_TARGET, MICROSOCKS_TARGET, PASSWORD, USER, RealProxy, folder_of_all, free_port
+from tests.interop.proxies import DANTE_TARGET, MICROSOCKS_TARGET, PASSWORD, USER, RealProxy, folder_of_all
 from tests.interop.sogo.daemon import Daemon
+from tests.ports import free_port
 
 
 @contextmanager

@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from relay.cli.keygen import write_sealing_keys
 from relay.sandbox.process import open_relay
 from relay.store.privileges import ROLES, grants_sql
-from tests.integration.push_world import free_port
 from tests.interop.namespace import HAS_IPV6, IPV4, IPV6, Addresses, NotPermitted, lonely_namespace
 from tests.interop.packages import Unavailable, unavailable
 from tests.interop.proxies import RealProxy, tinyproxy
+from tests.ports import free_port
 from tests.postgres import PostgresServer, running_postgres
 from tests.site import ANN, PASSWORD, Site, open_site, part_of, troubles
 from tests.waiting import SOON

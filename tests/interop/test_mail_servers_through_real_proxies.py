@@ -27,7 +27,7 @@ from tests.interop.kerberos.realm import PROXY, RELAY, Realm
 from tests.interop.packages import Unavailable, unavailable
 from tests.interop.proxies import PASSWORD, USER, RealProxy, site_behind, squid, tinyproxy
 from tests.interop.socks import dante, microsocks
-from tests.ports import free_ports
+from tests.ports import free_port
 from tests.site import PASSWORD as MAIL_PASSWORD
 from tests.site import part_of, troubles
 from tests.unit.relay.push.pushes import due_push
@@ -71,7 +71,7 @@ def realm() -> Iterator[Realm]:
 def proxies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxies]:
     ca, folder = ThrowAwayCa("Of the proxy"), tmp_path_factory.mktemp("proxies")
     ca.write_ca(folder / "proxy-ca.pem")
-    (blocked,) = free_ports(1)
+    blocked = free_port()
     with ExitStack() as stack:
         try:
             real = {

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from relay.domain.errors import SessionsShared
 from relay.domain.ports.wakeups import Topic
-from relay.store.engine import SEARCH_PATH, connect_arguments, open_database
+from relay.store.engine import connect_arguments, open_database
+from relay.store.postgresql import SEARCH_PATH
 from relay.store.sessions import check_sessions
 from relay.store.wakeups import PostgresWakeups
 from tests.interop.packages import Unavailable, install, unavailable

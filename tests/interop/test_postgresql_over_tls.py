@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from relay.sandbox.certificates import ThrowAwayCa
 from tests.interop.packages import Unavailable, install, unavailable
 from tests.interop.sogo.daemon import Daemon
 from tests.interop.sogo.database import program
+from tests.ports import free_port
 from tests.site import ANN, PASSWORD, open_site, troubles
 from tests.waiting import SOON
 
@@ -48,7 +48,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     ca = ThrowAwayCa()
     ca.write_ca(cas / "ca.pem")
     ThrowAwayCa("Another").write_ca(cas / "other.pem")
-    with tempfile.TemporaryDirectory(prefix="postgresql") as name, socket.socket() as probe:
+    with tempfile.TemporaryDirectory(prefix="postgresql") as name:
         folder = Path(name)
         shutil.chown(folder, "postgres", "postgres")
         data = folder / "data"
@@ -63,9 +63,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
         (data / "server.pem").chmod(0o600)
         shutil.chown(data / "server.pem", "postgres", "postgres")
         (data / "pg_hba.conf").write_text("hostssl all all 127.0.0.0/8 scram-sha-256\n")
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-        probe.close()
+        port = free_port()
         with (data / "postgresql.conf").open("a") as configuration:
             configuration.write(
                 f"port = {port}\nlisten_addresses = '127.0.0.1, 127.0.0.2'\nunix_socket_directories = ''\n"

@@ -17,8 +17,8 @@ from eas_watcher.transport.client_certificate import IdentifiedTransport, show_c
 from eas_watcher.transport.http import open_transport
 from relay.process.clock import now
 from relay.sandbox.certificates import ThrowAwayCa
-from tests.interop.kerberos.realm import free_port
 from tests.interop.packages import Unavailable, install, unavailable
+from tests.ports import free_port
 from tests.waiting import until
 
 ANN = "ann@example.com"

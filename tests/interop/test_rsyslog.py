@@ -20,7 +20,7 @@ import pytest
 
 from tests.interop.packages import Unavailable, install, unavailable
 from tests.interop.sogo.daemon import Daemon
-from tests.ports import free_ports
+from tests.ports import free_port
 from tests.site import ANN, PASSWORD, open_site
 
 ROOT: Final = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ class Collector:
         self._siem.settimeout(LIMIT)
         self._received = b""
         self._connection: socket.socket | None = None
-        (self._port,) = free_ports(1)
+        self._port = free_port()
         text = SHIPPED.read_text()
         target = 'target="siem.example.com" port="514"'
         assert target in text

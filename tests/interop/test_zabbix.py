@@ -12,7 +12,7 @@ from aiohttp import web
 
 from tests.interop.packages import Unavailable, unavailable
 from tests.interop.zabbix import Zabbix, zabbix
-from tests.ports import free_ports
+from tests.ports import free_port
 from tests.postgres import running_postgres
 from tests.waiting import until
 
@@ -135,7 +135,7 @@ async def pages() -> AsyncIterator[str]:
     app.router.add_get("/{name}/livez", livez)
     runner = web.AppRunner(app)
     await runner.setup()
-    (port,) = free_ports(1)
+    port = free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     yield f"http://127.0.0.1:{port}"
     await runner.cleanup()
@@ -221,7 +221,7 @@ async def test_every_trigger_fires_when_it_should_and_none_of_a_healthy_process_
     text = template()
     await server.ask("configuration.import", format="yaml", rules=dict.fromkeys(KINDS, RULES), source=text)
     (imported,) = await server.ask("template.get", filter={"host": [NAME]}, output=["templateid"])
-    (closed,) = free_ports(1)
+    closed = free_port()
     healthy = await add(server, "healthy", f"{pages}/healthy", imported["templateid"])
     faulty = await add(server, "faulty", f"{pages}/faulty", imported["templateid"])
     silent = await add(server, "silent", f"http://127.0.0.1:{closed}", imported["templateid"])

@@ -4,7 +4,6 @@ import gzip
 import itertools
 import re
 import shutil
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -13,7 +12,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from tests.interop.packages import Unavailable, install
+from tests.interop.packages import install
 from tests.interop.sogo.daemon import Daemon
 from tests.ports import free_ports
 from tests.postgres import PostgresServer
@@ -94,7 +93,7 @@ async def zabbix(postgres: PostgresServer) -> AsyncIterator[Zabbix]:
     for file in ("schema.sql.gz", "images.sql.gz", "data.sql.gz"):
         await postgres.execute(gzip.decompress((SCHEMA / file).read_bytes()).decode(), database)
     with tempfile.TemporaryDirectory(prefix="zabbix") as name:
-        folder, server_port, (page_port,) = Path(name), _low_port(), free_ports(1)
+        folder, (server_port, page_port) = Path(name), free_ports(2)
         known = {"port": str(server_port), "folder": name, "database": database, "database_folder": str(directory)}
         pages = _lay_out(folder, known)
         server = Daemon(
@@ -138,18 +137,6 @@ def _lay_out(folder: Path, known: Mapping[str, str]) -> Path:
     paths = pages / "include/classes/core/CConfigFile.php"
     paths.write_text(paths.read_text().replace(SETTINGS, str(pages / "zabbix.conf.php")))
     return pages
-
-
-def _low_port() -> int:
-    """Return a free port of those that Zabbix' server takes, 1024 to 32767."""
-    for port in range(20000, 32767):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise Unavailable("no port from 20000 to 32766 is free")
 
 
 def _filled(text: str, known: Mapping[str, str]) -> str:

@@ -2,11 +2,13 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
 from tests.packages.root import Root
 
+ROOT: Final = Path(__file__).parents[2]
 PHONE: Final = r"""printf 'register\nexpect state watching within 60s\ndeliver\nexpect banner "New mail"\n' |"""
 READY: Final = "until (exec 3<>/dev/tcp/127.0.0.1/9090) 2> /dev/null; do kill -0 %%; sleep 0.1; done"
 """Waits until the relay listens; `kill -0 %%` fails if it has ended."""
@@ -73,6 +75,17 @@ def test_the_package_has_what_administrators_expect(root: Root, package: Path) -
     assert " relay.s" not in socket
     for wanted in ("sockets.target.wants/push-relay.socket", "multi-user.target.wants/push-relay.service"):
         assert not root.exists(f"/etc/systemd/system/{wanted}"), wanted
+
+
+def test_debians_python_reads_documents_as_this_one_does(root: Root, package: Path) -> None:
+    """Python 3.11.2 has had faults in regular expressions that later ones have not [CPython: gh-106052]."""
+    program, vectors = Path(__file__).parent / "reading.py", ROOT / "tests/vectors/wbxml-vectors.json"
+    command = (sys.executable, str(program), str(vectors))
+    here = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env={"PYTHONPATH": str(ROOT)})
+
+    there = root.run(f"/usr/lib/push-relay/bin/python3 {root.take(program)} {root.take(vectors)}")
+
+    assert there == here.stdout
 
 
 def test_init_gives_each_role_its_folder_as_the_user_of_the_service(root: Root) -> None:

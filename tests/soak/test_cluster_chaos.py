@@ -26,7 +26,7 @@ from relay.cli.keygen import write_sealing_keys
 from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayEnded, RelayProcess, open_relay
 from relay.watch.leases import LEASE
-from tests.ports import free_ports
+from tests.ports import free_port
 from tests.postgres import PostgresServer
 from tests.site import PASSWORD, Site
 from tests.soak.history import Arrived, Mail, judge, without_the_end
@@ -74,7 +74,7 @@ class Node:
                 return
 
     async def _start(self) -> None:
-        (port,) = free_ports(1)
+        port = free_port()
         site = self.cluster.site
         environ = {
             **site.environ,

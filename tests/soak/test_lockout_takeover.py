@@ -9,7 +9,7 @@ import asyncpg
 from relay.cli.keygen import write_sealing_keys
 from relay.sandbox.installation import APP
 from relay.sandbox.process import RelayProcess, open_relay
-from tests.ports import free_ports
+from tests.ports import free_port
 from tests.site import ANN, PASSWORD, Site
 from tests.waiting import until
 
@@ -28,7 +28,7 @@ class Processes:
     watches: list[RelayProcess] = field(default_factory=list)
 
     async def start(self, role: str) -> RelayProcess:
-        (port,) = free_ports(1)
+        port = free_port()
         environ = {**self.site.environ, "RELAY__DATABASE__URL": self.database, "RELAY__OPS__PORT": str(port)}
         relay = open_relay(self.site.sandbox.toml, port, role=role, environ=environ)
         return await self.stack.enter_async_context(relay)

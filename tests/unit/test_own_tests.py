@@ -4,13 +4,14 @@ Tests of other modules that pass through a module show that it works, not what i
 """
 
 import ast
-import subprocess
-import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
+
+from tests.warm import Warm, open_warm
 
 ROOT: Final = Path(__file__).parents[2]
 PURE: Final = "decisions are made without I/O"
@@ -51,14 +52,20 @@ def test_every_pure_module_has_tests_of_its_own() -> None:
     assert [str(module) for module in modules if not own_files(module)] == []
 
 
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    folder = tmp_path_factory.mktemp("own")
+    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "COVERAGE_FILE": str(folder / "coverage")}
+    with open_warm(ROOT, folder / "report.txt", environ) as process:
+        yield process
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("module", [module for module in pure_modules() if own_files(module)], ids=str)
-def test_its_own_tests_cover_a_pure_module(module: Path, tmp_path: Path) -> None:
+def test_its_own_tests_cover_a_pure_module(module: Path, warm: Warm) -> None:
     name = ".".join(module.with_suffix("").parts)
     measure = (f"--cov={name}", "--cov-branch", "--cov-fail-under=100", "--cov-report=term-missing")
-    command = (sys.executable, "-m", "pytest", "-q", *measure, *map(str, own_files(module)))
-    environ = {"PATH": "/usr/bin:/bin", "COVERAGE_FILE": str(tmp_path / "coverage")}
 
-    ended = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    status, report = warm.run("-q", *measure, *map(str, own_files(module)))
 
-    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+    assert status == 0, report[-6000:]

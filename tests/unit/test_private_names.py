@@ -265,6 +265,7 @@ def complain(found: str, user: str) -> str:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_other_private_name_is_used(package: str) -> None:
     for file in sorted((ROOT / package).rglob("*.py")):
@@ -273,6 +274,7 @@ def test_no_other_private_name_is_used(package: str) -> None:
             assert registered(found, user), complain(found, user)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_other_private_name_is_used_or_overridden_in_a_class_of_a_library(package: str) -> None:
     for kind in classes(package):

@@ -1,7 +1,6 @@
 """The common parts of both kinds of KDC: a realm on loopback, its krb5.conf and keytabs, and an accepting server."""
 
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Final
 
 from tests.interop.sogo.daemon import Daemon
 from tests.interop.sogo.undertaker import undertaker
+from tests.ports import free_port
 
 REALM: Final = "EXAMPLE.COM"
 RELAY: Final = f"push-relay@{REALM}"
@@ -49,12 +49,6 @@ class Realm:
 
     def keytab(self, name: str) -> Path:
         return self.folder / f"{name}.keytab"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def write_krb5_conf(path: Path, port: int, *, forwardable: bool = True) -> None:

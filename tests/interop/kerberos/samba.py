@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tests.interop.kerberos.realm import MAIL, REALM, RELAY, Realm, free_port, run, running
+from tests.interop.kerberos.realm import MAIL, REALM, RELAY, Realm, run, running
 from tests.interop.packages import install
+from tests.ports import free_port
 
 PACKAGES: Final = ("samba-ad-dc", "samba-ad-provision")
 PASSWORD: Final = "Directory-Pass-123"

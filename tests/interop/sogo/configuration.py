@@ -1,11 +1,8 @@
 """The server's files, ports and configuration."""
 
-import random
 import shutil
-import socket
 import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -13,8 +10,9 @@ from typing import Final
 
 import trustme
 
+from tests.ports import free_ports
+
 TEMPLATES: Final = Path(__file__).parent / "templates"
-PORTS: Final = range(20_000, 32_768)  # below the ports that the kernel gives to outgoing connections
 MAX_WORKERS: Final = 64  # some 10 MB each
 WATCHDOG_SPARE: Final = 5  # minutes; a Ping is held slightly longer than it asks for
 
@@ -88,10 +86,9 @@ class Layout:
         return self.conf / "ca.pem"
 
 
-def choose_ports(rng: random.Random) -> Ports:
+def choose_ports() -> Ports:
     """Return ports that are free now; another process may bind them first."""
-    with ExitStack() as held:
-        return Ports(*(_free_port(rng, held) for _ in range(5)))
+    return Ports(*free_ports(5))
 
 
 def make_state() -> Layout:
@@ -156,18 +153,6 @@ def values_of(layout: Layout, ports: Ports, settings: Settings) -> Mapping[str, 
 def render(name: str, values: Mapping[str, str]) -> str:
     """Fill in a template; raises KeyError for a missing value."""
     return Template((TEMPLATES / name).read_text()).substitute(values)
-
-
-def _free_port(rng: random.Random, held: ExitStack) -> int:
-    """Return one free port; it stays bound until `held` closes, so that no port is returned twice."""
-    while True:
-        candidate = held.enter_context(socket.socket())
-        port = rng.choice(PORTS)
-        try:
-            candidate.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return port
 
 
 def _make(path: Path, owner: str = "root", mode: int = 0o755) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.client import HTTPSConnection
 from pathlib import Path
-from random import SystemRandom
 from re import fullmatch
 from shutil import rmtree
 from ssl import create_default_context
@@ -64,7 +63,7 @@ def running_sogo(settings: Settings, keep: bool = False) -> Iterator["SogoServer
     packages.install(*PACKAGES)
     layout = make_state()
     with undertaker(layout.state, keep) as mourner:
-        ports = choose_ports(SystemRandom())
+        ports = choose_ports()
         write_configuration(layout, ports, settings)
         database.make_cluster(layout, ports, settings)
         server = SogoServer(layout, ports, settings, mourner.watch)

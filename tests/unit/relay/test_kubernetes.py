@@ -1,6 +1,7 @@
 """The manifests for Kubernetes fit the program, as far as that shows without a cluster."""
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ KUSTOMIZATION: Final = yaml.safe_load((FOLDER / "kustomization.yaml").read_text(
 ROLES: Final = [role.value for role in PARTS]
 
 
+@cache
 def manifests() -> list[dict[str, Any]]:
     texts = [(FOLDER / name).read_text(encoding="utf-8") for name in KUSTOMIZATION["resources"]]
     return [manifest for text in texts for manifest in yaml.safe_load_all(text)]

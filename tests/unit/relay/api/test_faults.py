@@ -9,7 +9,9 @@ from relay.api.faults import NAME, OTHER_NAMES, PATTERNS, Strict, complaint, mis
 
 class Card(Strict):
     kind: Literal["card"]
-    card_number: Annotated[SecretStr, Field(max_length=4)]
+    card_number: Annotated[SecretStr, Field(min_length=1, max_length=4)]
+    phrase: Annotated[SecretStr, Field(min_length=4)] = SecretStr("none")
+    owners: Annotated[list[str], Field(min_length=1, max_length=2)] = Field(default_factory=list)
 
 
 class Cash(Strict):
@@ -35,6 +37,7 @@ def told(order: Any) -> list[tuple[str, str]]:
     return [complaint(Order, fault) for fault in refusal.value.errors()]
 
 
+CARD = {"kind": "card", "card_number": "1"}
 CASH = {"kind": "cash"}
 
 
@@ -53,6 +56,10 @@ CASH = {"kind": "cash"}
             "payment.card_number",
             "must have at most 4 characters",
         ),
+        ({"payment": {"kind": "card", "card_number": ""}}, "payment.card_number", "must not be empty"),
+        ({"payment": {**CARD, "phrase": "can"}}, "payment.phrase", "must have at least 4 characters"),
+        ({"payment": {**CARD, "owners": ["canary"] * 3}}, "payment.owners", "must have at most 2 entries"),
+        ({"payment": {**CARD, "owners": []}}, "payment.owners", "must not be empty"),
         ({"payment": {**CASH, "coins": frozenset({1, 2, 3})}}, "payment.coins", "must have at most 2 entries"),
         ({"payment": CASH, "size": "canary"}, "size", "must be large"),
         ({"payment": CASH, "shippedAt": "canary"}, "shippedAt", "must be a number"),

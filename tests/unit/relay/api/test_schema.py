@@ -8,8 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 from eas_watcher.names import CollectionClass
-from relay.api.faults import PATTERNS
-from relay.api.schema import Body, ChangeBody, MalformedJson, RegistrationBody, parse
+from relay.api.faults import MOST, PATTERNS
+from relay.api.schema import Body, ChangeBody, MalformedJson, ReceiptsBody, RegistrationBody, parse
 from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import Environment, Mode, Platform, RegistrationChange
 from relay.domain.subscription import Subscription
@@ -122,6 +122,7 @@ def test_the_fullest_body_is_taken_as_it_is() -> None:
         ({"credential": {**CODE, "code_verifier": None}}, "credential"),
         ({"credential": {**CODE, "redirect_uri": None}}, "credential"),
         ({"credential": {**CODE, "code_verifier": "canary" * 7}}, "credential.code_verifier"),
+        ({"credential": {**CODE, "code_verifier": "canary+" * 7}}, "credential.code_verifier"),
         ({"credential": {**CODE, "redirect_uri": "a b"}}, "credential.redirect_uri"),
         ({"credential": {"kind": "certificate", "pkcs12": "canary!"}}, "credential.pkcs12"),
         ({"credential": "canary"}, "credential"),
@@ -160,6 +161,27 @@ def test_a_fault_names_its_field_and_no_value(changes: dict[str, Any], field: st
 
 def test_all_faults_are_reported_at_once() -> None:
     assert fields_refused(RegistrationBody, {}) == ["mailbox", "credential", "device"]
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("{" + '"canary": 1,' * 1_000 + '"receipts": []}', "receipts"),
+        ('{"receipts": [{' + '"id": "a",' * 1_000 + '"seconds_ago": 0}]}', "receipts.0.id"),
+        (json.dumps({f"canary_{'x' * n}": 1 for n in range(1, 150)}), "receipts"),
+    ],
+    ids=["unknown twice", "twice", "unknown"],
+)
+def test_a_refusal_names_so_many_faults_and_no_more(text: str, field: str) -> None:
+    with pytest.raises(InvalidRequest) as refusal:
+        parse(ReceiptsBody, text.encode())
+
+    assert (refusal.value.faults[0][0], len(refusal.value.faults)) == (field, MOST)
+
+
+def test_of_a_list_the_first_fault_is_told() -> None:
+    assert fields_refused(ReceiptsBody, {"receipts": [{"id": "a"}] * 40}) == ["receipts.0.seconds_ago"]
+    assert fields_refused(ChangeBody, {"classes": ["canary"] * 1_000, "mode": 1}) == ["classes.0", "mode"]
 
 
 @pytest.mark.parametrize(

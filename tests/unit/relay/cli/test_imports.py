@@ -11,6 +11,7 @@ PROVIDERS: Final = {"aioapns", "alembic", "google", "h2", "opentelemetry", "pyfc
 SERVERS: Final = {"aiohttp", "cryptography", "pydantic", "sqlalchemy", "uvloop"}
 
 
+@pytest.mark.slow  # the import rules know what is imported, a process also what libraries import
 @pytest.mark.parametrize(
     ("modules", "absent"),
     [

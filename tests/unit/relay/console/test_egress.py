@@ -6,7 +6,8 @@ import pytest
 from relay.console import egress
 from relay.console.egress import EgressViewer
 from relay.domain.model import Mark, Mode, RegistrationId
-from relay.push.egress.log import Leaving, Limits, open_egress_log
+from relay.push.egress.leaving import Leaving
+from relay.push.egress.log import Limits, open_egress_log
 from relay.push.payload import ApnsMessage, Notice
 from tests.fakes.ops import NOON
 

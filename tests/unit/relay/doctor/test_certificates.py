@@ -59,6 +59,27 @@ def test_what_phones_refuse_is_named(pem: bytes, grade: Grade, words: str) -> No
     assert words in text
 
 
+@pytest.mark.parametrize(
+    ("browsed", "named"),
+    [
+        ("", True),
+        ("relay.example.com", True),
+        ("push.apps.example.com", True),
+        ("192.0.2.1", True),
+        ("apps.example.com", False),
+        ("a.push.apps.example.com", False),
+        ("example.com", False),
+    ],
+)
+def test_a_certificate_that_does_not_name_the_host_of_the_web_app_is_noted(browsed: str, named: bool) -> None:
+    pem = ROOT.server(["Relay.example.com", "*.apps.example.com", "192.0.2.1"])
+
+    ((found, text),) = [(each.grade, each.text) for each in judge_own(OWN, pem, frozenset(), NOW, browsed)]
+
+    assert found is (Grade.GOOD if named else Grade.NOTE)
+    assert named or text == f"does not name {browsed}, the host of webapp.origin"
+
+
 def with_issuer_address(ca: Authority) -> bytes:
     """Return a certificate that says where the certificate of its issuer is, as those of public CAs do."""
     plain = x509.load_pem_x509_certificate(ca.server())

@@ -13,7 +13,7 @@ from relay.domain.outcome import Delivered, Outcome, Refused, RetryLater, TokenG
 from relay.network.route import Route
 from relay.push.apns.config import ApnsConfig
 from relay.push.apns.sender import is_device_token
-from relay.push.egress.log import Leaving, Unwritable
+from relay.push.egress.leaving import Leaving, Unwritable
 from relay.push.fcm.config import FcmConfig
 from relay.push.payload import ApnsMessage, Notice, WebPushMessage
 from relay.push.webpush.config import WebPushConfig

@@ -101,6 +101,15 @@ def test_the_way_back_to_shadow_mode_holds_at_once() -> None:
     assert held(shadow, last_at=SOON + timedelta(hours=1))
 
 
+def test_shadow_mode_is_off_if_it_was_never_on() -> None:
+    shadow = Shadow(LIVE)
+    assert shadow.off
+    shadow.follow(DARK, SOON)
+    assert not shadow.off
+    shadow.follow(LIVE, SOON)
+    assert not shadow.off  # marks of that time are still held back
+
+
 def test_a_server_that_goes_live_leaves_its_old_marks_behind_too() -> None:
     shadow = Shadow(DARK)
     shadow.follow(ONE_SERVER, SOON)

@@ -10,7 +10,19 @@ from eas_watcher.reasons import Reason
 from relay.domain.model import Mark, Mode, RegistrationChange, RegistrationId, RegistrationView
 from relay.domain.outcome import Delivered, Outcome, Reach, Refused, RetryLater, Shadowed, TokenGone
 from relay.domain.receipts import PushId, Receipt
-from relay.domain.timeline import CHANNEL, HELD, LONGEST, PER_HOUR, STRANGERS, Denial, Event, EventKind, Timeline, clean
+from relay.domain.timeline import (
+    CHANNEL,
+    HELD,
+    LONGEST,
+    MANY,
+    PER_HOUR,
+    STRANGERS,
+    Denial,
+    Event,
+    EventKind,
+    Timeline,
+    clean,
+)
 from tests.fakes import records
 from tests.unit.relay.push.pushes import due_push
 
@@ -47,6 +59,36 @@ def states(timeline: Timeline, *conditions: Condition) -> list[tuple[str, str]]:
     for condition in conditions:
         timeline.progressed(ANN, Progress(condition=condition))
     return [(each.event.what, each.event.code) for each in timeline.take()]
+
+
+def test_it_says_once_that_many_events_wait() -> None:
+    called: list[int] = []
+    timeline = Timeline(lambda: NOW)
+    timeline.on_many = lambda: called.append(len(called))
+    for number in range(MANY - 1):
+        timeline.note(Event("state", f"mb-{number}"))
+    assert called == []
+
+    timeline.note(Event("state", "mb-last"))
+    timeline.note(Event("state", "mb-last"))
+    timeline.note(Event("state", "mb-more"))
+
+    assert called == [0]
+    assert len(timeline.take()) == MANY + 1
+
+
+def test_it_says_that_many_events_wait_if_the_last_of_them_is_the_note_that_more_came() -> None:
+    called: list[int] = []
+    timeline = Timeline(lambda: NOW)
+    timeline.on_many = lambda: called.append(len(called))
+    for number in range(PER_HOUR):
+        timeline.note(Event("state", ANN, what=f"{number}"))
+    for number in range(MANY - 1 - PER_HOUR):
+        timeline.note(Event("state", f"mb-{number}"))
+
+    timeline.note(Event("state", ANN, what="more"))
+
+    assert called == [0]
 
 
 def test_events_that_come_together_add_up_and_keep_the_first_moment(timeline: Timeline, clock: Clock) -> None:

@@ -9,7 +9,7 @@ from eas_watcher.machine.memory import WatchState
 from eas_watcher.names import CollectionClass, MailboxId
 from eas_watcher.reasons import Reason
 from relay.domain.canary import Judgement, Result, Stage
-from relay.domain.model import DuePush, Environment, Mark, Mode, Platform, RegistrationId, RegistrationState
+from relay.domain.model import Environment, Platform, RegistrationState
 from relay.domain.outcome import Delivered, OutcomeKind, RetryLater
 from relay.domain.ports.ops import OutboxLevel, RefusedLogins
 from relay.http.admission import Refused
@@ -25,27 +25,6 @@ from tests.unit.relay.push.pushes import due_push
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
-
-
-def due(first_at_seconds_ago: float) -> DuePush:
-    return DuePush(
-        registration_id=RegistrationId("r"),
-        mark=Mark.EMAIL,
-        count=1,
-        certain=True,
-        generation=1,
-        attempts=0,
-        first_at=NOON - timedelta(seconds=first_at_seconds_ago),
-        last_at=NOON,
-        platform=Platform.APNS,
-        app="com.example.mail",
-        environment=Environment.PRODUCTION,
-        device_token="00",
-        token_since=NOON,
-        mode=Mode.ALERT,
-        locale="en",
-        mailbox_id=MailboxId("m"),
-    )
 
 
 def test_what_apps_have_shown_is_counted_and_measured(bench: Bench) -> None:
@@ -184,8 +163,8 @@ async def test_counts_of_the_database_are_exposed_with_their_age(bench: Bench) -
 def test_an_accepted_push_is_measured_from_its_first_change(bench: Bench) -> None:
     assert bench.samples()["relay_change_to_accepted_seconds_count{provider=apns}"] == 0
 
-    bench.apns.on_accepted(due(0.7))
-    bench.apns.on_accepted(due(-3))
+    bench.apns.on_accepted(Platform.APNS, 0.7)
+    bench.apns.on_accepted(Platform.APNS, 0.0)
 
     samples = bench.samples()
     assert samples["relay_change_to_accepted_seconds_count{provider=apns}"] == 2

@@ -6,7 +6,17 @@ from relay.domain.fcm_device import FcmDevice
 from relay.domain.model import Environment, Platform
 from relay.domain.subscription import Subscription
 from relay.registration.errors import UnsupportedDevice
-from relay.registration.requests import BasicLogin, Device, check_device
+from relay.registration.requests import (
+    BasicLogin,
+    CertificateLogin,
+    Device,
+    KerberosLogin,
+    Login,
+    OAuthCodeLogin,
+    OAuthLogin,
+    check_device,
+    refusal,
+)
 
 SUBSCRIPTION: Final = Subscription.of(
     "https://push.example.com/up/canary",
@@ -66,6 +76,24 @@ def test_a_device_of_another_kind_is_refused_without_repeating_its_token(
     assert not token or token not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("platform", "token", "field"),
+    [
+        (Platform.FCM, SUBSCRIPTION, "device.endpoint"),
+        (Platform.APNS, SUBSCRIPTION, "device.endpoint"),
+        (Platform.APNS, FID, "device.fid"),
+        (Platform.WEBPUSH, FID, "device.fid"),
+        (Platform.WEBPUSH, "c0ffEE00" * 8, "device.token"),
+        (Platform.WEBPUSH, SUBSCRIPTION + " ", "device.token"),
+        (Platform.FCM, "short", "device.token"),
+    ],
+)
+def test_a_refusal_names_the_field_that_the_app_sent(platform: Platform, token: str, field: str) -> None:
+    with pytest.raises(UnsupportedDevice) as refusal:
+        check_device(platform, token, None)
+    assert refusal.value.field == field
+
+
 def test_a_subscription_passes_at_a_push_service_that_may_be_asked() -> None:
     check_device(Platform.WEBPUSH, SUBSCRIPTION, Environment.PRODUCTION, {"push.example.com"})
     check_device(Platform.WEBPUSH, None, None, frozenset())
@@ -80,3 +108,22 @@ def test_secrets_do_not_show() -> None:
     shown = repr(BasicLogin("canary")) + repr(Device(Platform.APNS, "com.example.mail", "canary"))
 
     assert "canary" not in shown
+
+
+@pytest.mark.parametrize(
+    ("login", "what", "field"),
+    [
+        (BasicLogin("canary"), "user or password", "credential"),
+        (OAuthLogin("canary"), "refresh token", "credential"),
+        (OAuthCodeLogin("canary", "canary", "canary"), "code", "credential.code"),
+        (CertificateLogin(pem="canary"), "certificate", "credential"),
+        (KerberosLogin("canary"), "user", "credential"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_refusal_names_what_the_user_showed_and_not_its_value(login: Login, what: str, field: str) -> None:
+    text, named = refusal(login)
+
+    assert f"refused {what}" in text.replace("the ", "")
+    assert named == field
+    assert "canary" not in text

@@ -7,6 +7,7 @@ import pytest
 from relay.security.secret_files import ACL, Access, Process, group_name, unreadable, user_name
 
 RELAY = Process(10001, 10001, frozenset({10001, 2000}))
+LET = "Run the command as the user of the relay. If that is 10001, let it"
 ANN, NOBODYS = 1234, 0xFFFFFFFF
 PATH = Path("/etc/push-relay/apns.p8")
 
@@ -115,13 +116,12 @@ def test_a_file_that_this_process_may_not_read_is_lent_to_its_group(tmp_path: Pa
     path = tmp_path / "apns.p8"
     path.touch(mode=0o400)
 
-    assert (
-        unreadable(path, RELAY) == f"Let the user 10001 read it. Run as root: `chgrp 10001 {path} && chmod 640 {path}`."
-    )
+    lent = f"`chgrp 10001 {path} && chmod 640 {path}`"
+    assert unreadable(path, RELAY) == f"{LET} read the file. Run as root: {lent}."
 
 
 def test_a_file_that_cannot_even_be_seen_gets_no_command(tmp_path: Path) -> None:
-    assert unreadable(tmp_path / "gone", RELAY) == "Let the user 10001 read it."
+    assert unreadable(tmp_path / "gone", RELAY) == f"{LET} read the file."
 
 
 def test_a_file_on_a_read_only_mount_is_lent_where_it_is_mounted_from() -> None:
@@ -135,7 +135,7 @@ def test_the_outermost_folder_that_this_process_may_not_enter_is_named() -> None
 
     remedy = unreadable(PATH, RELAY, may_enter=lambda folder: folder not in closed)
 
-    assert remedy == "Let the user 10001 enter /etc, or move the file."
+    assert remedy == f"{LET} enter /etc, or move the file."
 
 
 def test_users_and_groups_have_names_where_the_host_knows_them() -> None:

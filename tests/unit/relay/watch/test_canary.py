@@ -21,7 +21,7 @@ SUBMISSION = Submission(
     "mail.example.com", 587, "starttls", "canary@example.com", "canary@example.com", user="sender", password="secret"
 )
 
-pytestmark = pytest.mark.looptime(start=0.0, idle_step=None)
+pytestmark = pytest.mark.looptime
 
 
 class World:

@@ -108,6 +108,44 @@ async def test_a_group_is_never_larger_than_allowed() -> None:
     assert [len(batch) for batch in store.batches] == [1, LARGEST, 3]
 
 
+async def test_a_full_group_is_written_while_another_one_is() -> None:
+    store = GatedStore()
+    entries = [entry(str(number)) for number in range(LARGEST)]
+    async with running(store) as committer, queued_behind_one(store, committer, entries[:-1]) as tasks:
+        await asyncio.sleep(0)
+        assert len(store.batches) == 1
+        tasks.append(asyncio.get_running_loop().create_task(committer.commit(entries[-1])))
+        while len(store.batches) < 2:  # noqa: ASYNC110 - few turns of the loop; the time limit of the test guards it
+            await asyncio.sleep(0)
+        assert not any(task.done() for task in tasks)
+
+    assert [len(batch) for batch in store.batches] == [1, LARGEST]
+
+
+async def test_an_entry_waits_while_another_one_of_its_mailbox_is_written() -> None:
+    store = GatedStore()
+    entries = [entry("first", 1), *(entry(str(number)) for number in range(LARGEST + 1))]
+    async with running(store) as committer, queued_behind_one(store, committer, entries):
+        while len(store.batches) < 2:  # noqa: ASYNC110 - few turns of the loop; the time limit of the test guards it
+            await asyncio.sleep(0)
+
+    assert [len(batch) for batch in store.batches] == [1, LARGEST, 2]
+    assert "first" not in store.batches[1]
+    assert store.batches[2] == ["first", str(LARGEST)]
+
+
+async def test_an_entry_that_waits_for_its_mailbox_is_written_when_that_is_free() -> None:
+    store = GatedStore()
+    others = [entry(str(number)) for number in range(LARGEST)]
+    async with running(store) as committer, queued_behind_one(store, committer, others) as tasks:
+        while len(store.batches) < 2:  # noqa: ASYNC110 - few turns of the loop; the time limit of the test guards it
+            await asyncio.sleep(0)
+        tasks += [asyncio.get_running_loop().create_task(committer.commit(entry("0", 2))) for _ in range(2)]
+
+    assert [len(batch) for batch in store.batches] == [1, LARGEST, 1, 1]
+    assert store.batches[2:] == [["0"], ["0"]]
+
+
 async def test_entries_of_one_mailbox_are_committed_one_after_the_other_in_order() -> None:
     store = GatedStore()
     entries = [entry("ann", 1), entry("ann", 2), entry("ben", 3), entry("ann", 4), entry("ben", 5)]
