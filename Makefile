@@ -16,6 +16,9 @@ EXAMPLES := --exclude-lines '(_file = "|_FILE: |^ *summary: )' --exclude-secrets
 NO_GUESSES := $(addprefix --disable-plugin ,Base64HighEntropyString HexHighEntropyString KeywordDetector BasicAuthDetector)
 # Twice as many as two cores: half of the time of the tests is waiting.
 SPREAD := --numprocesses 4 --dist worksteal
+# Suites whose tests take minutes or share a server: a process begins with a half of the tests, or takes whole files.
+LONG := --numprocesses 2 --dist worksteal
+FILES := --numprocesses 2 --dist loadfile
 # pytest compiles test modules with their asserts rewritten. Each of the four processes would do that for all of them.
 # Tests themselves are not collected here: no function begins with "nothing".
 REWRITE := $(BIN)/python -m pytest --collect-only -qq -o python_functions=nothing
@@ -67,10 +70,10 @@ docs: $(VENV)/.run ## write the documents that are generated from the code
 	{ sed '/^$$/q' docs/postgresql-grants.sql; $(BIN)/python -c '$(GRANTS)'; } > docs/.grants && mv docs/.grants docs/postgresql-grants.sql
 
 soak: $(VENV)/.dev ## long runs under faults: kills, outages, random answers
-	$(BIN)/python -m pytest tests/soak $(ARGS)
+	$(BIN)/python -m pytest tests/soak $(LONG) $(ARGS)
 
 interop: $(VENV)/.dev ## test against SOGo, Samba, proxies, nghttpd, PgBouncer, Docker, promtool and Zabbix; installs Debian packages, needs root
-	$(BIN)/python -m pytest tests/interop $(ARGS)
+	$(BIN)/python -m pytest tests/interop $(FILES) $(ARGS)
 
 clients: $(VENV)/.clients ## compile and test the clients for apps; installs a Kotlin compiler, needs npm and Java
 	$(BIN)/python -m pytest tests/clients $(ARGS)
@@ -82,6 +85,7 @@ packages: $(VENV)/.dev ## install package and wheel in an empty Debian, up to th
 	$(BIN)/python -m pytest tests/packages $(ARGS)
 
 bench: $(VENV)/.dev $(if $(filter fcm,$(B)),$(VENV)/.bench) ## measure: B=hold|latency|flood|floods|hostile|workers|fleet|apns|cluster|fcm|outbox|register|start|storm|handshake|move; prints "bench NAME VALUE UNIT" lines
+	@$(BIN)/python tests/bench/reference.py
 	$(BIN)/python tests/bench/$(B).py $(ARGS)
 
 lock: $(VENV)/.dev ## resolve the dependencies again and lock them with hashes
