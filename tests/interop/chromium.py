@@ -101,6 +101,8 @@ class Browser:
         try:
             for domain in ("Page", "Runtime", "Network", "Log", "Audits", "ServiceWorker"):
                 await page.command(f"{domain}.enable")
+            await page.command("BackgroundService.startObserving", service="notifications")
+            await page.command("BackgroundService.setRecording", shouldRecord=True, service="notifications")
             await page.command("Emulation.setScriptExecutionDisabled", value=not scripts)
             await page.resize(width, height)
             yield page
@@ -126,6 +128,8 @@ class Page:
     """What the page's Content-Security-Policy refused: directive and what was blocked."""
     workers: dict[str, str] = field(default_factory=dict)
     """The registrations of service workers: the id of each by its scope."""
+    displayed: list[str] = field(default_factory=list)
+    """The titles of the notifications that were shown."""
     _loads: int = 0
 
     async def command(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -151,6 +155,10 @@ class Page:
                 self.violations.append(f"{of['violatedDirective']}: {of.get('blockedURL', 'inline')}")
             case "ServiceWorker.workerRegistrationUpdated":
                 self.workers |= {each["scopeURL"]: each["registrationId"] for each in told["registrations"]}
+            case "BackgroundService.backgroundServiceEventReceived":
+                event = told["backgroundServiceEvent"]
+                if event["eventName"] == "Notification displayed":
+                    self.displayed += [each["value"] for each in event["eventMetadata"] if each["key"] == "Title"]
             case "Page.loadEventFired":
                 self._loads += 1
             case _:
@@ -176,12 +184,18 @@ class Page:
         )
 
     async def push(self, scope: str, text: str) -> None:
-        """Let the service worker of a scope have a push, as if it came from a push service and was decrypted."""
+        """Let the service worker of a scope have a push, as if it came from a push service and was decrypted.
+
+        Return once it has shown a notification: a page that asks for the notifications while the browser is about to
+        show one makes the browser forget that one.
+        """
         await until(lambda: scope in self.workers)
+        before = len(self.displayed)
         origin = "/".join(scope.split("/")[:3])
         await self.command(
             "ServiceWorker.deliverPushMessage", origin=origin, registrationId=self.workers[scope], data=text
         )
+        await until(lambda: len(self.displayed) > before)
 
     async def worker(self, scope: str) -> str:
         """Return the session of the service worker of a scope; from now on its requests count as the page's."""
