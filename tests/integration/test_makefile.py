@@ -19,9 +19,9 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make(checkout: Path, python: str) -> tuple[int, str]:
-    environ = {"PATH": os.environ["PATH"], "LANG": "C"}
-    command = ["make", "demo", f"PYTHON={python}"]
+def make(checkout: Path, python: str, name: str = "PYTHON", path: str = "") -> tuple[int, str]:
+    environ = {"PATH": path + os.environ["PATH"], "LANG": "C"}
+    command = ["make", "demo", f"{name}={python}"]
     ended = subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True, check=False)
     return ended.returncode, ended.stdout + ended.stderr
 
@@ -77,3 +77,23 @@ def test_packages_that_cannot_be_fetched_are_told_with_the_way_on(checkout: Path
     assert status != 0
     assert "The packages were not installed" in said
     assert "run make again" in said
+
+
+def test_the_distributions_python_is_taken_before_the_one_on_the_path(checkout: Path) -> None:
+    system = program(checkout, 'case "$*" in *"venv --clear .venv"*) echo "made by the first";; esac')
+
+    _, said = make(checkout, system, "SYSTEM")
+
+    assert "made by the first" in said
+
+
+@pytest.mark.parametrize("system", ["no-such-python", "/bin/false"], ids=["missing", "too old or without venv"])
+def test_the_python_on_the_path_is_taken_where_the_distributions_will_not_do(checkout: Path, system: str) -> None:
+    on_path = checkout / "bin/python3"
+    on_path.parent.mkdir()
+    on_path.write_text('#!/bin/sh\ncase "$*" in *"venv --clear .venv"*) echo "made by the other";; esac\n')
+    on_path.chmod(0o755)
+
+    _, said = make(checkout, system, "SYSTEM", f"{on_path.parent}:")
+
+    assert "made by the other" in said
