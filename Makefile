@@ -7,7 +7,8 @@ ABLE   := import sys; from ensurepip import bootstrap; sys.exit(sys.version_info
 PYTHON ?= $(shell $(SYSTEM) -c '$(ABLE)' 2> /dev/null && echo $(SYSTEM) || echo python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Sources without a pyproject.toml are built as those with one: Debian's pip 23.0 else says that their old way will end.
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517
 ARGS   ?=
 B      ?= hold
 NEEDS  := install it, on Debian and Ubuntu with: apt install python3 python3-venv. Then run make again.
