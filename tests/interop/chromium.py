@@ -156,9 +156,7 @@ class Page:
             case "ServiceWorker.workerRegistrationUpdated":
                 self.workers |= {each["scopeURL"]: each["registrationId"] for each in told["registrations"]}
             case "BackgroundService.backgroundServiceEventReceived":
-                event = told["backgroundServiceEvent"]
-                if event["eventName"] == "Notification displayed":
-                    self.displayed += [each["value"] for each in event["eventMetadata"] if each["key"] == "Title"]
+                self.displayed += _titles(told["backgroundServiceEvent"])
             case "Page.loadEventFired":
                 self._loads += 1
             case _:
@@ -341,3 +339,10 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+
+
+def _titles(event: Mapping[str, Any]) -> list[str]:
+    """Return the title of a notification that a background service says was shown; empty for other events."""
+    if event["eventName"] != "Notification displayed":
+        return []
+    return [each["value"] for each in event["eventMetadata"] if each["key"] == "Title"]
