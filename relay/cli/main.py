@@ -534,7 +534,7 @@ def _make_first_keys(config: Path, ports: Collection[int]) -> None:
     making = _key_making(config)
     private, public = making.private_key_file, making.public_key_file
     try:
-        if missing(private) and missing(public):
+        if not making.in_variable and missing(private) and missing(public):
             _refuse_lost_keys(making)
             write_sealing_keys(private, public)
             note(f"new sealing keys in {private.parent}: keep a copy, stored credentials open with them alone")

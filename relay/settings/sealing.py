@@ -73,6 +73,8 @@ class SealingChecks:
         self._files = files
         self._section = section
         self.private_file, self.public_file = key_files(files, state_dir, section)
+        self.in_variable = (section.private_key_file or "").startswith(VARIABLE)
+        """Whether the private key is in a variable of the environment, so that no file has it."""
         self._sources: dict[str, KeySource] = {}
 
     def settings(self, role: Role, *, first: bool, values: dict[str, object]) -> SealingSettings:
@@ -80,8 +82,7 @@ class SealingChecks:
 
         An api process has only the public key. Elsewhere it must belong to a private one.
         """
-        variable = (self._section.private_key_file or "").startswith(VARIABLE)
-        if first and not variable and missing(self.private_file) and missing(self.public_file):
+        if first and not self.in_variable and missing(self.private_file) and missing(self.public_file):
             return SealingSettings(self.private_file, self.public_file)
         private = self._private() if role in KNOWS_PASSWORDS else None
         public = None if private is None else private.public_key()
@@ -99,9 +100,8 @@ class SealingChecks:
     def opening(self) -> dict[str, X25519PrivateKey]:
         """Return the keys besides the present one, by their ids: those of `former_private_key_files`, and beside it."""
         found: dict[str, X25519PrivateKey] = {}
-        variable = (self._section.private_key_file or "").startswith(VARIABLE)
         named = [(FORMER, name) for name in self._section.former_private_key_files]
-        present = [] if variable else [(PRIVATE, str(path)) for path in neighbours(self.private_file)]
+        present = [] if self.in_variable else [(PRIVATE, str(path)) for path in neighbours(self.private_file)]
         for setting, name in (*named, *present):
             key = self._read(setting, name, THEN)
             if key is not None:
@@ -172,7 +172,7 @@ class SealingChecks:
             noted = f"{self.public_file} belongs to another key than the present one, {present.name}"
             self._files.faults.warn(PUBLIC, noted, _UNFINISHED)
         else:
-            wrong = f"{self.public_file} does not belong to {self.private_file}"
+            wrong = f"{self.public_file} does not belong to {self._sources[present.name].where}"
             self._files.faults.add(PUBLIC, wrong, "Give the two keys that `relay keygen` made together.")
 
 

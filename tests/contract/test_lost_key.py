@@ -90,8 +90,9 @@ async def test_forgotten_credentials_are_as_if_their_server_had_refused_them(
 # --- the commands, on an embedded database
 
 
-def relay(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "relay", *arguments], capture_output=True, text=True, check=False)
+def relay(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "relay", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environ)
 
 
 @pytest.fixture(
@@ -126,6 +127,19 @@ def test_no_new_key_is_made_beside_credentials_of_a_lost_one(lost: Installation,
     assert "sealing-private.pem" in ended.stderr
     assert "relay keys list" not in ended.stderr  # it wants the present key
     assert not (lost.folder / "state/sealing-private.pem").exists()
+
+
+@pytest.mark.slow
+def test_the_first_start_makes_no_keys_beside_one_in_a_variable(lost: Installation) -> None:
+    """Its public key would be one of another pair, and would keep the relay from starting."""
+    lost.replace("[relay]", '[sealing]\nprivate_key_file = "environment:SEALING_KEY"\n[relay]')
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        ended = relay("serve", "--config", str(lost.toml), SEALING_KEY=KEY_PEM.decode(), RELAY__OPS__PORT=port)
+
+    assert ended.returncode == 1
+    assert "ops.port: " in ended.stderr  # which is looked at after the keys
+    assert not list((lost.folder / "state").glob("sealing-*"))
 
 
 @pytest.mark.parametrize("name", ["keygen", "migrate"])

@@ -93,6 +93,16 @@ def test_a_private_key_comes_from_a_variable(site: Installation, text: str) -> N
     (source,) = found.sealing.sources
     assert (source.origin, source.where, source.made_at) == (KeyOrigin.ENVIRONMENT, "environment:SEALING_KEY", None)
     assert text not in repr(found)
+    assert key_making(site.toml, {}).in_variable
+
+
+def test_a_public_key_that_is_not_of_the_key_in_a_variable_is_told_with_its_name(site: Installation) -> None:
+    sealing(site, 'private_key_file = "environment:SEALING_KEY"')
+
+    ((key, text),) = site.faults(environ={"SEALING_KEY": ANOTHER.decode()})
+
+    assert key == "sealing.public_key_file"
+    assert text == f"{site.folder / 'state/sealing-public.pem'} does not belong to environment:SEALING_KEY"
 
 
 def test_a_variable_has_no_neighbours_and_former_keys_may_be_variables_too(site: Installation) -> None:
