@@ -165,8 +165,8 @@ class KeyLost(RelayError):
         super().__init__(
             f"the database holds {counted(credentials, 'credential')} that {verb} sealed for another key: "
             f"{', '.join(keys) or 'its id is not known'}. Put it back from your backup as {beside}, or as {file} if "
-            "there is no key; a retired one loses its ending .retired. If it is lost for good, `relay keygen --forget` "
-            "destroys these credentials, and users must log in again"
+            "there is no key, or name it in sealing.former_private_key_files; a retired one loses its ending .retired. "
+            "If it is lost for good, `relay keygen --forget` destroys these credentials, and users must log in again"
         )
 
 

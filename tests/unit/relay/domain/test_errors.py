@@ -40,7 +40,10 @@ from relay.domain.errors import (
             KeyLost(3, Path("key.pem"), ("c0", "ff")),
             "3 credentials that were sealed for another key: c0, ff. Put it back",
         ),
-        (KeyLost(1, Path("key.pem"), ("c0",)), "from your backup as key-c0.pem, or as key.pem if there is no key"),
+        (
+            KeyLost(1, Path("key.pem"), ("c0",)),
+            "as key-c0.pem, or as key.pem if there is no key, or name it in sealing.former_private_key_files",
+        ),
         (KeyLost(1, Path("key.pem"), ()), "another key: its id is not known. Put it back from your backup as key-ID"),
         (RowsForbidden("shard 9 (epoch)"), "shard 9 (epoch). Correct or delete them"),
         (PortTaken({"api.port": 8443}), "api.port: 8443 is in use (address already in use): stop the program"),
