@@ -242,7 +242,8 @@ def verify(
         Path | None, typer.Option("--state", help="The folder with egress.anchor; else the folder above.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="A relay.toml, to look registrations up in its database.")
+        Path | None,
+        typer.Option("--config", "-c", help="A relay.toml, to look registrations up in its database.", readable=False),
     ] = None,
     role: RoleOption = Role.ALL,
     *,

@@ -173,7 +173,9 @@ def check_health(
         str | None, typer.Option("--node", help="http://HOST:PORT of the ops listener; else that of relay.toml.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="The relay.toml that names the ops listener.")
+        Path | None,
+        # A file that this user may not read is status 3 as any other fault of it; 2 would be a failed relay.
+        typer.Option("--config", "-c", help="The relay.toml that names the ops listener.", readable=False),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds to wait for each answer.")] = 5.0,
     only: Annotated[

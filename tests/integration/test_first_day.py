@@ -330,21 +330,26 @@ def test_settings_that_the_relay_may_not_read_are_lent_to_it(service: Host) -> N
 
 
 @needs_root
-def test_a_command_whose_user_may_not_read_the_settings_names_the_right_that_is_missing(service: Host) -> None:
-    """An administrator runs `relay check` under a login of his own."""
-    checked = ["check", "--config", str(service.toml)]
-    assert CliRunner().invoke(cli, checked).exit_code == 0  # loads all modules
+@pytest.mark.parametrize(
+    ("command", "status"), [("check", 2), ("audit verify", 2), ("check-health", 3), ("check-health --probe alive", 1)]
+)
+def test_a_command_whose_user_may_not_read_the_settings_names_the_right_that_is_missing(
+    service: Host, command: str, status: int
+) -> None:
+    """An administrator runs `relay check` under a login of his own, or monitoring asks under its own."""
+    arguments = [*command.split(), "--config", str(service.toml)]
+    CliRunner().invoke(cli, arguments)  # loads all modules
     service.toml.chmod(0o600)
 
     os.setresuid(NOBODY, NOBODY, 0)
     try:
-        ended = CliRunner().invoke(cli, checked)
+        ended = CliRunner().invoke(cli, arguments)
     finally:
         os.setresuid(0, 0, 0)
 
-    assert ended.exit_code == 2
-    assert f"{service.toml} cannot be read: Permission denied" in ended.stderr
-    assert "Usage" not in ended.stderr
+    assert ended.exit_code == status
+    assert f"{service.toml} cannot be read: Permission denied" in ended.output
+    assert "Usage" not in ended.output
 
 
 def test_a_first_start_that_cannot_write_its_keys_names_the_setting_of_the_folder(host: Host) -> None:
