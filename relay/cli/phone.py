@@ -8,7 +8,7 @@ import typer
 
 from eas_watcher.names import CollectionClass
 from relay.cli.output import FAILED, FAULTY, describe, fail, say
-from relay.cli.running import run
+from relay.cli.running import complete, run
 from relay.domain.model import Environment, Platform
 
 
@@ -63,8 +63,12 @@ def phone(
         fail(str(error), FAULTY)
     plan = Plan(platform, user, password, environment, tuple(cls or ()), keeps_one=keeps_one, fid=fid)
     simulator = None if simctl is None else Simulator(simctl, APP, folder / "pushes")
+    session = run_phone(plan, site, commands, say, now, simulator=simulator, as_json=as_json)
     try:
-        run(run_phone(plan, site, commands, say, now, simulator=simulator, as_json=as_json))
+        if commands is None:
+            run(session)
+        else:
+            complete(session)
     except (SandboxRefused, Unfulfilled) as error:
         fail(str(error), FAILED)
 

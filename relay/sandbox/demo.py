@@ -50,6 +50,7 @@ async def run_demo(out: Console, *, once: bool) -> bool:
             return False
         except asyncio.CancelledError:
             out.print("\nStopped.")
+            return not once
     return True
 
 

@@ -247,9 +247,14 @@ async def test_the_demo_shows_what_it_promises() -> None:
 
 
 @pytest.mark.slow
-async def test_the_demo_ends_by_itself_when_it_is_told_to(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "said", "ends"), [((), b"until Ctrl-C", 0), (("--once",), b"1 A simulated mail server", 1)]
+)
+async def test_the_demo_ends_by_itself_when_it_is_told_to(
+    tmp_path: Path, options: tuple[str, ...], said: bytes, ends: int
+) -> None:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "relay", "demo"),
+        *(sys.executable, "-m", "relay", "demo", *options),
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
@@ -257,7 +262,7 @@ async def test_the_demo_ends_by_itself_when_it_is_told_to(tmp_path: Path) -> Non
     try:
         async with asyncio.timeout(LIMIT):
             async for line in process.stdout:
-                if b"until Ctrl-C" in line:
+                if said in line:
                     break
             process.terminate()
             await process.stdout.read()
@@ -266,7 +271,7 @@ async def test_the_demo_ends_by_itself_when_it_is_told_to(tmp_path: Path) -> Non
         if process.returncode is None:
             process.kill()
 
-    assert status == 0
+    assert status == ends
     assert os.listdir(tmp_path) == []  # noqa: PTH208
 
 

@@ -222,6 +222,23 @@ async def test_an_expectation_that_fails_ends_the_script_and_says_what_happened_
     assert "'banner' was expected within 1 s, but: nothing" in failed.err
 
 
+@pytest.mark.slow
+async def test_a_script_that_a_signal_ends_has_not_come_true(site: Site, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("register\nexpect nothing for 60s\n")
+    options = ("--folder", str(site.sandbox.folder), "--user", ANN, "--password", PASSWORD, "--script", str(script))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "relay", "phone", *options), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(LIMIT):
+        assert b"no answer" in await process.stdout.readline()  # no relay runs
+        process.terminate()
+        await process.communicate()
+
+    assert process.returncode == 1
+
+
 async def test_a_phone_without_a_sandbox_says_how_to_start_one(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "relay", "phone", "--folder", str(tmp_path)),
