@@ -19,11 +19,10 @@ from typing import Final
 import sqlalchemy as sa
 import uvloop
 
-from eas_watcher.machine.seen import SeenIds
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from eas_watcher.machine.memory import Change, Collection, Progress, WatchState
+from eas_watcher.machine.seen import SeenIds
 from eas_watcher.names import CollectionClass, CollectionId, DeviceId, MailboxId, ServerId, SyncKey
 from relay.domain.model import CommitEntry, Environment, Mode, Platform, RegistrationState
 from relay.domain.outcome import Delivered
