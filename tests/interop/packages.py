@@ -45,7 +45,7 @@ def install(*packages: str) -> None:
         raise Unavailable("servers are installed from Debian's packages: run on Debian 12 or newer")
     if not missing(*packages):
         return
-    with _alone(), _no_daemon_starts():
+    with alone(), _no_daemon_starts():
         wanted = missing(*packages)  # of which another process may have installed some meanwhile
         if not wanted:
             return
@@ -69,8 +69,8 @@ def missing(*packages: str) -> list[str]:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Wait until no other process of tests installs; none begins until the block ends."""
+def alone() -> Iterator[None]:
+    """Wait until no other process of tests installs; none begins until the block ends. It must not be nested."""
     with LOCK.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

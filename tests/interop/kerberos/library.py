@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from tests.interop.packages import Unavailable, install
+from tests.interop.packages import Unavailable, alone, install
 
 ROOT: Final = Path(__file__).parents[3]
 PACKAGES: Final = ("gcc", "libc6-dev", "libkrb5-dev")
@@ -19,6 +19,14 @@ def install_library() -> None:
     if find_spec("gssapi") is not None:
         return
     install(*PACKAGES)
+    with alone():
+        invalidate_caches()  # another process may have installed it meanwhile
+        if find_spec("gssapi") is None:
+            _build()
+            invalidate_caches()
+
+
+def _build() -> None:
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     done = subprocess.run(
         (*pip, "--no-deps", "--require-hashes", "-r", str(ROOT / "requirements/kerberos.txt")),
@@ -29,4 +37,3 @@ def install_library() -> None:
     )
     if done.returncode != 0:
         raise Unavailable(f"pip could not install the extra `kerberos`:\n{done.stderr[-1000:]}")
-    invalidate_caches()
