@@ -38,6 +38,7 @@ from relay.domain.model import Role
 
 if TYPE_CHECKING:
     from relay.admin.administration import Administration
+    from relay.admin.values import Done, NotDone
     from relay.settings.values import Settings
 
 mailboxes = typer.Typer(
@@ -175,13 +176,13 @@ def forget_mailboxes(
     It cannot be undone. Bar the account at the mail server first: anyone who knows its password could register again.
     """
     from relay.admin import documents
-    from relay.admin.values import Done, NotDone, Order
+    from relay.admin.values import Done, NotDone
     from relay.domain.counted import counted
 
     settings, wanted = settings_of(config, role), filter_of(server, None, "")
 
     async def forgetting(admin: "Administration") -> list[tuple[str, Done | NotDone]]:
-        return [(id_, await admin.order(id_, Order.FORGET, who())) for id_ in ids]
+        return [(id_, await _forget(admin, id_)) for id_ in ids]
 
     ids = run_with(settings, lambda admin: chosen(admin, names, wanted))
     if not yes:
@@ -192,8 +193,11 @@ def forget_mailboxes(
     if as_json:
         say(json.dumps([{**documents.outcome(id_, result), "gone": id_ not in left} for id_, result in done], indent=2))
     else:
-        for id_, _ in done:
-            say(f"{id_}: {'the rest goes when a watch process runs again' if id_ in left else 'forgotten'}")
+        for id_, result in done:
+            if isinstance(result, NotDone):
+                note(f"{id_}: {result.why}")
+            else:
+                say(f"{id_}: {'the rest goes when a watch process runs again' if id_ in left else 'forgotten'}")
     if left:
         fail(
             f"{len(left)} credentials are still in the database: no watch process has come to delete them. Start one; "
@@ -216,6 +220,16 @@ def export_mailboxes(
         return [documents.export(await admin.export(id_, who())) for id_ in ids]
 
     say(json.dumps(administer(config, role, exporting), indent=2))
+
+
+async def _forget(admin: "Administration", mailbox: MailboxId) -> "Done | NotDone":
+    """Order that a mailbox be forgotten; its last registration may have ended while the command asked."""
+    from relay.admin.values import NotDone, Order, Unknown
+
+    try:
+        return await admin.order(mailbox, Order.FORGET, who())
+    except Unknown:
+        return NotDone("it is gone already")
 
 
 def _finish(settings: "Settings", ids: Sequence[MailboxId]) -> list[MailboxId]:

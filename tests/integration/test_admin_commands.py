@@ -162,6 +162,22 @@ def test_ctrl_c_ends_a_command_that_asks(installation: Installation, asking: tup
     assert command(installation, "mailboxes", "show", USER).status == 0
 
 
+@pytest.mark.slow
+def test_a_mailbox_that_goes_while_the_command_asks_does_not_keep_others_from_being_forgotten(
+    installation: Installation,
+) -> None:
+    arguments = (sys.executable, "-m", "relay", "mailboxes", "forget", "mb-ben", "mb-ann", "--config")
+    with Popen((*arguments, str(installation.toml)), stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True) as asks:
+        assert asks.stderr is not None
+        while asks.stderr.read(1) not in {"?", ""}:
+            pass
+        assert command(installation, "mailboxes", "forget", "mb-ben", "--yes").status == 0
+        out, err = asks.communicate("y\n", 60)
+
+    assert (asks.returncode, out.strip()) == (0, "mb-ann: forgotten"), err
+    assert "mb-ben: it is gone already" in err
+
+
 def test_maintenance_is_for_servers_of_the_configuration(installation: Installation) -> None:
     unknown = command(installation, "maintenance", "nowhere", "on")
     on = command(installation, "maintenance", "main", "on")
