@@ -34,14 +34,18 @@ def refuse_existing(*files: Path) -> None:
             raise KeysExist(f"{path} exists: {SEALED}")
 
 
-def write_beside(private_file: Path, public_file: Path, folder: Path | None) -> tuple[str, Path, Path]:
+def write_beside(
+    private_file: Path, public_file: Path, folder: Path | None, noting: Callable[[str], None] | None = None
+) -> tuple[str, Path, Path]:
     """Make a key pair beside the present one, or in a folder; return its id and the two files.
 
-    They belong to whom the present private key belongs, so that the relay can read them when root made them. Raises
-    KeysExist, OSError.
+    `noting` is called with the id before a file is written: what it raises leaves none. The files belong to whom the
+    present private key belongs, so that the relay can read them when root made them. Raises KeysExist, OSError.
     """
     pems = generate()
     name = SealingPublicKey.read(pems[1]).name
+    if noting is not None:
+        noting(name)
     private, public = name_beside(private_file, name), name_beside(public_file, name)
     if folder is not None:
         private, public = folder / private.name, folder / public.name

@@ -1,6 +1,7 @@
 """The commands `relay keys`: see the sealing keys, make one, make it the present one, and take one out of use."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,12 +69,13 @@ def new(config: Config = DEFAULT, role: RoleOption = Role.ALL, folder: Folder = 
     if folder is None and not _is_file(settings):
         fail("the present key is in no file that a command may write beside: name a folder by --folder", FAULTY)
     try:
-        name, private, public = write_beside(sealing.private_key_file, sealing.public_key_file, folder)
+        name, private, public = write_beside(
+            sealing.private_key_file, sealing.public_key_file, folder, partial(_audit, settings, What.KEY_NEW)
+        )
     except KeysExist as error:
         fail(str(error), FAILED)
     except OSError as error:
         fail(f"the keys cannot be written: {describe(error)}", FAILED)
-    _audit(settings, What.KEY_NEW, name)
     say(f"new key {name}, not in use yet; keep a copy of its private half apart from the backups of the database")
     say(f"  {private}: for the watch role alone")
     say(f"  {public}: for the api role")

@@ -178,6 +178,17 @@ def test_a_mailbox_that_goes_while_the_command_asks_does_not_keep_others_from_be
     assert "mb-ben: it is gone already" in err
 
 
+def test_a_key_that_cannot_be_noted_in_the_audit_log_is_not_made(installation: Installation) -> None:
+    (installation.folder / "state/admin-audit.key").mkdir()
+    before = sorted((installation.folder / "state").iterdir())
+
+    ended = command(installation, "keys", "new")
+
+    assert ended.status == 1
+    assert "cannot write the audit log" in ended.err
+    assert sorted((installation.folder / "state").iterdir()) == before
+
+
 def test_maintenance_is_for_servers_of_the_configuration(installation: Installation) -> None:
     unknown = command(installation, "maintenance", "nowhere", "on")
     on = command(installation, "maintenance", "main", "on")
