@@ -3,14 +3,14 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from relay.cli.acting import Yes, who
 from relay.cli.configuration import DEFAULT, Config
 from relay.cli.output import FAILED, FAULTY, fail, failing, note, say, show_faults
-from relay.cli.running import run
+from relay.cli.running import complete
 from relay.domain.counted import counted
 from relay.domain.errors import SettingsInvalid
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from relay.admin.audit import Stamp
     from relay.settings.values import DatabaseSettings, KeyMaking
     from relay.store.restoring import Filled
-
-T = TypeVar("T")
 
 MANY: Final = 50_000  # rows of a table after which progress is told again
 KEYS: Final = "without the sealing keys: keep a copy of {private} and {public} apart from it"
@@ -55,7 +53,7 @@ def backup(
             leave_out=leave_out,
             tell=_tell_nothing if quiet else _tell,
         )
-        made = _ended(run(work), "there is no backup")
+        made = complete(work, "there is no backup")
     for each in made.left_out:
         note(f"left out: {each}")
     say(f"{made.path}: {made.rows} rows, schema {made.header.schema}")
@@ -88,7 +86,7 @@ def restore(
     _confirm(making.database, replace=replace, yes=yes)
     with failing("the backup cannot be read"):
         work = transfer.restore(making.database, source, _stamp(making), replace=replace, keep=unchanged, tell=_tell)
-        done = _ended(run(work), "the database is as it was, unless all was written already")
+        done = complete(work, "the database is as it was, unless all was written already")
     made_at = f"{done.header.made_at:%Y-%m-%d %H:%M:%S} UTC"
     say(f"restored: the backup of {made_at}, schema {done.header.schema}, relay {done.header.relay}")
     if not unchanged:
@@ -147,7 +145,7 @@ def move(
         work = transfer.move(
             making.database, target, _stamp(making), version("push-relay"), replace=replace, tell=_tell
         )
-        filled = _ended(run(work), "the relay may use the database of relay.toml as before")
+        filled = complete(work, "the relay may use the database of relay.toml as before")
     rows = sum(each.rows for each in filled.sums.values())
     say(f"moved: {rows} rows of {len(filled.sums)} tables, each table read back and compared")
     _say_next(to, target, password_file, ca_file)
@@ -177,7 +175,7 @@ def _undo(database: "DatabaseSettings", *, yes: bool) -> None:
     if not yes and not typer.confirm(question, err=True):
         raise typer.Exit(FAILED)
     with failing("the database cannot be used"):
-        moved = _ended(run(transfer.undo_move(database)), "nothing has changed")
+        moved = complete(transfer.undo_move(database), "nothing has changed")
     say("the relay may use this database again" if moved else "this database was not moved")
 
 
@@ -205,12 +203,6 @@ def _confirm(database: "DatabaseSettings", *, replace: bool, yes: bool) -> None:
         name = database.file or database.url.partition("@")[2]
         if not typer.confirm(f"Destroy what the database {name} holds?", err=True):
             raise typer.Exit(FAILED)
-
-
-def _ended(result: T | None, otherwise: str) -> T:
-    if result is None:
-        fail(f"ended by a signal: {otherwise}", FAILED)
-    return result
 
 
 def _making(config: Path) -> "KeyMaking":

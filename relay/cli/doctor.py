@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from relay.cli.configuration import DEFAULT, Config
-from relay.cli.output import FAILED, FAULTY, fail, say, show_faults
-from relay.cli.running import run
+from relay.cli.output import FAILED, FAULTY, say, show_faults
+from relay.cli.running import complete
 from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Role
 
@@ -39,9 +39,7 @@ def doctor(
     log.configure("error", "text", sys.stderr)
     began = time.monotonic()
     settings = _load(config, role, as_json=as_json)
-    findings = run(_examine(settings, shows=not as_json))
-    if findings is None:  # by Ctrl-C
-        fail("the examination was ended before its end", FAILED)
+    findings = complete(_examine(settings, shows=not as_json), "not all was examined")
     from relay.doctor.finding import healthy
 
     good = healthy(findings)

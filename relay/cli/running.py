@@ -5,9 +5,7 @@ import signal
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
-import typer
-
-from relay.cli.output import FAILED
+from relay.cli.output import FAILED, fail
 
 T = TypeVar("T")
 
@@ -37,15 +35,18 @@ def run(job: Coroutine[Any, Any, T]) -> T | None:
     return uvloop.run(until_signal())
 
 
-def complete(job: Coroutine[Any, Any, T]) -> T:
-    """Run a job and return its result; end the command with status 1 if a signal ended the job before its end."""
+def complete(job: Coroutine[Any, Any, T], otherwise: str = "") -> T:
+    """Run a job and return its result; end the command with status 1 if a signal ended the job before its end.
+
+    Then the command says so, and how things stand `otherwise`.
+    """
 
     async def completing() -> tuple[T]:
         return (await job,)
 
     done = run(completing())
     if done is None:
-        raise typer.Exit(FAILED)
+        fail(f"ended by a signal: {otherwise}" if otherwise else "ended by a signal", FAILED)
     return done[0]
 
 

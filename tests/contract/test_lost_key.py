@@ -148,12 +148,13 @@ def test_a_command_that_a_signal_ends_neither_goes_on_nor_succeeds(lost: Install
         silent.settimeout(SOON)
         environ = os.environ | {"RELAY__DATABASE__URL": f"postgresql://relay@127.0.0.1:{silent.getsockname()[1]}/relay"}
         command = (sys.executable, "-m", "relay", name, "--config", str(lost.toml))
-        with subprocess.Popen(command, env=environ) as asking:
+        with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as asking:
             connection, _ = silent.accept()
             with connection:
                 asking.send_signal(signal.SIGINT)
-                assert asking.wait(SOON) == 1
+                _, said = asking.communicate(timeout=SOON)
 
+    assert (asking.returncode, said) == (1, "ended by a signal\n")
     assert not (lost.folder / "state/sealing-private.pem").exists()
 
 
