@@ -498,7 +498,9 @@ def write_registration_update(update: RegistrationUpdate, before: Recipient) -> 
     """Turn what changed of a registration into its columns, with its key."""
     row: dict[str, object] = {"_id": before.id, "last_outcome": write_outcome(update.last_outcome)}
     if update.last_push_at is not None:
-        row |= {"last_push_at": update.last_push_at, "pushed": update.pushed}
+        row["last_push_at"] = update.last_push_at
+    if update.pushed != before.pushed:  # also by a push that shadow mode held back
+        row["pushed"] = update.pushed
     if update.quarantine != before.quarantine:
         row |= write_quarantine(update.quarantine)
     return row

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from eas_watcher.machine.memory import Change, Progress
 from eas_watcher.names import CollectionClass
 from relay.domain.model import Mark, Platform
-from relay.domain.outcome import Delivered, LastOutcome, OutcomeKind, RetryLater
+from relay.domain.outcome import Delivered, LastOutcome, OutcomeKind, RetryLater, Shadowed
 from relay.domain.pacing import Pacing
 from relay.store.claims import ROUNDS
 from relay.store.engine import Database
@@ -83,6 +83,18 @@ async def test_other_classes_other_phones_and_notices_do_not_wait(paced: OutboxS
     await paced.settle(pushes, Delivered(), NOW + SECOND)
     await paced.registrations.mark(ann.id, Mark.TEST, NOW + SECOND)
     assert [push.mark for push in await paced.claim(NOW + SECOND)] == [Mark.TEST]
+
+
+async def test_shadow_mode_keeps_the_interval(paced: OutboxSite) -> None:
+    ann = await paced.activate()
+    await paced.change()
+    await paced.settle(await paced.claim(), Shadowed())
+
+    await paced.change(now=NOW + SECOND)
+
+    assert await paced.claim(NOW + SECOND) == []
+    assert len(await paced.claim(NOW + 2 * SECOND)) == 1
+    assert (await paced.registered(ann)).last_push_at is None
 
 
 async def test_a_restarted_process_keeps_the_interval(paced: OutboxSite) -> None:
