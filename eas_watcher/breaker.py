@@ -163,11 +163,6 @@ class Breaker:
         return isinstance(self.state, Away)
 
     @property
-    def serves(self) -> bool:
-        """True if the party takes any number of requests."""
-        return isinstance(self.state, Serving)
-
-    @property
     def due(self) -> float | None:
         """The moment from which on the next waiting request may be sent; None: it depends on how another one ends."""
         match self.state:

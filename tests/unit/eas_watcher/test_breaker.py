@@ -508,8 +508,3 @@ def test_whatever_happens_one_probe_at_most_is_under_way_and_the_party_can_come_
     party.mend()
 
     assert isinstance(party.breaker.state, Serving)
-
-
-@pytest.mark.parametrize(("state", "serves"), [(Serving(), True), (away(5.0), False), (Returning(), False)])
-def test_only_a_party_that_neither_is_away_nor_comes_back_serves(state: State, serves: bool) -> None:
-    assert Breaker(SERVER, state).serves is serves
