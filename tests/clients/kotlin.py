@@ -3,7 +3,6 @@
 import hashlib
 import shutil
 import subprocess
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -61,8 +60,8 @@ def compiler() -> Path:
         raise AssertionError(f"the compiler's package is not the one that was checked, its SHA-512 is {found}")
     fresh = BUILD / "fresh"
     shutil.rmtree(fresh, ignore_errors=True)
-    with tarfile.open(archive) as tar:
-        tar.extractall(fresh, filter="data")
+    fresh.mkdir()
+    run(("tar", "--extract", "--file", archive), fresh)
     fresh.rename(BUILD / f"compiler-{VERSION}")
     archive.unlink()
     return jars
