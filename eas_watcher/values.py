@@ -38,7 +38,7 @@ def _maker(cls: type, changed: tuple[str, ...]) -> Maker:
         content = f"changes[{field.name!r}]" if field.name in changed else f"value.{field.name}"
         lines.append(f" new.{field.name} = {content}")
     names: dict[str, Any] = {"create": object.__new__, "thawed": _thawed(cls), "cls": cls}
-    exec("\n".join([*lines, " new.__class__ = cls", " return new"]), names)  # noqa: S102  # nosec B102  # ours, but for names of fields
+    exec("\n".join([*lines, " new.__class__ = cls", " return new"]), names)  # noqa: S102  # ours, but for names of fields
     make: Maker = names["make"]
     return make
 
@@ -84,7 +84,7 @@ def quick(cls: type[T]) -> type[T]:
     fields = [field.name for field in dataclasses.fields(plain)]
     lines = [f"def make({', '.join(fields)}):", " new = create(thawed)", *(f" new.{name} = {name}" for name in fields)]
     names: dict[str, Any] = {"create": object.__new__, "thawed": _thawed(plain), "cls": cls}
-    exec("\n".join([*lines, " new.__class__ = cls", " return new"]), names)  # noqa: S102  # nosec B102  # as above
+    exec("\n".join([*lines, " new.__class__ = cls", " return new"]), names)  # noqa: S102  # as above
     made: type[T] = names["make"]
     return made
 
@@ -108,7 +108,7 @@ def by_slots(cls: type[T]) -> type[T]:
     ]
     names: dict[str, Any] = {f"given_{name}": default for name, default in given.items()}
     names |= {f"_set_{field.name}": getattr(cls, field.name).__set__ for field in fields}
-    exec("\n".join(lines), names)  # noqa: S102  # nosec B102  # as above
+    exec("\n".join(lines), names)  # noqa: S102  # as above
     plain.__init__ = names["__init__"]
     return cls
 
