@@ -86,15 +86,18 @@ class Heartbeat:
         ceiling = max(self.minimum, min(int(survived * 0.75), self.interval))
         return replace(self, interval=ceiling, expiries=0, cut_off=ceiling)
 
-    def adopt_limit(self, limit: int) -> "Heartbeat":
+    def adopt_limit(self, limit: int, asked: int) -> "Heartbeat":
         """Return the heartbeat with a bound that the server named (Ping status 5) [MS-ASCMD 2.2.3.177.11].
 
-        A limit beyond the protocol's is ignored: a Ping held for a year would report nothing.
+        It is an upper bound if the Ping `asked` for more, which may be more than the interval (see JITTER). A limit
+        beyond the protocol's is ignored: a Ping held for a year would report nothing.
         """
         limit = min(max(1, limit), LONGEST)
-        if limit < self.interval:
-            return replace(self, interval=limit, minimum=min(self.minimum, limit), maximum=limit, expiries=0)
-        return replace(self, interval=limit, minimum=limit, maximum=max(self.maximum, limit), expiries=0)
+        if limit < asked:
+            interval, minimum = min(self.interval, limit), min(self.minimum, limit)
+            return replace(self, interval=interval, minimum=minimum, maximum=limit, expiries=0)
+        interval, maximum = max(self.interval, limit), max(self.maximum, limit)
+        return replace(self, interval=interval, minimum=limit, maximum=maximum, expiries=0)
 
 
 def _are_alike(one: float, other: float) -> bool:

@@ -69,8 +69,9 @@ def read_ping(watch: Watch, reply: PingReply, held: float, asked: int | None = N
             return _changed(watch, frozenset(reply.changed), held)
         case PingStatus.HEARTBEAT_OUT_OF_RANGE:
             # An answer without a limit says that our interval is below a lower bound [observed: Z-Push 2.7.1, 2026-11].
-            limit = reply.heartbeat or watch.heartbeat.interval * 2
-            watch = replace(watch, heartbeat=watch.heartbeat.adopt_limit(limit))
+            asked = asked or watch.heartbeat.spread(watch.jitter)
+            limit = reply.heartbeat or asked * 2
+            watch = replace(watch, heartbeat=watch.heartbeat.adopt_limit(limit, asked))
             return at_once(watch, ServerBusy("the heartbeat interval is out of range"), Reason.HEARTBEAT)
         case PingStatus.TOO_MANY_FOLDERS:
             watch = replace(watch, max_folders=_fewer(watch, reply.max_folders))

@@ -43,21 +43,41 @@ def test_a_connection_lost_at_once_says_nothing_about_idle_timeouts() -> None:
 
 
 def test_adopts_an_upper_limit_for_good() -> None:
-    adopted = Heartbeat().adopt_limit(10)
+    adopted = Heartbeat().adopt_limit(10, 600)
 
     assert adopted.interval == 10
     assert adopted.expired().expired().interval == 10
 
 
 def test_adopts_a_lower_limit_and_may_still_rise() -> None:
-    adopted = Heartbeat(interval=60).adopt_limit(300)
+    adopted = Heartbeat(interval=60).adopt_limit(300, 60)
 
     assert (adopted.interval, adopted.minimum) == (300, 300)
     assert adopted.expired().expired().interval == 600
 
 
+@pytest.mark.parametrize("limit", [600, 620, 900, 1000, 1200, 3540])
+def test_never_asks_for_more_than_the_upper_limit_again(limit: int) -> None:
+    heartbeat, refused = Heartbeat(), 0
+    for _ in range(30):
+        asked = heartbeat.spread(0.07)
+        if asked > limit:
+            heartbeat, refused = heartbeat.adopt_limit(limit, asked), refused + 1
+        else:
+            heartbeat = heartbeat.ended(float(asked)).expired()
+
+    assert refused <= 1
+    assert heartbeat.interval == min(limit, MAXIMUM)
+
+
+def test_a_lower_limit_for_a_shortened_ping_does_not_shorten_the_interval() -> None:
+    adopted = Heartbeat().adopt_limit(120, 60)
+
+    assert (adopted.interval, adopted.minimum, adopted.maximum) == (600, 120, MAXIMUM)
+
+
 def test_a_senseless_limit_becomes_one_second() -> None:
-    assert Heartbeat().adopt_limit(0).interval == 1
+    assert Heartbeat().adopt_limit(0, 600).interval == 1
 
 
 def test_deadline_leaves_room_for_servers_that_hold_longer_than_asked() -> None:
@@ -65,7 +85,7 @@ def test_deadline_leaves_room_for_servers_that_hold_longer_than_asked() -> None:
 
 
 def test_ignores_a_limit_beyond_the_protocol() -> None:
-    adopted = Heartbeat().adopt_limit(4_000_000_000)
+    adopted = Heartbeat().adopt_limit(4_000_000_000, 600)
 
     assert (adopted.interval, adopted.maximum) == (3540, 3540)
 
@@ -83,7 +103,7 @@ def test_after_a_day_without_a_cut_it_rises_again() -> None:
 
 
 def test_a_cut_does_not_lift_a_limit_of_the_server() -> None:
-    heartbeat = Heartbeat().cut(400.0).adopt_limit(100)
+    heartbeat = Heartbeat().cut(400.0).adopt_limit(100, 300)
 
     assert heartbeat.expired().expired().interval == 100
 

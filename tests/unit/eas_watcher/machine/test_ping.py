@@ -5,7 +5,7 @@ import pytest
 from eas_watcher.commands.ping import PingReply, PingStatus
 from eas_watcher.heartbeat import HELD, Heartbeat
 from eas_watcher.machine.memory import Progress
-from eas_watcher.machine.ping import BREATHER, HASTY_ALLOWED, QUIET, SETTLED, read_ping
+from eas_watcher.machine.ping import BREATHER, HASTY_ALLOWED, QUIET, SETTLED, ping_of, read_ping
 from eas_watcher.machine.remedies import RECHECK
 from eas_watcher.machine.state import Move, Pause, Pausing, Watch
 from eas_watcher.names import NO_SYNC_KEY, CollectionId
@@ -182,6 +182,26 @@ def test_adopts_a_heartbeat_in_range(named: int | None, interval: int) -> None:
 
     assert watch.heartbeat.interval == interval
     assert watch.counters.failures == 3
+
+
+@pytest.mark.parametrize("limit", [600, 620])
+def test_a_limit_between_the_interval_and_what_was_asked_is_an_upper_bound(limit: int) -> None:
+    watch = altered(WATCH, jitter=0.07)
+    asked = ping_of(watch, watch.watched).heartbeat
+    reply = PingReply(PingStatus.HEARTBEAT_OUT_OF_RANGE, heartbeat=limit)
+
+    corrected = go_on(read_ping(watch, reply, 0.1))
+
+    assert asked == 642
+    assert ping_of(corrected, corrected.watched).heartbeat == limit
+
+
+def test_a_lower_bound_for_a_shortened_ping_leaves_the_interval() -> None:
+    reply = PingReply(PingStatus.HEARTBEAT_OUT_OF_RANGE, heartbeat=120)
+
+    watch = go_on(read_ping(WATCH, reply, 0.1, 60))
+
+    assert (watch.heartbeat.interval, watch.heartbeat.minimum) == (600, 120)
 
 
 @pytest.mark.parametrize(("named", "left"), [(1, 1), (None, 1), (0, 1), (-5, 1), (2, 2)])
