@@ -57,6 +57,7 @@ TOO_LARGE: Final = 413
 VERSION: Final = frozenset({400, 505})
 TURNED_AWAY: Final = frozenset({429, 503})  # the server did not process the request
 GATEWAY: Final = frozenset({502, 504})  # a gateway got no answer, or none in time, from the server
+GAVE_UP: Final = frozenset({*GATEWAY, 408, 524})  # a gateway's timeout, if a Ping was held [524: Cloudflare]
 BUSY: Final = frozenset({408, 409, *TURNED_AWAY})
 ABSENT: Final = frozenset({*TURNED_AWAY, *GATEWAY})
 """Statuses that concern all mailboxes of the server, unless the answer says that it throttles one device."""

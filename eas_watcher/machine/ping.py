@@ -22,7 +22,7 @@ HASTY_ALLOWED: Final = 5
 SETTLED: Final = 60.0  # seconds; a Ping held so long, twice the time between two looks of a server, reports any mail
 BREATHER: Final = 5.0  # seconds at least from one Ping that expires to the next, however briefly the server holds it
 QUIET: Final = 3 * 3600.0  # seconds of expired Pings after which a Sync checks that the server still reports changes
-BROKEN_OFF: Final = frozenset({PingStatus.PARAMETERS_MISSING, PingStatus.SERVER_ERROR})
+BROKEN_OFF: Final = frozenset({PingStatus.PARAMETERS_MISSING, PingStatus.HIERARCHY_CHANGED, PingStatus.SERVER_ERROR})
 """Statuses that may end a Ping after the server held it for long: such failures are not in a row, and no wait grows."""
 HIERARCHY: Final = 3600.0  # seconds of polling after which the hierarchy is read again
 NO_COLLECTIONS: Final = frozenset[CollectionId]()

@@ -265,6 +265,8 @@ class Failed:
     """True if the failure concerns the whole server, not this mailbox alone."""
     note: str = ""
     """What a search for the mailbox elsewhere found; empty: it was not searched for."""
+    held: float = 0.0
+    """Seconds that it took, of a Ping that was answered; 0 for other commands."""
 
 
 @dataclass(frozen=True, slots=True)

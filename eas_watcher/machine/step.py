@@ -153,6 +153,9 @@ def step(state: State, event: Event) -> Move:
             return _fail(take_back_try(watch, state.asked), error)
         case Pinging(watch), Failed(Unreachable() as error):
             return _cut(watch, error)
+        case Pinging(watch), Failed((ServerBusy() | ProtocolViolation()) as error, held=held) if held >= HELD:
+            # Some servers end each Ping so after a time of their own: such failures are not in a row.
+            return _fail(replace(watch, counters=watch.counters.ping_failed()), error)
         case Informing(watch), Failed(
             ServerBusy(retry_after=None, reached=True) | ProtocolViolation() | RequestRefused() | VersionRefused()
         ):

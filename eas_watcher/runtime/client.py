@@ -18,7 +18,7 @@ from eas_watcher.auth.credential import Credential
 from eas_watcher.autodiscover.search import Lookup
 from eas_watcher.commands.cookies import CookieJar
 from eas_watcher.commands.folder_sync import FolderSync
-from eas_watcher.commands.http_status import GATEWAY, OK, raise_for_http
+from eas_watcher.commands.http_status import GAVE_UP, OK, raise_for_http
 from eas_watcher.commands.options import Options
 from eas_watcher.commands.ping import Ping, PingReply
 from eas_watcher.commands.request import Command, HttpReply, HttpRequest
@@ -144,6 +144,11 @@ class EasClient:
     def account(self) -> Account:
         """The account, at the URL where requests go."""
         return replace(self._account, url=self.url)
+
+    @property
+    def held(self) -> float:
+        """Seconds since the last request was let through."""
+        return asyncio.get_running_loop().time() - self._standing.began
 
     def watch_begins(self, refused_ago: float | None) -> None:
         """Count the mailbox among those watched at its server.
@@ -362,7 +367,7 @@ class EasClient:
         self._admissions.count(command.name or OPTIONS, None)
         if command.name:  # some servers answer OPTIONS to everybody
             self.admission.accepted(self._standing)
-        return Answer(reply, http, asyncio.get_running_loop().time() - self._standing.began)
+        return Answer(reply, http, self.held)
 
     async def _read(self, command: Command[R], http: HttpReply) -> R:
         """Read an answer; raises EasError.
@@ -456,7 +461,7 @@ def raise_for_cut(http: HttpReply, held: float) -> None:
 
     For the relay that is a connection cut on the path: the gateway's idle timeout is shorter than the heartbeat.
     """
-    if http.status in GATEWAY and held >= HELD:
+    if http.status in GAVE_UP and held >= HELD:
         raise Unreachable(f"a gateway gave up the held request (HTTP {http.status})", held)
 
 

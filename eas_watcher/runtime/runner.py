@@ -215,7 +215,7 @@ class Runner:
         except EasError as error:
             del came  # no cycle of references with the error's traceback
             self._note_try(error)
-            return await self._failed(error)
+            return await self._failed(error, self._client.held)
         return self._answered(answer, self._asked)
 
     def _sent(self) -> Ping:
@@ -351,13 +351,16 @@ class Runner:
             raise Withheld(seconds)
         self._has_try = True
 
-    async def _failed(self, error: EasError) -> Failed:
-        """Return the event of a failure, after a search for the mailbox elsewhere if it seems to have moved."""
+    async def _failed(self, error: EasError, held: float = 0.0) -> Failed:
+        """Return the event of a failure, after a search for the mailbox elsewhere if it seems to have moved.
+
+        `held`: how many seconds a Ping was held before its answer.
+        """
         url, note = self._client.url, ""
         if self._seeker is not None and astray(self._state, error):
             refused = bool(self._state.watch.counters.refusals)
             error, note = await look_for(self._client.account, self._seeker, error, refused=refused)
-        return Failed(error, url, concerns_server(error), note)
+        return Failed(error, url, concerns_server(error), note, held)
 
     def _learn(self, before: Watch, event: Event) -> None:
         """Report to the admission what the end of a Ping that a watch held says about the path to the server."""

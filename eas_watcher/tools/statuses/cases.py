@@ -33,7 +33,7 @@ def http() -> dict[str, Case]:
         "451 to another host": Case("Sync", HttpReply(451, {"x-ms-location": "https://cloud.example.net/"}, b"")),
         "503 with Retry-After: 90": Case("Sync", retry),
         "503 with X-MS-ASThrottle": Case("Sync", throttled),
-        "502 or 504 to a Ping held for 300 s": Case("Ping", HttpReply(504, {}, b""), 300.0),
+        "408, 502, 504 or 524 to a Ping held for 300 s": Case("Ping", HttpReply(504, {}, b""), 300.0),
         "200, a web page": Case("Sync", HttpReply(200, {"content-type": "text/html"}, b"<html>")),
         "200, not WBXML": Case("Sync", HttpReply(200, {}, b"\x00")),
         "200, empty, to a Sync": Case("Sync", EMPTY, meaning="nothing has changed"),

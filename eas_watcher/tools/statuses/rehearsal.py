@@ -137,7 +137,7 @@ class _Stage:
                 try:
                     return Answered(self._ask(command), NOW, self._held(command))
                 except EasError as error:
-                    return Failed(error)
+                    return Failed(error, held=self._held(command))
             case NegotiatePolicy(acknowledgement, fallbacks):
                 version = state.watch.partnership.version or ProtocolVersion.V14_1
                 try:

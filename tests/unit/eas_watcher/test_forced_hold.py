@@ -80,9 +80,17 @@ async def test_a_mail_is_told_as_soon_as_the_server_tells_of_it(hold: float) -> 
     assert server.syncs <= 3 * mails_sent + total / 3600, "the server's own hold is no doubt that asks for a Sync"
 
 
-async def test_a_mail_is_told_soon_where_pings_end_with_an_empty_answer() -> None:
+PAGE = HttpReply(200, {"content-type": "text/html"}, b"<html>")
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [HttpReply(200, {}, b""), HttpReply(500, {}, b""), HttpReply(503, {}, b""), PAGE, pinged(9), pinged(111)],
+    ids=["empty", "500", "503", "page", "unknown", "111"],
+)
+async def test_a_mail_is_told_soon_where_pings_end_with_a_failure(ending: HttpReply) -> None:
     """The server, or what stands before it, ends each Ping so after a time of its own."""
-    world, server = World(), ForcedHold(30.0, HttpReply(200, {}, b""))
+    world, server = World(), ForcedHold(30.0, ending)
     clock, lateness = asyncio.get_running_loop().time, []
     async with asyncio.TaskGroup() as tasks:
         watch = tasks.create_task(world.run(server))

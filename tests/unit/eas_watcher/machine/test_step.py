@@ -25,6 +25,7 @@ from eas_watcher.errors import (
     VersionRefused,
     Withheld,
 )
+from eas_watcher.heartbeat import HELD
 from eas_watcher.machine.condition import SILENT
 from eas_watcher.machine.counters import DOUBT_FOR
 from eas_watcher.machine.memory import Collection, Condition, Drain, Memory, Partnership, Progress, WatchState
@@ -403,6 +404,18 @@ def test_a_cut_after_a_short_hold_changes_no_heartbeat() -> None:
 
     assert state.watch.heartbeat.interval == 600
     assert paused(actions).failures == 8
+
+
+@pytest.mark.parametrize("error", [ServerBusy("x"), ServerBusy("x", reached=False), ProtocolViolation("x")])
+def test_an_answer_that_breaks_off_a_held_ping_makes_no_wait_longer(error: EasError) -> None:
+    watch = watch_of(failures=7, remedies=2)
+
+    held_state, held_actions = step(Pinging(watch), Failed(error, held=HELD))
+    _, soon_actions = step(Pinging(watch), Failed(error, held=HELD - 1.0))
+
+    assert (paused(held_actions).failures, paused(soon_actions).failures) == (1, 8)
+    assert held_state.watch.counters.remedies == 0
+    assert held_state.watch.heartbeat == watch.heartbeat
 
 
 def test_the_end_of_a_connection_that_others_shared_shows_no_idle_timeout() -> None:

@@ -340,7 +340,7 @@ async def test_the_refusals_of_autodiscover_are_not_counted() -> None:
     assert not any(admission.refusals.suspected for _, admission in admissions.items())
 
 
-@pytest.mark.parametrize("status", [502, 504])
+@pytest.mark.parametrize("status", [408, 502, 504, 524])
 def test_a_gateway_that_gives_up_a_held_request_cuts_it(status: int) -> None:
     with pytest.raises(Unreachable, match=str(status)) as caught:
         raise_for_cut(HttpReply(status, {}, b""), 30.0)

@@ -101,7 +101,7 @@ async def test_counts_what_it_does() -> None:
     assert stats.held == {}
 
 
-@pytest.mark.parametrize("status", [502, 504])
+@pytest.mark.parametrize("status", [408, 502, 504, 524])
 async def test_a_gateway_that_gives_up_a_held_ping_teaches_the_heartbeat(status: int) -> None:
     world = World()
 

@@ -45,7 +45,7 @@ HTTP: Final = {  # [MS-ASHTTP 2.2.2.1.1], and what gateways and other servers se
     "451 to another host": HOURLY,
     "503 with Retry-After: 90": ("wait 90 s", "wait 10 min"),
     "503 with X-MS-ASThrottle": ("wait 1 min", "wait 10 min"),
-    "502 or 504 to a Ping held for 300 s": ("back off", "wait 5 s"),
+    "408, 502, 504 or 524 to a Ping held for 300 s": ("back off", "wait 5 s"),
     "200, a web page": BACK_OFF,
     "200, not WBXML": BACK_OFF,
     "200, empty, to a Sync": PING_AGAIN,
