@@ -23,11 +23,16 @@ SYNC_FAILURES: Final = 2  # Syncs in a row in which a sub-folder may fail; the n
 
 
 def ask_sync(watch: Watch, watched: tuple[Collection, ...]) -> Move:
-    """Prime the collections without a key, by themselves and without options; else Sync all due ones in one request."""
+    """Prime the collections without a key, by themselves and without options; else Sync all due ones in one request.
+
+    One that could not be primed comes last: the server may never prime it, and mail must not wait for a calendar.
+    """
     used_up = {c.id: restart(c) for c in watched if c.tries >= KEY_TRIES and c.sync_key != NO_SYNC_KEY}
     watched = _put(watched, used_up)
     keyless = [c for c in watched if c.sync_key == NO_SYNC_KEY]
-    asked = (keyless or [c for c in watched if c.id in watch.unsynced])[: watch.max_collections]
+    untried = [c for c in keyless if not c.tries]
+    due = [c for c in watched if c.sync_key != NO_SYNC_KEY and c.id in watch.unsynced]
+    asked = (untried or due or keyless)[: watch.max_collections]
     tried = {c.id: replace(c, tries=c.tries + 1) for c in asked}
     watch = replace(watch, collections=_put(watch.collections, used_up | tried))
     request = Sync(tuple([CollectionRequest(c.id, c.cls, c.sync_key) for c in asked]))

@@ -378,6 +378,20 @@ def test_a_subfolder_that_is_synced_in_between_has_no_failures_any_more() -> Non
     assert state.watch.sync_failures == ()
 
 
+def test_mail_does_not_wait_for_a_folder_that_the_server_does_not_prime() -> None:
+    calendar = replace(CALENDAR, sync_key=NO_SYNC_KEY, tries=1)
+    watch = watch_of(INBOX, calendar, unsynced=frozenset({INBOX.id, CALENDAR.id}))
+
+    state, actions = proceed(watch)
+    assert sent(actions) == SYNC
+    state, actions = step(state, synced(news("5:1")))
+
+    assert [change.count for change in recorded(actions)[0].changes] == [1]
+    assert isinstance(state, Syncing)
+    assert state.asked == (CALENDAR.id,)
+    assert paused(step(state, synced(news(of=CALENDAR, status=5, key=None)))[1]).failures == 1
+
+
 def test_a_default_folder_is_never_parked() -> None:
     watch = watch_of(INBOX, CALENDAR, unsynced=frozenset({CALENDAR.id}))
     state: State = Syncing(watch, (CALENDAR.id,))
