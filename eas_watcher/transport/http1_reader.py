@@ -28,9 +28,9 @@ CHUNKS: Final = 65_536  # of one body; each costs about 2 us
 CHUNK_LINE: Final = 1024  # octets; a size has 16 at most, and nobody uses extensions [RFC 9112 7.1.1]
 OK: Final = 200
 SWITCHING: Final = 101
-REPEATED: Final = ("ms-asprotocolversions", "www-authenticate")
-"""Headers that may come in several lines, which commas join [RFC 9110 5.3]: Exchange Online sends its versions twice,
-and each authentication scheme in a line of its own."""
+REPEATED: Final = ("ms-asprotocolcommands", "ms-asprotocolversions", "www-authenticate")
+"""Headers that may come in several lines, which commas join [RFC 9110 5.3]: Exchange Online sends its versions and
+commands twice, and each authentication scheme in a line of its own."""
 HEADS_KEPT: Final = 64
 """Heads that are remembered for all connections: answers of one second to the same command are mostly alike."""
 SHORT_HEAD: Final = 1024  # octets; a longer head is not remembered

@@ -33,7 +33,7 @@ TIMINGS: Final = KeepaliveTimings(idle=45.0, waiting=45.0, pong=20.0, tick=5.0)
 LIMITS: Final = Limits(body=SMALL, kept=4 * LARGE, errors_whole=False)
 ENDED: Final = "the server ends connections before they carry a request"
 OK, MISDIRECTED = 200, 421
-REPEATED: Final = frozenset({"ms-asprotocolversions", "www-authenticate"})
+REPEATED: Final = frozenset({"ms-asprotocolcommands", "ms-asprotocolversions", "www-authenticate"})
 """Headers that may come in several lines, which commas join [RFC 9110 5.3]."""
 REMEMBERED: Final = 64  # parts of header blocks that requests have in common
 COMMON: Final = frozenset({"User-Agent", "Content-Type", "MS-ASProtocolVersion"})

@@ -85,12 +85,14 @@ async def test_sends_the_url_as_it_is_and_no_headers_of_its_own(authority: Autho
 async def test_a_header_that_comes_twice_is_one_list(authority: Authority, transport: HttpTransport) -> None:
     async def answer(_: web.Request) -> web.Response:
         versions = CIMultiDict([("MS-ASProtocolVersions", "2.5,14.0"), ("MS-ASProtocolVersions", "14.1,16.1")])
-        return web.Response(headers=versions)
+        commands = CIMultiDict([("MS-ASProtocolCommands", "Sync"), ("MS-ASProtocolCommands", "Ping")])
+        return web.Response(headers=CIMultiDict([*versions.items(), *commands.items()]))
 
     async with serving(authority, answer) as url:
         reply = await transport.send(post(url))
 
     assert reply.headers["ms-asprotocolversions"] == "2.5,14.0,14.1,16.1"
+    assert reply.headers["ms-asprotocolcommands"] == "Sync,Ping"
 
 
 async def test_returns_cookies_and_keeps_none(authority: Authority, transport: HttpTransport) -> None:

@@ -81,6 +81,7 @@ def test_header_names_are_lower_case_and_the_last_of_a_name_counts_but_for_lists
     reply, _ = read(
         OK
         + b"X-MS-RP:1 \r\nx-ms-rp:\t2\r\nMS-ASProtocolVersions: 2.5,14.0\r\nMS-ASProtocolVersions: 14.1\r\n"
+        + b"MS-ASProtocolCommands: Sync,Provision\r\nMS-ASProtocolCommands: Ping\r\n"
         + b"WWW-Authenticate: Negotiate\r\nWWW-Authenticate: Basic realm=\xff\r\nEmpty:\r\n"
         + b"Set-Cookie: a=1; path=/\r\nSet-Cookie: b=2\r\nContent-Length: 0\r\n\r\n"
     )
@@ -89,6 +90,7 @@ def test_header_names_are_lower_case_and_the_last_of_a_name_counts_but_for_lists
     assert reply.headers == {
         "x-ms-rp": "2",
         "ms-asprotocolversions": "2.5,14.0,14.1",
+        "ms-asprotocolcommands": "Sync,Provision,Ping",
         "www-authenticate": "Negotiate,Basic realm=\udcff",
         "empty": "",
         "set-cookie": "b=2",
