@@ -76,6 +76,11 @@ class Collection:
     sub: bool = False
     """True for a sub-folder, which only some registrations ask for."""
 
+    @property
+    def is_inbox(self) -> bool:
+        """True if this is the default folder of mail."""
+        return self.cls is CollectionClass.EMAIL and not self.sub
+
 
 @by_slots
 @dataclass(frozen=True, slots=True)

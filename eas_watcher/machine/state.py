@@ -104,9 +104,9 @@ class Watch:
     created_after: datetime | None = None
     """Any folder that the next FolderSync adds was created after mail received until then; None: unknown."""
     sync_failures: tuple[CollectionId, ...] = ()
-    """Sub-folders that the server did not sync, once for each time in a row."""
+    """Folders but the Inbox that the server did not sync, once for each time in a row."""
     parked: frozenset[CollectionId] = frozenset()
-    """Sub-folders that are left out for some hours, because the server repeatedly did not sync them."""
+    """Folders that are left out for some hours, because the server repeatedly did not sync them."""
 
     @property
     def wanted(self) -> tuple[Collection, ...]:
@@ -136,7 +136,7 @@ class Watch:
         return replace(self, unsynced=due, unconfirmed=frozenset())
 
     def unparked(self) -> "Watch":
-        """Return the watch with all sub-folders; mail that came to parked ones meanwhile was not announced."""
+        """Return the watch with all folders; mail that came to parked ones meanwhile was not announced."""
         announced_until = None if self.parked else self.announced_until
         return replace(self, sync_failures=(), parked=frozenset(), announced_until=announced_until)
 

@@ -19,7 +19,7 @@ from eas_watcher.reasons import Reason
 from eas_watcher.values import replace
 
 KEY_TRIES: Final = 3  # Z-Push withholds items from the third use of one sync key on [observed: 2.7.1, 2026-11]
-SYNC_FAILURES: Final = 2  # Syncs in a row in which a sub-folder may fail; the next failure parks it
+SYNC_FAILURES: Final = 2  # Syncs in a row in which a folder may fail; the next failure parks it, but never the Inbox
 
 
 def ask_sync(watch: Watch, watched: tuple[Collection, ...]) -> Move:
@@ -70,18 +70,28 @@ def read_sync(state: Syncing, reply: SyncReply, at: datetime) -> tuple[list[Acti
         sync_failures=tuple([id_ for id_ in watch.sync_failures if id_ in read.troubled or id_ not in state.asked]),
     )
     if read.trouble is not None:
-        return keep, _troubled(replace(watch, unsynced=watch.unsynced | frozenset(state.asked)), read, read.trouble)
+        return keep, _troubled(watch, state.asked, read, read.trouble)
     if read.lost:
         stale = ServerBusy("the server does not know a sync key (Sync status 3)")
         return keep, start_over(watch, stale, Reason.STALE_KEY)
     return keep, watch
 
 
-def _troubled(watch: Watch, read: Digest, trouble: EasError) -> Watch | Move:
-    """Apply the remedy; a sub-folder that keeps failing is parked instead, so that the others go on."""
-    subs = tuple(c.id for c in read.collections if c.sub and c.id in read.troubled)
-    hopeless = frozenset(id_ for id_ in subs if watch.sync_failures.count(id_) >= SYNC_FAILURES)
-    watch = replace(watch, sync_failures=(*watch.sync_failures, *subs), parked=watch.parked | hopeless)
+def _troubled(watch: Watch, asked: tuple[CollectionId, ...], read: Digest, trouble: EasError) -> Watch | Move:
+    """Apply the remedy; a folder that keeps failing is parked instead, so that the others go on.
+
+    The Inbox never is, nor any folder while none is in step with the server: then the fault is not the folder's.
+    """
+    others = tuple(c.id for c in read.collections if c.id in read.troubled and not c.is_inbox)
+    in_step = any(c.id not in watch.unsynced | read.troubled and c.sync_key != NO_SYNC_KEY for c in watch.watched)
+    failed = frozenset(id_ for id_ in others if watch.sync_failures.count(id_) >= SYNC_FAILURES)
+    hopeless = failed if in_step else frozenset[CollectionId]()
+    watch = replace(
+        watch,
+        unsynced=watch.unsynced | frozenset(asked),
+        sync_failures=(*watch.sync_failures, *(id_ for id_ in others if id_ not in failed)),
+        parked=watch.parked | hopeless,
+    )
     return watch if hopeless == read.troubled else remedy(watch, trouble)
 
 

@@ -392,13 +392,45 @@ def test_mail_does_not_wait_for_a_folder_that_the_server_does_not_prime() -> Non
     assert paused(step(state, synced(news(of=CALENDAR, status=5, key=None)))[1]).failures == 1
 
 
-def test_a_default_folder_is_never_parked() -> None:
-    watch = watch_of(INBOX, CALENDAR, unsynced=frozenset({CALENDAR.id}))
-    state: State = Syncing(watch, (CALENDAR.id,))
-    for _ in range(6):
-        state, _ = step(Syncing(state.watch, (CALENDAR.id,)), synced(news(of=CALENDAR, status=8, key=None)))
+def test_mail_does_not_wait_for_a_calendar_that_cannot_be_synced() -> None:
+    asked = INBOX.id, CALENDAR.id
+    watch = watch_of(INBOX, CALENDAR, unsynced=frozenset(asked))
+    answer = synced(news(key="k2"), news(of=CALENDAR, status=5, key=None))
 
-    assert state.watch.parked == frozenset()
+    for _ in range(2):
+        state, actions = step(Syncing(watch, asked), answer)
+        assert paused(actions).failures
+        watch = state.watch
+    state, _ = step(Syncing(watch, asked), answer)
+
+    assert state.watch.parked == {CALENDAR.id}
+    _, actions = step(state, synced())
+    assert sent(actions) == PING
+
+
+def test_the_inbox_is_never_parked() -> None:
+    watch = watch_of(INBOX, CALENDAR, unsynced=frozenset({INBOX.id}))
+    for _ in range(6):
+        state, _ = step(Syncing(watch, (INBOX.id,)), synced(news(status=8, key=None)))
+        watch = state.watch
+
+    assert watch.parked == frozenset()
+
+
+@pytest.mark.parametrize("asked", [(CALENDAR.id,), (INBOX.id, CALENDAR.id)])
+def test_no_folder_is_parked_while_none_is_in_step(asked: tuple[CollectionId, ...]) -> None:
+    """The server may have a fault that is no folder's; and something must be left to watch."""
+    answer = synced(news(status=5, key=None), news(of=CALENDAR, status=5, key=None))
+    watch = watch_of(INBOX, CALENDAR, unsynced=frozenset({INBOX.id, CALENDAR.id}))
+    alone = watch_of(CALENDAR)
+    for _ in range(6):
+        state, _ = step(Syncing(watch, asked), answer)
+        watch = replace(state.watch, unsynced=frozenset({INBOX.id, CALENDAR.id}))
+        state, _ = step(Syncing(alone, (CALENDAR.id,)), answer)
+        alone = state.watch
+
+    assert watch.parked == frozenset()
+    assert alone.parked == frozenset()
 
 
 def test_no_more_than_some_collections_are_asked_for_in_one_sync() -> None:
