@@ -10,6 +10,8 @@ sign, something that was done or observed, and is the only place that says which
     polled                           time, polled_for,           requests, fast_pings, failures
                                      silent_for
     hierarchy_polled                                             polled_for
+    deaf                             deaf_for
+    heard                                                        deaf_for
     ping_answered                    time                        requests, unless the answer came at once
     ping_expired after a while       quiet_for, silent_for       fast_pings, failures, remedies
     ping_expired too fast            quiet_for, fast_pings
@@ -98,6 +100,8 @@ class Counters:
     """Seconds of expired Pings and of polling since the start, or since a Sync showed an item."""
     polled_for: float = 0.0
     """Seconds of polling since polling last caused a FolderSync."""
+    deaf_for: float = 0.0
+    """Seconds of answered Pings since folders were left out."""
     redirects: int = 0
     """Redirects since the last answered Sync."""
     provisions: HourlyCount = NEVER
@@ -126,6 +130,14 @@ class Counters:
     def hierarchy_polled(self) -> "Counters":
         """Clear the polling time: the hierarchy is read because of it."""
         return replace(self, polled_for=0.0)
+
+    def deaf(self, seconds: float) -> "Counters":
+        """Count the time of a Ping for which folders were left out."""
+        return replace(self, deaf_for=self.deaf_for + seconds)
+
+    def heard(self) -> "Counters":
+        """Clear that time: all folders are asked for again."""
+        return replace(self, deaf_for=0.0)
 
     def ping_answered(self, held: float, *, at_once: bool) -> "Counters":
         """Count the time of a Ping that was answered, whatever its status."""

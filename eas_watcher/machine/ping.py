@@ -58,6 +58,8 @@ def read_ping(watch: Watch, reply: PingReply, held: float, asked: int | None = N
         counters = counters.ping_changed(fast=held < HASTY)
     elif held >= HELD and reply.status in BROKEN_OFF:
         counters = counters.ping_failed()
+    if watch.parked:
+        counters = counters.deaf(held)
     watch = replace(watch, counters=counters)
     if watch.subfolders and held >= SETTLED:
         # Mail that was in the mailbox when the Ping began has been announced, wherever it appears from now on.

@@ -35,7 +35,7 @@ from eas_watcher.machine.condition import healthy
 from eas_watcher.machine.counters import CONFIRM_AFTER, MOST_REFUSALS
 from eas_watcher.machine.folders import note_horizon, read_hierarchy, recall
 from eas_watcher.machine.memory import WIPES, Collection, Condition, Memory, Partnership, Progress, WatchState
-from eas_watcher.machine.ping import ping_of, poll, read_ping
+from eas_watcher.machine.ping import QUIET, ping_of, poll, read_ping
 from eas_watcher.machine.remedies import RECHECK, end, pause, remedy, wipe
 from eas_watcher.machine.state import (
     Action,
@@ -183,6 +183,10 @@ def proceed(watch: Watch) -> Move:
         return Informing(watch), [Send(InformDevice(DEVICE))]
     if any(c.id in watch.unsynced or c.sync_key == NO_SYNC_KEY for c in watched):
         return ask_sync(watch, watched)
+    if watch.counters.deaf_for >= QUIET:
+        # Where mail comes all day, no quiet time ever has the parked folders tried again.
+        watch = watch.retried()
+        return ask_sync(watch, watch.watched)
     return _ping(watch, watched)
 
 

@@ -20,6 +20,7 @@ BUSY = Counters(
     quiet_for=900.0,
     silent_for=8000.0,
     polled_for=3600.0,
+    deaf_for=7200.0,
     redirects=2,
     provisions=HourlyCount(3, 100.0),
     restarts=HourlyCount(2, 200.0),
@@ -37,6 +38,8 @@ SIGNS: list[tuple[str, Sign, dict[str, Any]]] = [
         MINUTE_LATER | {"requests": 0, "polled_for": 3660.0, "silent_for": 8060.0, "fast_pings": 0, "failures": 0},
     ),
     ("hierarchy_polled", lambda c: c.hierarchy_polled(), {"polled_for": 0.0}),
+    ("deaf", lambda c: c.deaf(60.0), {"deaf_for": 7260.0}),
+    ("heard", lambda c: c.heard(), {"deaf_for": 0.0}),
     ("ping_answered", lambda c: c.ping_answered(60.0, at_once=False), MINUTE_LATER | {"requests": 0}),
     ("ping_answered at once", lambda c: c.ping_answered(60.0, at_once=True), MINUTE_LATER),
     (

@@ -9,7 +9,7 @@ from eas_watcher.commands.folder_sync import Folder, FolderSync, FolderSyncReply
 from eas_watcher.commands.options import Capabilities, Options
 from eas_watcher.commands.ping import Ping, PingStatus
 from eas_watcher.commands.settings import InformDevice
-from eas_watcher.commands.sync import Sync, SyncReply
+from eas_watcher.commands.sync import CollectionRequest, Sync, SyncReply
 from eas_watcher.errors import (
     AccessDenied,
     EasError,
@@ -29,6 +29,7 @@ from eas_watcher.heartbeat import HELD
 from eas_watcher.machine.condition import SILENT
 from eas_watcher.machine.counters import DOUBT_FOR
 from eas_watcher.machine.memory import Collection, Condition, Drain, Memory, Partnership, Progress, WatchState
+from eas_watcher.machine.ping import QUIET
 from eas_watcher.machine.remedies import RECHECK
 from eas_watcher.machine.state import (
     AcknowledgeWipe,
@@ -381,6 +382,23 @@ def test_a_redirected_mailbox_begins_with_options_there_and_records_the_url() ->
 
 
 # --- Ping
+
+
+@pytest.mark.parametrize("status", [1, 5])
+def test_a_parked_folder_is_tried_again_every_few_hours_though_mail_comes_all_the_time(status: int) -> None:
+    sub = replace(INBOX, id=CollectionId("20"), sub=True)
+    watch = watch_of(INBOX, sub, subfolders=EMAIL, parked=frozenset({sub.id}), sync_failures=(sub.id, sub.id))
+    state: State = Pinging(altered(watch, deaf_for=QUIET - 60.0, announced_until=NOW))
+    state, _ = step(state, pinged(PingStatus.CHANGED, "5", held=60.0))
+
+    state, actions = step(state, synced(news("5:1")))
+
+    assert sent(actions) == Sync((CollectionRequest(sub.id, sub.cls, sub.sync_key),))
+    assert state.watch.counters.deaf_for == 0.0
+    answer = news("20:1", of=sub) if status == 1 else news(of=sub, status=status, key=None)
+    state, actions = step(state, synced(answer))
+    assert state.watch.parked == (frozenset() if status == 1 else {sub.id})
+    assert isinstance(sent(actions), Ping)
 
 
 def test_a_ping_that_expires_is_followed_by_the_next() -> None:
