@@ -47,6 +47,7 @@ OPTIONS: Final = "OPTIONS"  # the name of the request without a command, in the 
 AUTODISCOVER: Final = "Autodiscover"  # that of a question where a mailbox is
 LOOK: Final = "look"  # what an OPTIONS without credential is counted as: its refusal says nothing about passwords
 LARGE_ANSWER: Final = 65_536  # octets; the Sync answers of a busy mailbox are smaller, and take milliseconds
+RENEWALS: Final = 4  # values of X-MS-RP that are known again
 REFUSED_KEPT: Final = 512  # bytes of a refused request that are logged; a whole Ping of five folders has 200
 
 
@@ -96,7 +97,7 @@ class EasClient:
         "_cookies",
         "_pings",
         "_rate",
-        "_renewal",
+        "_renewals",
         "_standing",
         "_transport",
         "_watches",
@@ -138,7 +139,8 @@ class EasClient:
         self._watches = False
         self._cookies: CookieJar | None = None
         """None: the server has set none."""
-        self._renewal = ""
+        self._renewals: tuple[str, ...] = ()
+        """What X-MS-RP said lately."""
 
     @property
     def account(self) -> Account:
@@ -401,12 +403,13 @@ class EasClient:
     def _raise_for_renewal(self, command: Command[Any], http: HttpReply) -> None:
         """Raise ServerRenewed, once, when the server wants all clients to start over [MS-ASHTTP 2.2.2.1.2].
 
-        Servers repeat the header; in an answer to a start it means nothing.
+        Servers repeat the header, and those of a farm that is being upgraded say different things in turn; in an answer
+        to a start it means nothing.
         """
         said = http.headers.get("x-ms-rp", "")
-        if said in {"", self._renewal}:
+        if not said or said in self._renewals:
             return
-        self._renewal = said
+        self._renewals = (*self._renewals, said)[-RENEWALS:]
         if command.name and command != FolderSync(NO_SYNC_KEY):
             raise ServerRenewed("the server says that what it offers has changed (X-MS-RP)")
 

@@ -153,6 +153,17 @@ async def test_what_the_server_says_of_itself_is_heard_once() -> None:
     await bench.client.send(HIERARCHY, PARTNERSHIP)
 
 
+async def test_servers_of_a_farm_that_say_different_things_in_turn_are_heard_once_each() -> None:
+    old, new = (replace(folders("h2"), headers={"x-ms-rp": said}) for said in ("14.1", "14.1,16.1"))
+    bench = Bench(old, new, old, new)
+
+    for _ in range(2):
+        with pytest.raises(ServerRenewed):
+            await bench.client.send(HIERARCHY, PARTNERSHIP)
+    for _ in range(2):
+        await bench.client.send(HIERARCHY, PARTNERSHIP)
+
+
 async def test_cookies_go_to_the_host_that_set_them() -> None:
     bench = Bench(OFFER, OFFER, OFFER, OFFER)
     for url in (None, None, ELSEWHERE, ELSEWHERE):
