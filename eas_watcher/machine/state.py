@@ -103,6 +103,8 @@ class Watch:
     None: unknown."""
     created_after: datetime | None = None
     """Any folder that the next FolderSync adds was created after mail received until then; None: unknown."""
+    singly: bool = False
+    """True until the next Ping, if the server refused a Sync of several folders as a whole: each is asked for alone."""
     sync_failures: tuple[CollectionId, ...] = ()
     """Folders but the Inbox that the server did not sync, once for each time in a row."""
     parked: frozenset[CollectionId] = frozenset()

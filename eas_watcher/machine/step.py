@@ -65,7 +65,7 @@ from eas_watcher.machine.state import (
     Wiping,
     Woken,
 )
-from eas_watcher.machine.sync import ask_sync, read_sync, take_back_try
+from eas_watcher.machine.sync import ask_sync, read_sync, refused_whole, take_back_try
 from eas_watcher.names import NO_SYNC_KEY, ProtocolVersion
 from eas_watcher.reasons import Reason
 from eas_watcher.values import replace
@@ -111,6 +111,11 @@ def refused_ago(memory: Memory, policy: Policy) -> float | None:
 
 def step(state: State, event: Event) -> Move:
     """Return the next state after an event, and what to do, in order."""
+    if isinstance(state, Syncing) and isinstance(event, Failed) and event.error.of_sync:
+        watch, parked = refused_whole(state.watch, state.asked)
+        if parked:
+            return proceed(watch)
+        state = replace(state, watch=watch)
     match state, event:
         # The two cases of each mail come first: the others are looked at one after the other.
         case Syncing(), Answered(SyncReply() as reply, at):
@@ -240,7 +245,7 @@ def _record_partnership(watch: Watch, partnership: Partnership) -> Move:
 
 def _ping(watch: Watch, watched: tuple[Collection, ...]) -> Move:
     """Send a Ping; or pause until the next Sync, where the operator configured polling."""
-    watch, actions = note_horizon(watch)
+    watch, actions = note_horizon(replace(watch, singly=False) if watch.singly else watch)
     watch, shown = _show(watch)
     actions += shown
     if watch.policy.poll_interval is not None:

@@ -32,7 +32,7 @@ def ask_sync(watch: Watch, watched: tuple[Collection, ...]) -> Move:
     keyless = [c for c in watched if c.sync_key == NO_SYNC_KEY]
     untried = [c for c in keyless if not c.tries]
     due = [c for c in watched if c.sync_key != NO_SYNC_KEY and c.id in watch.unsynced]
-    asked = (untried or due or keyless)[: watch.max_collections]
+    asked = (untried or due or keyless)[: 1 if watch.singly else watch.max_collections]
     tried = {c.id: replace(c, tries=c.tries + 1) for c in asked}
     watch = replace(watch, collections=_put(watch.collections, used_up | tried))
     request = Sync(tuple([CollectionRequest(c.id, c.cls, c.sync_key) for c in asked]))
@@ -82,17 +82,30 @@ def _troubled(watch: Watch, asked: tuple[CollectionId, ...], read: Digest, troub
 
     The Inbox never is, nor any folder while none is in step with the server: then the fault is not the folder's.
     """
-    others = tuple(c.id for c in read.collections if c.id in read.troubled and not c.is_inbox)
-    in_step = any(c.id not in watch.unsynced | read.troubled and c.sync_key != NO_SYNC_KEY for c in watch.watched)
+    watch, hopeless = _park(watch, read.troubled)
+    watch = replace(watch, unsynced=watch.unsynced | frozenset(asked))
+    return watch if hopeless == read.troubled else remedy(watch, trouble)
+
+
+def _park(watch: Watch, troubled: frozenset[CollectionId]) -> tuple[Watch, frozenset[CollectionId]]:
+    """Note that some folders failed; return the watch, and those that are left out from now on."""
+    others = [c.id for c in watch.watched if c.id in troubled and not c.is_inbox]
+    in_step = any(c.id not in watch.unsynced | troubled and c.sync_key != NO_SYNC_KEY for c in watch.watched)
     failed = frozenset(id_ for id_ in others if watch.sync_failures.count(id_) >= SYNC_FAILURES)
     hopeless = failed if in_step else frozenset[CollectionId]()
-    watch = replace(
-        watch,
-        unsynced=watch.unsynced | frozenset(asked),
-        sync_failures=(*watch.sync_failures, *(id_ for id_ in others if id_ not in failed)),
-        parked=watch.parked | hopeless,
-    )
-    return watch if hopeless == read.troubled else remedy(watch, trouble)
+    failures = (*watch.sync_failures, *(id_ for id_ in others if id_ not in failed))
+    return replace(watch, sync_failures=failures, parked=watch.parked | hopeless), hopeless
+
+
+def refused_whole(watch: Watch, asked: tuple[CollectionId, ...]) -> tuple[Watch, bool]:
+    """Find out which of the folders asked for has the server refuse a whole Sync; return True if it is parked for it.
+
+    Of several folders each is asked for alone until the next Ping, unless it is the first failure in a row.
+    """
+    if len(asked) > 1:
+        return replace(watch, singly=watch.singly or watch.counters.failures > 0), False
+    watch, hopeless = _park(watch, frozenset(asked))
+    return watch, bool(hopeless)
 
 
 def _keep(asked: Sequence[Collection], read: Digest, *, refused: bool) -> list[Action]:

@@ -33,6 +33,7 @@ from eas_watcher.machine.state import (
     Pause,
     Pausing,
     Pinging,
+    ReadingHierarchy,
     Record,
     Send,
     State,
@@ -40,7 +41,7 @@ from eas_watcher.machine.state import (
     Woken,
 )
 from eas_watcher.machine.step import proceed, step
-from eas_watcher.machine.sync import KEY_TRIES
+from eas_watcher.machine.sync import KEY_TRIES, SYNC_FAILURES
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ServerId, SyncKey
 from eas_watcher.reasons import Reason
 from tests.unit.eas_watcher.watching import (
@@ -406,6 +407,29 @@ def test_mail_does_not_wait_for_a_calendar_that_cannot_be_synced() -> None:
     assert state.watch.parked == {CALENDAR.id}
     _, actions = step(state, synced())
     assert sent(actions) == PING
+
+
+def test_the_folder_for_which_a_server_refuses_a_whole_sync_is_found_and_parked() -> None:
+    refused = ServerBusy("Sync status 5")
+    refused.of_sync = True
+    state, _ = proceed(watch_of(INBOX, CALENDAR, unsynced=frozenset({INBOX.id, CALENDAR.id})))
+    asked: list[tuple[CollectionId, ...]] = []
+
+    while not isinstance(state, Pinging):
+        event: Event = Woken()
+        if isinstance(state, ReadingHierarchy):
+            event = Answered(FolderSyncReply(SyncKey("h2")), NOW)
+        elif isinstance(state, Syncing):
+            asked.append(state.asked)
+            event = Failed(refused) if CALENDAR.id in state.asked else synced()
+        state, _ = step(state, event)
+
+    inbox, calendar = (INBOX.id,), (CALENDAR.id,)
+    assert asked[:4] == [(*inbox, *calendar), (*inbox, *calendar), inbox, calendar]
+    assert asked.count(calendar) == SYNC_FAILURES + 1
+    assert set(asked[4:]) == {inbox, calendar}
+    assert state.watch.parked == {CALENDAR.id}
+    assert not state.watch.singly
 
 
 def test_the_inbox_is_never_parked() -> None:
