@@ -52,6 +52,8 @@ def healthy(watch: Watch) -> Condition:
         notes.append(watch.capacity)
     if watch.heartbeat.hold is not None:
         notes.append(f"the server ends every Ping after {watch.heartbeat.hold:.0f} s, whatever it is asked for")
+    if watch.hierarchy_fault:
+        notes.append(f"the folders could not be read again: {watch.hierarchy_fault}")
     if watch.parked or len(watch.collections) > watch.max_folders:
         notes += _unwatched(watch)
     return Condition(WatchState.WATCHING, reason, detail="; ".join(notes))

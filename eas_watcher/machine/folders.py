@@ -85,6 +85,7 @@ def read_hierarchy(watch: Watch, reply: FolderSyncReply) -> tuple[Watch, Progres
         collections=collections,
         hierarchy=hierarchy,
         hierarchy_due=False,
+        hierarchy_fault="",
         created_after=None,
     )
     # A Ping reports nothing of a folder that went and came back under its id until the next Sync

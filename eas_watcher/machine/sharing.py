@@ -93,6 +93,7 @@ class Sharing:
             unconfirmed=self._due.one(watch.unconfirmed),
             parked=self._due.one(watch.parked),
             capacity=self._texts.one(watch.capacity),
+            hierarchy_fault=self._texts.one(watch.hierarchy_fault),
             shown_detail=self._texts.one(watch.shown_detail),
         )
 

@@ -86,6 +86,8 @@ class Watch:
     """Collections whose last Sync had items; while a Ping that ended at once is looked into, those that it named."""
     provision_due: bool = False
     hierarchy_due: bool = False
+    hierarchy_fault: str = ""
+    """Why the hierarchy could not be read, while the folders that are known are watched; empty: it could."""
 
     counters: Counters = field(default_factory=Counters)
 

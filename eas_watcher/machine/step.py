@@ -74,6 +74,9 @@ OTHERS_FIRST: Final = 15.0
 """Seconds after a start before a credential is shown whose next refusal decides: until then others show whether the
 server accepts anybody, in this process and in others."""
 POLL_AGAIN: Final = 60.0  # seconds until the Sync after a Ping for which the server had no worker
+PATIENCE: Final = (3, 12)
+"""Failures in a row after which the known folders are Synced though the hierarchy cannot be read: while a key has all
+tries left; after one failed Sync, when the server may be away. After two, FolderSync must show that it is back."""
 BREATH: Final = 100  # requests in a row, then a pause, whatever the server answers: 2,500 items of a first Sync
 
 
@@ -166,6 +169,11 @@ def step(state: State, event: Event) -> Move:
         ):
             # The mailbox can be watched without the information.
             return proceed(replace(watch, partnership=replace(watch.partnership, informed=True)))
+        case ReadingHierarchy(watch), Failed(
+            (ServerBusy(retry_after=None, reached=True) | ProtocolViolation()) as error
+        ) if _may_sync(watch):
+            # Mail must not wait for a list of folders that the server never gives.
+            return proceed(replace(watch.resync_all(), hierarchy_due=False, hierarchy_fault=str(error)))
         case _, Failed(error):
             return _fail(state.watch, error)
         case _:
@@ -193,6 +201,12 @@ def proceed(watch: Watch) -> Move:
         watch = watch.retried()
         return ask_sync(watch, watch.watched)
     return _ping(watch, watched)
+
+
+def _may_sync(watch: Watch) -> bool:
+    """Return True if the known folders are to be Synced though the hierarchy cannot be read."""
+    tries = min((c.tries for c in watch.watched if c.sync_key != NO_SYNC_KEY), default=len(PATIENCE))
+    return tries < len(PATIENCE) and watch.counters.failures > PATIENCE[tries]
 
 
 def _noted(watch: Watch, note: str) -> Watch:

@@ -73,6 +73,10 @@ def test_how_many_pings_the_server_holds_is_in_the_detail() -> None:
     assert healthy(watch_of(capacity=text)) == Condition(WatchState.WATCHING, detail=text)
 
 
+def test_why_the_folders_could_not_be_read_is_in_the_detail() -> None:
+    assert healthy(watch_of(hierarchy_fault="x")).detail == "the folders could not be read again: x"
+
+
 def test_folders_that_the_server_does_not_take_are_named() -> None:
     condition = healthy(watch_of(INBOX, CALENDAR, max_folders=1))
 

@@ -33,6 +33,7 @@ def a_watch(number: int = 0, *seen: str) -> Watch:
         parked=frozenset(set[CollectionId]()),
         shown_detail=f"a detail of heartbeat {600 + number}",
         capacity=fresh("all are held"),
+        hierarchy_fault=fresh("a fault"),
     )
 
 
@@ -43,6 +44,7 @@ SHARED: list[Callable[[Watch], Any]] = [
     lambda watch: watch.unsynced,
     lambda watch: watch.parked,
     lambda watch: watch.capacity,
+    lambda watch: watch.hierarchy_fault,
     lambda watch: watch.shown_detail,
     lambda watch: watch.partnership.url,
     lambda watch: watch.collections[0].id,

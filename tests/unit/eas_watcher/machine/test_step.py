@@ -58,7 +58,7 @@ from eas_watcher.machine.state import (
     Wiping,
     Woken,
 )
-from eas_watcher.machine.step import BREATH, OTHERS_FIRST, begin, proceed, refused_ago, step
+from eas_watcher.machine.step import BREATH, OTHERS_FIRST, PATIENCE, begin, proceed, refused_ago, step
 from eas_watcher.machine.sync_reply import EPOCH
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, PolicyKey, ProtocolVersion, SyncKey
 from eas_watcher.reasons import Reason
@@ -302,6 +302,44 @@ def test_syncs_before_the_next_ping_when_the_hierarchy_was_read() -> None:
     _, actions = step(ReadingHierarchy(watch_of(hierarchy_due=True)), hierarchy())
 
     assert sent(actions) == SYNC
+
+
+NO_LIST: Final = [ServerBusy("FolderSync status 6", suspect=True), ProtocolViolation("empty")]
+
+
+@pytest.mark.parametrize("error", NO_LIST)
+@pytest.mark.parametrize("tries", [0, 1])
+def test_known_folders_are_watched_though_the_server_never_lists_folders(tries: int, error: EasError) -> None:
+    state, _ = proceed(watch_of(replace(INBOX, tries=tries), hierarchy_due=True))
+    lists = 0
+    while not isinstance(state, Syncing):
+        lists += isinstance(state, ReadingHierarchy)
+        state, actions = step(state, Failed(error) if isinstance(state, ReadingHierarchy) else Woken())
+
+    assert lists == PATIENCE[tries] + 2, "the last one from key 0, if that may help"
+    assert state.watch.partnership.hierarchy_key == (NO_SYNC_KEY if error is NO_LIST[0] else SyncKey("h1"))
+    state, actions = step(state, synced())
+    assert sent(actions) == PING
+    assert str(error) in state.watch.shown_detail
+    state, _ = step(ReadingHierarchy(state.watch), hierarchy(INBOX_FOLDER))
+    assert state.watch.hierarchy_fault == ""
+
+
+@pytest.mark.parametrize(
+    ("inbox", "error"),
+    [
+        (replace(INBOX, sync_key=NO_SYNC_KEY), ServerBusy("x")),
+        (replace(INBOX, tries=2), ServerBusy("x")),
+        (INBOX, ServerBusy("x", reached=False)),
+        (INBOX, ServerBusy("x", retry_after=60.0)),
+        (INBOX, Unreachable("x")),
+    ],
+)
+def test_folders_are_awaited_while_the_server_may_be_away_and_without_keys(inbox: Collection, error: EasError) -> None:
+    state, actions = step(ReadingHierarchy(watch_of(inbox, hierarchy_due=True, failures=9)), Failed(error))
+
+    assert paused(actions).failures
+    assert isinstance(step(state, Woken())[0], ReadingHierarchy)
 
 
 def test_drops_a_folder_that_is_gone_and_records_no_drain() -> None:
