@@ -10,18 +10,16 @@ sign, something that was done or observed, and is the only place that says which
     polled                           time, polled_for,           requests, fast_pings, failures
                                      silent_for
     hierarchy_polled                                             polled_for
-    deaf                             deaf_for
-    heard                                                        deaf_for
+    listed                                                       unlisted_for
     ping_answered                    time                        requests, unless the answer came at once
-    ping_expired after a while       quiet_for, silent_for       fast_pings, failures, remedies
-    ping_expired too fast            quiet_for, fast_pings
+    ping_expired after a while       silent_for                  fast_pings, failures, remedies
+    ping_expired too fast            fast_pings
     ping_changed after a while                                   fast_pings, failures, remedies
     ping_changed too fast            fast_pings
     ping_cut after a while           time                        failures, remedies
     ping_cut soon                    time
     ping_failed after a while                                    failures, remedies
-    sync_answered                                                quiet_for, redirects, refusals,
-                                                                 doubt_left
+    sync_answered                                                redirects, refusals, doubt_left
       and a new item is shown                                    silent_for, fast_pings, failures, remedies
       and other activity is shown                                silent_for, fast_pings
       and a new item is inferred                                 silent_for
@@ -36,7 +34,7 @@ sign, something that was done or observed, and is the only place that says which
     redirected                       redirects
     returned                                                     redirects
 
-`time` ages `provisions` and `restarts`, which an hour clears.
+`time` adds to `unlisted_for`, and ages `provisions` and `restarts`, which an hour clears.
 """
 
 from dataclasses import dataclass
@@ -94,14 +92,12 @@ class Counters:
     """Requests since the last wait: a pause, or a Ping that the server held."""
     fast_pings: int = 0
     """Pings in a row that were answered suspiciously fast while no Sync showed anything."""
-    quiet_for: float = 0.0
-    """Seconds of Pings that expired since the last Sync."""
     silent_for: float = 0.0
     """Seconds of expired Pings and of polling since the start, or since a Sync showed an item."""
     polled_for: float = 0.0
     """Seconds of polling since polling last caused a FolderSync."""
-    deaf_for: float = 0.0
-    """Seconds of answered Pings since folders were left out."""
+    unlisted_for: float = 0.0
+    """Seconds of Pings and pauses since the hierarchy was read."""
     redirects: int = 0
     """Redirects since the last answered Sync."""
     provisions: HourlyCount = NEVER
@@ -131,13 +127,9 @@ class Counters:
         """Clear the polling time: the hierarchy is read because of it."""
         return replace(self, polled_for=0.0)
 
-    def deaf(self, seconds: float) -> "Counters":
-        """Count the time of a Ping for which folders were left out."""
-        return replace(self, deaf_for=self.deaf_for + seconds)
-
-    def heard(self) -> "Counters":
-        """Clear that time: all folders are asked for again."""
-        return replace(self, deaf_for=0.0)
+    def listed(self) -> "Counters":
+        """Clear the time since the hierarchy was read: it was, or is to be read some hours later."""
+        return replace(self, unlisted_for=0.0)
 
     def ping_answered(self, held: float, *, at_once: bool) -> "Counters":
         """Count the time of a Ping that was answered, whatever its status."""
@@ -146,10 +138,9 @@ class Counters:
 
     def ping_expired(self, held: float, *, fast: bool) -> "Counters":
         """Count a Ping that the server held to its end, or ended too fast."""
-        quiet = replace(self, quiet_for=self.quiet_for + held)
         if fast:
-            return replace(quiet, fast_pings=self.fast_pings + 1)
-        return replace(quiet, silent_for=self.silent_for + held, fast_pings=0, failures=0, remedies=0)
+            return replace(self, fast_pings=self.fast_pings + 1)
+        return replace(self, silent_for=self.silent_for + held, fast_pings=0, failures=0, remedies=0)
 
     def ping_changed(self, *, fast: bool) -> "Counters":
         """Count a Ping that ended with changes, after a while or too fast."""
@@ -176,11 +167,10 @@ class Counters:
         is no sign of health: it would come round again with the state.
         """
         faults = self.failures, self.remedies, self.refusals, self.doubt_left, self.redirects
-        if not any((*faults, self.quiet_for, self.silent_for, self.fast_pings)):
+        if not any((*faults, self.silent_for, self.fast_pings)):
             return self  # as often: after another mail, with no Ping that expired in between
         return replace(
             self,
-            quiet_for=0.0,
             redirects=0,
             refusals=0,
             doubt_left=0.0,
@@ -227,6 +217,8 @@ class Counters:
         return replace(self, redirects=0)
 
     def _aged(self, seconds: float) -> "Counters":
+        unlisted_for = self.unlisted_for + seconds
         if not self.provisions.times and not self.restarts.times:
-            return self  # as nearly always
-        return replace(self, provisions=self.provisions.later(seconds), restarts=self.restarts.later(seconds))
+            return replace(self, unlisted_for=unlisted_for)  # as nearly always
+        provisions, restarts = self.provisions.later(seconds), self.restarts.later(seconds)
+        return replace(self, unlisted_for=unlisted_for, provisions=provisions, restarts=restarts)

@@ -87,6 +87,7 @@ def read_hierarchy(watch: Watch, reply: FolderSyncReply) -> tuple[Watch, Progres
         hierarchy_due=False,
         hierarchy_fault="",
         created_after=None,
+        counters=watch.counters.listed(),
     )
     # A Ping reports nothing of a folder that went and came back under its id until the next Sync
     # [observed: SOGo 5.8, 2026-11].

@@ -21,10 +21,9 @@ HASTY: Final = 12.0  # seconds; Pings that are repeatedly answered faster, while
 HASTY_ALLOWED: Final = 5
 SETTLED: Final = 60.0  # seconds; a Ping held so long, twice the time between two looks of a server, reports any mail
 BREATHER: Final = 5.0  # seconds at least from one Ping that expires to the next, however briefly the server holds it
-QUIET: Final = 3 * 3600.0  # seconds of expired Pings after which a Sync checks that the server still reports changes
 BROKEN_OFF: Final = frozenset({PingStatus.PARAMETERS_MISSING, PingStatus.HIERARCHY_CHANGED, PingStatus.SERVER_ERROR})
 """Statuses that may end a Ping after the server held it for long: such failures are not in a row, and no wait grows."""
-HIERARCHY: Final = 3600.0  # seconds of polling after which the hierarchy is read again
+HIERARCHY: Final = 3600.0  # seconds of polling after which the hierarchy is read again; of Pings: UNLISTED in step.py
 NO_COLLECTIONS: Final = frozenset[CollectionId]()
 
 
@@ -58,8 +57,6 @@ def read_ping(watch: Watch, reply: PingReply, held: float, asked: int | None = N
         counters = counters.ping_changed(fast=held < HASTY)
     elif held >= HELD and reply.status in BROKEN_OFF:
         counters = counters.ping_failed()
-    if watch.parked:
-        counters = counters.deaf(held)
     watch = replace(watch, counters=counters)
     if watch.subfolders and held >= SETTLED:
         # Mail that was in the mailbox when the Ping began has been announced, wherever it appears from now on.
@@ -108,9 +105,6 @@ def _expired(watch: Watch, held: float, *, shortened: bool) -> Watch | Move:
     early = watch.heartbeat.is_early(held) and not shortened
     if not early and not shortened:
         watch = replace(watch, heartbeat=watch.heartbeat.expired())
-    if counters.quiet_for >= QUIET:
-        # Some servers never report that folders came or went [observed: SOGo 5.8, 2026-11].
-        return replace(watch.unparked().resync_all(), hierarchy_due=True)
     if held < BREATHER:
         # A server may hold Pings for a second only, and would then be asked every second for ever.
         seconds = BREATHER - held

@@ -140,15 +140,12 @@ class Watch:
         return replace(self, unsynced=due, unconfirmed=frozenset())
 
     def unparked(self) -> "Watch":
-        """Return the watch with all folders; mail that came to parked ones meanwhile was not announced."""
-        announced_until = None if self.parked else self.announced_until
-        counters = self.counters.heard() if self.parked else self.counters
-        return replace(self, sync_failures=(), parked=frozenset(), announced_until=announced_until, counters=counters)
+        """Return the watch with all folders; a parked one that fails again is parked at once.
 
-    def retried(self) -> "Watch":
-        """Return the watch with the parked folders due once more; one that fails again is parked at once."""
-        due = self.unsynced | self.parked
-        return replace(self.unparked(), sync_failures=self.sync_failures, unsynced=due)
+        Mail that came to it meanwhile was not announced.
+        """
+        announced_until = None if self.parked else self.announced_until
+        return replace(self, parked=frozenset(), announced_until=announced_until)
 
 
 def _inbox_first(collection: Collection) -> tuple[bool, bool, str]:

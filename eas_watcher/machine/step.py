@@ -35,7 +35,7 @@ from eas_watcher.machine.condition import healthy
 from eas_watcher.machine.counters import CONFIRM_AFTER, MOST_REFUSALS
 from eas_watcher.machine.folders import note_horizon, read_hierarchy, recall
 from eas_watcher.machine.memory import WIPES, Collection, Condition, Memory, Partnership, Progress, WatchState
-from eas_watcher.machine.ping import QUIET, ping_of, poll, read_ping
+from eas_watcher.machine.ping import ping_of, poll, read_ping
 from eas_watcher.machine.remedies import RECHECK, end, pause, remedy, wipe
 from eas_watcher.machine.state import (
     Action,
@@ -73,6 +73,9 @@ from eas_watcher.values import replace
 OTHERS_FIRST: Final = 15.0
 """Seconds after a start before a credential is shown whose next refusal decides: until then others show whether the
 server accepts anybody, in this process and in others."""
+UNLISTED: Final = 3 * 3600.0
+"""Seconds after which the folders are read, and all of them Synced, the parked ones too: some servers never report that
+folders came or went [observed: SOGo 5.8, 2026-11], and a server may cease to report changes."""
 POLL_AGAIN: Final = 60.0  # seconds until the Sync after a Ping for which the server had no worker
 PATIENCE: Final = (3, 12)
 """Failures in a row after which the known folders are Synced though the hierarchy cannot be read: while a key has all
@@ -163,7 +166,8 @@ def step(state: State, event: Event) -> Move:
             return _cut(watch, error)
         case Pinging(watch), Failed((ServerBusy() | ProtocolViolation()) as error, held=held) if held >= HELD:
             # Some servers end each Ping so after a time of their own: such failures are not in a row.
-            return _fail(replace(watch, counters=watch.counters.ping_failed()), error)
+            counters = watch.counters.ping_answered(held, at_once=False).ping_failed()
+            return _fail(replace(watch, counters=counters), error)
         case Informing(watch), Failed(
             ServerBusy(retry_after=None, reached=True) | ProtocolViolation() | RequestRefused() | VersionRefused()
         ):
@@ -173,7 +177,8 @@ def step(state: State, event: Event) -> Move:
             (ServerBusy(retry_after=None, reached=True) | ProtocolViolation()) as error
         ) if _may_sync(watch):
             # Mail must not wait for a list of folders that the server never gives.
-            return proceed(replace(watch.resync_all(), hierarchy_due=False, hierarchy_fault=str(error)))
+            watch = replace(watch.resync_all(), counters=watch.counters.listed())
+            return proceed(replace(watch, hierarchy_due=False, hierarchy_fault=str(error)))
         case _, Failed(error):
             return _fail(state.watch, error)
         case _:
@@ -190,22 +195,26 @@ def proceed(watch: Watch) -> Move:
     if watch.provision_due:
         return Provisioning(watch), [NegotiatePolicy(watch.policy.acknowledgement, watch.policy.fallbacks)]
     watched = watch.watched  # looked up once: a mail needs it in each of its steps
+    due = any(c.id in watch.unsynced or c.sync_key == NO_SYNC_KEY for c in watched)
+    if watch.counters.unlisted_for >= UNLISTED and not due:
+        watch = replace(watch.unparked(), hierarchy_due=True)
     if watch.hierarchy_due or not watched:
         return ReadingHierarchy(watch), [Send(FolderSync(watch.partnership.hierarchy_key))]
     if not watch.partnership.informed:
         return Informing(watch), [Send(InformDevice(DEVICE))]
-    if any(c.id in watch.unsynced or c.sync_key == NO_SYNC_KEY for c in watched):
+    if due:
         return ask_sync(watch, watched)
-    if watch.counters.deaf_for >= QUIET:
-        # Where mail comes all day, no quiet time ever has the parked folders tried again.
-        watch = watch.retried()
-        return ask_sync(watch, watch.watched)
     return _ping(watch, watched)
 
 
 def _may_sync(watch: Watch) -> bool:
-    """Return True if the known folders are to be Synced though the hierarchy cannot be read."""
+    """Return True if the known folders are to be Synced though the hierarchy cannot be read.
+
+    They are at once if it could not be read the last time either, so that mail waits for it only once.
+    """
     tries = min((c.tries for c in watch.watched if c.sync_key != NO_SYNC_KEY), default=len(PATIENCE))
+    if not tries and watch.hierarchy_fault:
+        return True
     return tries < len(PATIENCE) and watch.counters.failures > PATIENCE[tries]
 
 

@@ -9,7 +9,7 @@ import pytest
 from eas_watcher.commands.request import HttpReply, HttpRequest
 from eas_watcher.reasons import Reason
 from eas_watcher.transport.holding import HoldsInTask
-from tests.unit.eas_watcher.running import EMPTY, World, command_of, mails, pinged
+from tests.unit.eas_watcher.running import EMPTY, World, command_of, folders, mails, pinged
 from tests.waiting import until
 
 pytestmark = pytest.mark.looptime
@@ -38,6 +38,8 @@ class ForcedHold(HoldsInTask):
             finally:
                 self.held += loop.time() - began
             return pinged(2, "5")
+        if command_of(request) == "FolderSync":
+            return folders("h2")
         self.syncs += 1
         if not self.unseen:
             return EMPTY

@@ -6,7 +6,6 @@ from typing import Final
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eas_watcher.machine.ping import QUIET
 from eas_watcher.machine.state import (
     AcknowledgeWipe,
     Action,
@@ -22,7 +21,7 @@ from eas_watcher.machine.state import (
     State,
     Woken,
 )
-from eas_watcher.machine.step import begin, step
+from eas_watcher.machine.step import UNLISTED, begin, step
 from eas_watcher.names import CollectionClass, PolicyKey
 from tests.fakes.eas import MemoryJournal
 from tests.unit.eas_watcher.unreliable import UnreliableServer
@@ -79,7 +78,7 @@ class Relay:
         silent = 0.0
         for _ in range(CALM):
             silent += self.step()
-            if silent > QUIET + 2 * 1680:
+            if silent > UNLISTED + 2 * 1680:
                 return
         raise AssertionError("the watch does not come to rest")
 

@@ -17,18 +17,17 @@ BUSY = Counters(
     remedies=3,
     requests=40,
     fast_pings=4,
-    quiet_for=900.0,
     silent_for=8000.0,
     polled_for=3600.0,
-    deaf_for=7200.0,
+    unlisted_for=7200.0,
     redirects=2,
     provisions=HourlyCount(3, 100.0),
     restarts=HourlyCount(2, 200.0),
 )
 """The counters of a watch, none of them at its start."""
 WELL = {"failures": 0, "remedies": 0}
-MINUTE_LATER = {"provisions": HourlyCount(3, 160.0), "restarts": HourlyCount(2, 260.0)}
-SYNC = {"quiet_for": 0.0, "redirects": 0, "refusals": 0, "doubt_left": 0.0}
+MINUTE_LATER = {"unlisted_for": 7260.0, "provisions": HourlyCount(3, 160.0), "restarts": HourlyCount(2, 260.0)}
+SYNC = {"redirects": 0, "refusals": 0, "doubt_left": 0.0}
 SIGNS: list[tuple[str, Sign, dict[str, Any]]] = [
     ("requested", lambda c: c.requested(), {"requests": 41}),
     ("waited", lambda c: c.waited(60.0), MINUTE_LATER | {"requests": 0}),
@@ -38,16 +37,15 @@ SIGNS: list[tuple[str, Sign, dict[str, Any]]] = [
         MINUTE_LATER | {"requests": 0, "polled_for": 3660.0, "silent_for": 8060.0, "fast_pings": 0, "failures": 0},
     ),
     ("hierarchy_polled", lambda c: c.hierarchy_polled(), {"polled_for": 0.0}),
-    ("deaf", lambda c: c.deaf(60.0), {"deaf_for": 7260.0}),
-    ("heard", lambda c: c.heard(), {"deaf_for": 0.0}),
+    ("listed", lambda c: c.listed(), {"unlisted_for": 0.0}),
     ("ping_answered", lambda c: c.ping_answered(60.0, at_once=False), MINUTE_LATER | {"requests": 0}),
     ("ping_answered at once", lambda c: c.ping_answered(60.0, at_once=True), MINUTE_LATER),
     (
         "ping_expired after a while",
         lambda c: c.ping_expired(60.0, fast=False),
-        WELL | {"quiet_for": 960.0, "silent_for": 8060.0, "fast_pings": 0},
+        WELL | {"silent_for": 8060.0, "fast_pings": 0},
     ),
-    ("ping_expired too fast", lambda c: c.ping_expired(60.0, fast=True), {"quiet_for": 960.0, "fast_pings": 5}),
+    ("ping_expired too fast", lambda c: c.ping_expired(60.0, fast=True), {"fast_pings": 5}),
     ("ping_changed after a while", lambda c: c.ping_changed(fast=False), WELL | {"fast_pings": 0}),
     ("ping_changed too fast", lambda c: c.ping_changed(fast=True), {"fast_pings": 5}),
     ("ping_cut after a while", lambda c: c.ping_cut(60.0, held=True), MINUTE_LATER | WELL),
@@ -123,7 +121,7 @@ def test_policy_keys_that_were_asked_for_are_forgotten_an_hour_later() -> None:
 
     assert once.waited(HOUR - 1.0).provisions.times == 1
     assert once.waited(HOUR).provisions == HourlyCount()
-    assert Counters().waited(HOUR) == Counters()
+    assert Counters().waited(HOUR) == Counters(unlisted_for=HOUR)
 
 
 def test_signs_that_clear_nothing_leave_the_counters_as_they_are() -> None:

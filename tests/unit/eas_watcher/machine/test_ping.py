@@ -5,7 +5,7 @@ import pytest
 from eas_watcher.commands.ping import PingReply, PingStatus
 from eas_watcher.heartbeat import HELD, Heartbeat
 from eas_watcher.machine.memory import Progress
-from eas_watcher.machine.ping import BREATHER, HASTY_ALLOWED, QUIET, SETTLED, ping_of, read_ping
+from eas_watcher.machine.ping import BREATHER, HASTY_ALLOWED, SETTLED, ping_of, read_ping
 from eas_watcher.machine.remedies import RECHECK
 from eas_watcher.machine.state import Move, Pause, Pausing, Watch
 from eas_watcher.names import NO_SYNC_KEY, CollectionId
@@ -52,7 +52,7 @@ def test_a_ping_held_to_its_end_clears_the_failures() -> None:
         requests=0,
         failures=0,
         fast_pings=0,
-        quiet_for=600.0,
+        unlisted_for=600.0,
         silent_for=600.0,
         unsynced=frozenset(),
     )
@@ -74,8 +74,6 @@ def test_a_server_that_ends_every_ping_after_its_own_time_is_pinged_without_paus
         watch = replace(watch, unsynced=frozenset(), counters=watch.counters.requested())
         if syncs > 1:
             break
-        if watch.counters.quiet_for >= QUIET - 2 * hold:
-            watch = replace(watch, counters=watch.counters.sync_answered())
 
     assert syncs == 1
     assert (watch.counters.fast_pings, watch.counters.requests) == (0, 1)
@@ -97,20 +95,6 @@ def test_pings_of_varying_length_show_no_hold_and_raise_no_suspicion() -> None:
     for held in (30.0, 150.0, 77.0, 41.0, 120.0):
         watch = go_on(expired(watch, held))
         assert (watch.unsynced, watch.counters.fast_pings, watch.heartbeat.hold) == (BOTH, 0, None)
-
-
-def test_after_a_long_silence_comes_a_sync() -> None:
-    watch = altered(WATCH, quiet_for=QUIET - 600.0)
-
-    assert go_on(expired(watch, 599.0)).unsynced == frozenset()
-    assert go_on(expired(watch, 600.0)).unsynced == BOTH
-
-
-def test_after_a_long_silence_the_folders_are_read_because_some_servers_never_report_new_ones() -> None:
-    watch = altered(WATCH, quiet_for=QUIET - 600.0)
-
-    assert not go_on(expired(watch, 599.0)).hierarchy_due
-    assert go_on(expired(watch, 600.0)).hierarchy_due
 
 
 def test_after_a_ping_that_ends_at_once_comes_a_sync_and_after_another_a_wait() -> None:
@@ -152,7 +136,7 @@ def test_a_server_that_holds_pings_for_a_moment_only_is_asked_every_five_seconds
 def test_syncs_what_the_server_names() -> None:
     watch = go_on(changed(WATCH, "7", "99", held=100.0))
 
-    assert watch == altered(WATCH, unsynced=frozenset({CALENDAR.id}), requests=0, failures=0)
+    assert watch == altered(WATCH, unsynced=frozenset({CALENDAR.id}), requests=0, failures=0, unlisted_for=100.0)
 
 
 @pytest.mark.parametrize("ids", [(), ("99",)])
@@ -290,16 +274,3 @@ def test_a_server_that_reports_folders_had_reported_all_that_existed_when_a_ping
 
     assert watch_after(read_ping(watch, PingReply(PingStatus.HIERARCHY_CHANGED), 1.0)).created_after == NEWEST
     assert watch_after(read_ping(watch, PingReply(PingStatus.EXPIRED), 600.0)).created_after is None
-
-
-def test_a_parked_subfolder_is_tried_again_after_a_quiet_time() -> None:
-    sub = replace(INBOX, id=CollectionId("20"), sub=True)
-    aside = frozenset({sub.id})
-    watch = watch_of(INBOX, sub, subfolders=EMAIL, parked=aside, sync_failures=(sub.id,) * 3, quiet_for=QUIET)
-
-    after = watch_after(read_ping(watch, PingReply(PingStatus.EXPIRED), 600.0))
-
-    assert after.parked == frozenset()
-    assert after.sync_failures == ()
-    assert after.announced_until is None  # mail that came meanwhile was not announced
-    assert after.hierarchy_due

@@ -9,7 +9,7 @@ from eas_watcher.commands.folder_sync import Folder, FolderSync, FolderSyncReply
 from eas_watcher.commands.options import Capabilities, Options
 from eas_watcher.commands.ping import Ping, PingStatus
 from eas_watcher.commands.settings import InformDevice
-from eas_watcher.commands.sync import CollectionRequest, Sync, SyncReply
+from eas_watcher.commands.sync import Sync, SyncReply
 from eas_watcher.errors import (
     AccessDenied,
     EasError,
@@ -29,7 +29,6 @@ from eas_watcher.heartbeat import HELD
 from eas_watcher.machine.condition import SILENT
 from eas_watcher.machine.counters import DOUBT_FOR
 from eas_watcher.machine.memory import Collection, Condition, Drain, Memory, Partnership, Progress, WatchState
-from eas_watcher.machine.ping import QUIET
 from eas_watcher.machine.remedies import RECHECK
 from eas_watcher.machine.state import (
     AcknowledgeWipe,
@@ -58,7 +57,7 @@ from eas_watcher.machine.state import (
     Wiping,
     Woken,
 )
-from eas_watcher.machine.step import BREATH, OTHERS_FIRST, PATIENCE, begin, proceed, refused_ago, step
+from eas_watcher.machine.step import BREATH, OTHERS_FIRST, PATIENCE, UNLISTED, begin, proceed, refused_ago, step
 from eas_watcher.machine.sync_reply import EPOCH
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, PolicyKey, ProtocolVersion, SyncKey
 from eas_watcher.reasons import Reason
@@ -321,6 +320,9 @@ def test_known_folders_are_watched_though_the_server_never_lists_folders(tries: 
     state, actions = step(state, synced())
     assert sent(actions) == PING
     assert str(error) in state.watch.shown_detail
+    assert state.watch.counters.unlisted_for == 0.0, "the list is asked for again some hours later"
+    _, actions = step(ReadingHierarchy(altered(state.watch, failures=0)), Failed(error))
+    assert sent(actions) == SYNC, "there is no wait the next time"
     state, _ = step(ReadingHierarchy(state.watch), hierarchy(INBOX_FOLDER))
     assert state.watch.hierarchy_fault == ""
 
@@ -422,21 +424,68 @@ def test_a_redirected_mailbox_begins_with_options_there_and_records_the_url() ->
 # --- Ping
 
 
+def pings_again(state: State, statuses: dict[CollectionId, int]) -> Watch:
+    """Return the watch that holds its next Ping, after Syncs that are answered with these statuses."""
+    while not isinstance(state, Pinging):
+        assert isinstance(state, Syncing)
+        asked = [c for c in state.watch.collections if c.id in state.asked]
+        assert asked, "no Sync without a folder"
+        failed = [news(of=c, status=statuses[c.id], key=None) for c in asked if statuses[c.id] != 1]
+        state, _ = step(state, synced(*failed))
+    return state.watch
+
+
+SUB: Final = replace(INBOX, id=CollectionId("20"), sub=True)
+LISTED: Final = Answered(FolderSyncReply(SyncKey("h2"), added=(Folder(SUB.id, INBOX.id, 12),)), NOW)
+
+
 @pytest.mark.parametrize("status", [1, 5])
-def test_a_parked_folder_is_tried_again_every_few_hours_though_mail_comes_all_the_time(status: int) -> None:
-    sub = replace(INBOX, id=CollectionId("20"), sub=True)
-    watch = watch_of(INBOX, sub, subfolders=EMAIL, parked=frozenset({sub.id}), sync_failures=(sub.id, sub.id))
-    state: State = Pinging(altered(watch, deaf_for=QUIET - 60.0, announced_until=NOW))
-    state, _ = step(state, pinged(PingStatus.CHANGED, "5", held=60.0))
+def test_folders_are_read_and_parked_ones_tried_again_every_few_hours_though_mail_comes_all_the_time(
+    status: int,
+) -> None:
+    folders = (Folder(INBOX.id, CollectionId("0"), 2), Folder(SUB.id, INBOX.id, 12))
+    watch = watch_of(INBOX, SUB, subfolders=EMAIL, hierarchy=folders, parked=frozenset({SUB.id}))
+    watch = altered(watch, sync_failures=(SUB.id, SUB.id), unlisted_for=UNLISTED - 60.0, announced_until=NOW)
+    state, _ = step(Pinging(watch), pinged(PingStatus.CHANGED, "5", held=60.0))
 
     state, actions = step(state, synced(news("5:1")))
 
-    assert sent(actions) == Sync((CollectionRequest(sub.id, sub.cls, sub.sync_key),))
-    assert state.watch.counters.deaf_for == 0.0
-    answer = news("20:1", of=sub) if status == 1 else news(of=sub, status=status, key=None)
-    state, actions = step(state, synced(answer))
-    assert state.watch.parked == (frozenset() if status == 1 else {sub.id})
-    assert isinstance(sent(actions), Ping)
+    assert sent(actions) == FolderSync(PARTNERSHIP.hierarchy_key)
+    assert state.watch.announced_until is None  # mail that came to the parked folder was not announced
+    state, _ = step(state, LISTED)
+    assert state.watch.counters.unlisted_for == 0.0
+    watch = pings_again(state, {INBOX.id: 1, SUB.id: status})
+    assert watch.parked == (frozenset() if status == 1 else {SUB.id})
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        pinged(PingStatus.EXPIRED, held=60.0),
+        pinged(PingStatus.SERVER_ERROR, held=60.0),
+        Failed(ServerBusy("x"), held=60.0),
+        Failed(Unreachable("x", 60.0)),
+    ],
+)
+def test_folders_are_read_every_few_hours_however_pings_end(ended: Event) -> None:
+    state, actions = step(Pinging(watch_of(unlisted_for=UNLISTED - 60.0)), ended)
+    while not isinstance(state, ReadingHierarchy):
+        assert not isinstance(state, Pinging)
+        state, actions = step(state, Woken() if isinstance(state, Pausing) else synced())
+
+    assert sent(actions) == FolderSync(PARTNERSHIP.hierarchy_key)
+    state, actions = step(state, Answered(FolderSyncReply(SyncKey("h2")), NOW))
+    assert sent(actions) == SYNC
+
+
+def test_a_parked_folder_that_is_gone_is_not_asked_for() -> None:
+    state, _ = step(
+        Pinging(watch_of(parked=frozenset({SUB.id}), unlisted_for=UNLISTED)), pinged(PingStatus.CHANGED, "5", held=60.0)
+    )
+    state, _ = step(state, synced())
+    state, _ = step(state, Answered(FolderSyncReply(SyncKey("h2")), NOW))
+
+    assert pings_again(state, {INBOX.id: 1}).parked == frozenset()
 
 
 def test_a_ping_that_expires_is_followed_by_the_next() -> None:

@@ -181,14 +181,10 @@ def test_a_sync_that_is_answered_clears_the_count_of_redirects() -> None:
 
 def test_new_items_are_a_sign_that_all_is_well() -> None:
     state, _ = step(syncing(failures=5, fast_pings=3), synced(news("5:1")))
-    quiet, _ = step(syncing(failures=5, fast_pings=3, quiet_for=99.0), synced())
+    quiet, _ = step(syncing(failures=5, fast_pings=3), synced())
 
     assert (state.watch.counters.failures, state.watch.counters.fast_pings) == (0, 0)
-    assert (quiet.watch.counters.failures, quiet.watch.counters.fast_pings, quiet.watch.counters.quiet_for) == (
-        5,
-        3,
-        0.0,
-    )
+    assert (quiet.watch.counters.failures, quiet.watch.counters.fast_pings) == (5, 3)
 
 
 def test_what_a_user_does_elsewhere_is_no_hot_loop_while_the_syncs_show_it() -> None:
@@ -339,6 +335,8 @@ def test_a_server_that_loses_its_keys_again_and_again_is_not_made_to_start_over_
                 event: Event = synced(key)
             case Send(Sync()):
                 event = synced() if state.watch.collections[0].drain else synced(lost)
+            case Send(FolderSync()):
+                event = Answered(FolderSyncReply(SyncKey("h2")), NOW)
             case Send(Ping()):
                 now += 60.0
                 event = pinged(PingStatus.CHANGED, "5", held=60.0)
