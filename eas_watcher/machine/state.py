@@ -108,7 +108,7 @@ class Watch:
     singly: bool = False
     """True until the next Ping, if the server refused a Sync of several folders as a whole: each is asked for alone."""
     sync_failures: tuple[CollectionId, ...] = ()
-    """Folders but the Inbox that the server did not sync, once for each time in a row."""
+    """Folders but the Inbox that the server did not sync while another one was in step, once for each time in a row."""
     parked: frozenset[CollectionId] = frozenset()
     """Folders that are left out for some hours, because the server repeatedly did not sync them."""
 

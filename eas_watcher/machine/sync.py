@@ -25,18 +25,23 @@ SYNC_FAILURES: Final = 2  # Syncs in a row in which a folder may fail; the next 
 def ask_sync(watch: Watch, watched: tuple[Collection, ...]) -> Move:
     """Prime the collections without a key, by themselves and without options; else Sync all due ones in one request.
 
-    One that could not be primed comes last: the server may never prime it, and mail must not wait for a calendar.
+    Those that failed lately come after all others, which they may fail with: mail must not wait for a calendar.
     """
     used_up = {c.id: restart(c) for c in watched if c.tries >= KEY_TRIES and c.sync_key != NO_SYNC_KEY}
     watched = _put(watched, used_up)
-    keyless = [c for c in watched if c.sync_key == NO_SYNC_KEY]
-    untried = [c for c in keyless if not c.tries]
-    due = [c for c in watched if c.sync_key != NO_SYNC_KEY and c.id in watch.unsynced]
-    asked = (untried or due or keyless)[: 1 if watch.singly else watch.max_collections]
+    sound = [c for c in watched if c.id not in watch.sync_failures]
+    asked = (_due(watch, sound) or _due(watch, watched))[: 1 if watch.singly else watch.max_collections]
     tried = {c.id: replace(c, tries=c.tries + 1) for c in asked}
     watch = replace(watch, collections=_put(watch.collections, used_up | tried))
     request = Sync(tuple([CollectionRequest(c.id, c.cls, c.sync_key) for c in asked]))
     return Syncing(watch, tuple([c.id for c in asked])), [Send(request)]
+
+
+def _due(watch: Watch, collections: Sequence[Collection]) -> list[Collection]:
+    """Return the collections that are due in one request: one that could not be primed comes last."""
+    keyless = [c for c in collections if c.sync_key == NO_SYNC_KEY]
+    untried = [c for c in keyless if not c.tries]
+    return untried or [c for c in collections if c.sync_key != NO_SYNC_KEY and c.id in watch.unsynced] or keyless
 
 
 def read_sync(state: Syncing, reply: SyncReply, at: datetime) -> tuple[list[Action], Watch | Move]:
@@ -80,7 +85,7 @@ def read_sync(state: Syncing, reply: SyncReply, at: datetime) -> tuple[list[Acti
 def _troubled(watch: Watch, asked: tuple[CollectionId, ...], read: Digest, trouble: EasError) -> Watch | Move:
     """Apply the remedy; a folder that keeps failing is parked instead, so that the others go on.
 
-    The Inbox never is, nor any folder while none is in step with the server: then the fault is not the folder's.
+    The Inbox never is, and no failure counts while no folder is in step with the server: it may not be the folder's.
     """
     watch, hopeless = _park(watch, read.troubled)
     watch = replace(watch, unsynced=watch.unsynced | frozenset(asked))
@@ -91,9 +96,10 @@ def _park(watch: Watch, troubled: frozenset[CollectionId]) -> tuple[Watch, froze
     """Note that some folders failed; return the watch, and those that are left out from now on."""
     others = [c.id for c in watch.watched if c.id in troubled and not c.is_inbox]
     in_step = any(c.id not in watch.unsynced | troubled and c.sync_key != NO_SYNC_KEY for c in watch.watched)
-    failed = frozenset(id_ for id_ in others if watch.sync_failures.count(id_) >= SYNC_FAILURES)
-    hopeless = failed if in_step else frozenset[CollectionId]()
-    failures = (*watch.sync_failures, *(id_ for id_ in others if id_ not in failed))
+    if not in_step:
+        return watch, frozenset()
+    hopeless = frozenset(id_ for id_ in others if watch.sync_failures.count(id_) >= SYNC_FAILURES)
+    failures = (*watch.sync_failures, *(id_ for id_ in others if id_ not in hopeless))
     return replace(watch, sync_failures=failures, parked=watch.parked | hopeless), hopeless
 
 

@@ -13,6 +13,7 @@ from eas_watcher.errors import (
     HierarchyChanged,
     NotProvisioned,
     ProtocolViolation,
+    RequestRefused,
     ServerBusy,
     StateLost,
     Unauthorized,
@@ -453,6 +454,38 @@ def test_no_folder_is_parked_while_none_is_in_step(asked: tuple[CollectionId, ..
 
     assert watch.parked == frozenset()
     assert alone.parked == frozenset()
+
+
+def test_failures_while_no_folder_is_in_step_park_none_when_the_first_one_is() -> None:
+    """The mail store was away, and comes back folder by folder."""
+    asked = INBOX.id, CALENDAR.id
+    watch = watch_of(INBOX, CALENDAR, unsynced=frozenset(asked))
+    broken, whole = news(of=CALENDAR, status=5, key=None), news(status=5, key=None)
+
+    for answer in (synced(whole, broken),) * 6 + (synced(broken),) * SYNC_FAILURES:
+        state, _ = step(Syncing(watch, asked), answer)
+        watch = replace(state.watch, unsynced=frozenset(asked))
+        assert watch.parked == frozenset()
+
+    assert step(Syncing(watch, asked), synced(broken))[0].watch.parked == {CALENDAR.id}
+
+
+@pytest.mark.parametrize("key", [CALENDAR.sync_key, NO_SYNC_KEY])
+def test_folders_that_failed_lately_are_asked_for_after_all_others(key: SyncKey) -> None:
+    calendar = replace(CALENDAR, sync_key=key)
+    watch = watch_of(INBOX, calendar, unsynced=frozenset({INBOX.id, CALENDAR.id}), sync_failures=(CALENDAR.id,) * 2)
+    refused = RequestRefused("Sync status 4")
+    refused.of_sync = True
+
+    state, actions = proceed(watch)
+    assert sent(actions) == SYNC
+    state, _ = step(state, synced())
+    assert isinstance(state, Syncing)
+    assert state.asked == (CALENDAR.id,)
+
+    state, actions = step(state, Failed(refused))
+    assert sent(actions) == PING, "no other folder starts from key 0 for it"
+    assert state.watch.parked == {CALENDAR.id}
 
 
 def test_no_more_than_some_collections_are_asked_for_in_one_sync() -> None:
