@@ -78,8 +78,8 @@ UNLISTED: Final = 3 * 3600.0
 folders came or went [observed: SOGo 5.8, 2026-11], and a server may cease to report changes."""
 POLL_AGAIN: Final = 60.0  # seconds until the Sync after a Ping for which the server had no worker
 PATIENCE: Final = (3, 12)
-"""Failures in a row after which the known folders are Synced though the hierarchy cannot be read: while a key has all
-tries left; after one failed Sync, when the server may be away. After two, FolderSync must show that it is back."""
+"""Failures in a row after which the known folders are Synced though the hierarchy cannot be read: while all keys have
+all tries left; after one failed Sync, when the server may be away. After two, FolderSync must show that it is back."""
 BREATH: Final = 100  # requests in a row, then a pause, whatever the server answers: 2,500 items of a first Sync
 
 
@@ -212,7 +212,8 @@ def _may_sync(watch: Watch) -> bool:
 
     They are at once if it could not be read the last time either, so that mail waits for it only once.
     """
-    tries = min((c.tries for c in watch.watched if c.sync_key != NO_SYNC_KEY), default=len(PATIENCE))
+    sound = [c for c in watch.watched if c.sync_key != NO_SYNC_KEY and c.id not in watch.sync_failures]
+    tries = max((c.tries for c in sound), default=len(PATIENCE))
     if not tries and watch.hierarchy_fault:
         return True
     return tries < len(PATIENCE) and watch.counters.failures > PATIENCE[tries]

@@ -327,6 +327,18 @@ def test_known_folders_are_watched_though_the_server_never_lists_folders(tries: 
     assert state.watch.hierarchy_fault == ""
 
 
+@pytest.mark.parametrize(("failed", "awaited"), [((), True), ((CALENDAR.id,), False)])
+def test_no_key_is_used_up_while_folders_are_awaited_but_that_of_a_folder_at_fault(
+    failed: tuple[CollectionId, ...], awaited: bool
+) -> None:
+    tried = replace(CALENDAR, tries=2)
+    watch = watch_of(INBOX, tried, hierarchy_due=True, failures=PATIENCE[-1] + 1, sync_failures=failed)
+
+    state, _ = step(ReadingHierarchy(watch), Failed(ServerBusy("x")))
+
+    assert isinstance(state, Pausing if awaited else Syncing)
+
+
 @pytest.mark.parametrize(
     ("inbox", "error"),
     [
