@@ -27,8 +27,6 @@ class EasError(Exception):
 
     elsewhere: bool = False
     """True if it came from what gives the login, e.g. a token endpoint: the mail server was not asked."""
-    of_sync: bool = False
-    """True if it is the status of a whole Sync answer, which may be due to one of the folders that were asked for."""
 
 
 class Unreachable(EasError):

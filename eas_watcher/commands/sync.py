@@ -18,9 +18,8 @@ from eas_watcher.commands.reading import (
     require_identifier,
 )
 from eas_watcher.commands.request import LARGE, Command, HttpReply
-from eas_watcher.commands.status import COMMON_FROM, LONG, OK, raise_for_status
+from eas_watcher.commands.status import LONG, OK, raise_for_status
 from eas_watcher.errors import (
-    EasError,
     HierarchyChanged,
     ProtocolViolation,
     RequestRefused,
@@ -143,11 +142,7 @@ class Sync(Command[SyncReply]):
         root = read_root(reply, "AirSync", "Sync", sparse=True)
         status = read_number(root, "Status")
         if status is not None:
-            try:
-                raise_for_sync(status, read_number(root, "Limit"))
-            except EasError as error:
-                error.of_sync = status < COMMON_FROM and status not in {STALE_KEY, TOO_MANY}
-                raise
+            raise_for_sync(status, read_number(root, "Limit"))
         collections = root.find("Collections")
         found = () if collections is None else collections.all("Collection")
         return SyncReply(empty=False, collections=tuple(map(_read_collection, found)))

@@ -106,7 +106,7 @@ class Watch:
     created_after: datetime | None = None
     """Any folder that the next FolderSync adds was created after mail received until then; None: unknown."""
     singly: bool = False
-    """True until the next Ping, if the server refused a Sync of several folders as a whole: each is asked for alone."""
+    """True until the next Ping, if a Sync of several folders failed as a whole: each is asked for alone."""
     sync_failures: tuple[CollectionId, ...] = ()
     """Folders but the Inbox that the server did not sync while another one was in step, once for each time in a row."""
     parked: frozenset[CollectionId] = frozenset()

@@ -65,7 +65,7 @@ from eas_watcher.machine.state import (
     Wiping,
     Woken,
 )
-from eas_watcher.machine.sync import ask_sync, read_sync, refused_whole, take_back_try
+from eas_watcher.machine.sync import ask_sync, failed_whole, read_sync, take_back_try
 from eas_watcher.names import NO_SYNC_KEY, ProtocolVersion
 from eas_watcher.reasons import Reason
 from eas_watcher.values import replace
@@ -117,8 +117,8 @@ def refused_ago(memory: Memory, policy: Policy) -> float | None:
 
 def step(state: State, event: Event) -> Move:
     """Return the next state after an event, and what to do, in order."""
-    if isinstance(state, Syncing) and isinstance(event, Failed) and event.error.of_sync:
-        watch, parked = refused_whole(state.watch, state.asked)
+    if isinstance(state, Syncing) and isinstance(event, Failed):
+        watch, parked = failed_whole(state.watch, state.asked, event.error)
         if parked:
             return proceed(watch)
         state = replace(state, watch=watch)

@@ -9,7 +9,14 @@ from datetime import datetime
 from typing import Final
 
 from eas_watcher.commands.sync import CollectionRequest, Sync, SyncReply
-from eas_watcher.errors import EasError, ServerBusy
+from eas_watcher.errors import (
+    EasError,
+    HierarchyChanged,
+    ProtocolViolation,
+    RequestRefused,
+    ServerBusy,
+    Unreachable,
+)
 from eas_watcher.machine.memory import Collection, Progress, restart
 from eas_watcher.machine.remedies import remedy, start_over
 from eas_watcher.machine.state import Action, Move, Record, Send, Syncing, Watch
@@ -103,11 +110,19 @@ def _park(watch: Watch, troubled: frozenset[CollectionId]) -> tuple[Watch, froze
     return replace(watch, sync_failures=failures, parked=watch.parked | hopeless), hopeless
 
 
-def refused_whole(watch: Watch, asked: tuple[CollectionId, ...]) -> tuple[Watch, bool]:
-    """Find out which of the folders asked for has the server refuse a whole Sync; return True if it is parked for it.
+def failed_whole(watch: Watch, asked: tuple[CollectionId, ...], error: EasError) -> tuple[Watch, bool]:
+    """Find out which of the folders asked for makes a whole Sync fail; return True if it is parked for it.
 
-    Of several folders each is asked for alone until the next Ping, unless it is the first failure in a row.
+    Servers refuse all folders for one of them, or break down over one item and answer HTTP 500 or nothing. Of several
+    folders each is asked for alone until the next Ping, unless it is the first failure in a row.
     """
+    match error:
+        case ServerBusy(reached=True) | ProtocolViolation() | HierarchyChanged() | RequestRefused():
+            pass
+        case Unreachable(reached=True, stale=False):
+            pass
+        case _:
+            return watch, False
     if len(asked) > 1:
         return replace(watch, singly=watch.singly or watch.counters.failures > 0), False
     watch, hopeless = _park(watch, frozenset(asked))

@@ -16,6 +16,7 @@ from eas_watcher.errors import (
     RequestRefused,
     ServerBusy,
     StateLost,
+    TooManyCollections,
     Unauthorized,
     Unreachable,
     VersionRefused,
@@ -408,9 +409,11 @@ def test_mail_does_not_wait_for_a_calendar_that_cannot_be_synced() -> None:
     assert sent(actions) == PING
 
 
-def test_the_folder_for_which_a_server_refuses_a_whole_sync_is_found_and_parked() -> None:
-    refused = ServerBusy("Sync status 5")
-    refused.of_sync = True
+@pytest.mark.parametrize(
+    "error",
+    [ServerBusy("Sync status 5"), ServerBusy("HTTP 502", shared=True), ProtocolViolation("x"), Unreachable("x")],
+)
+def test_the_folder_that_makes_a_whole_sync_fail_is_found_and_parked(error: EasError) -> None:
     state, _ = proceed(watch_of(INBOX, CALENDAR, unsynced=frozenset({INBOX.id, CALENDAR.id})))
     asked: list[tuple[CollectionId, ...]] = []
 
@@ -420,7 +423,7 @@ def test_the_folder_for_which_a_server_refuses_a_whole_sync_is_found_and_parked(
             event = Answered(FolderSyncReply(SyncKey("h2")), NOW)
         elif isinstance(state, Syncing):
             asked.append(state.asked)
-            event = Failed(refused) if CALENDAR.id in state.asked else synced()
+            event = Failed(error) if CALENDAR.id in state.asked else synced()
         state, _ = step(state, event)
 
     inbox, calendar = (INBOX.id,), (CALENDAR.id,)
@@ -429,6 +432,26 @@ def test_the_folder_for_which_a_server_refuses_a_whole_sync_is_found_and_parked(
     assert set(asked[4:]) == {inbox, calendar}
     assert state.watch.parked == {CALENDAR.id}
     assert not state.watch.singly
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ServerBusy("HTTP 503", reached=False),
+        Unreachable("x", reached=False),
+        StateLost("x"),
+        NotProvisioned("x"),
+        TooManyCollections("x", None),
+        AccessDenied("x", Reason.HTTP_403),
+    ],
+)
+def test_failures_that_are_no_folders_fault_park_none(error: EasError) -> None:
+    watch = watch_of(INBOX, CALENDAR, unsynced=frozenset({CALENDAR.id}), sync_failures=(CALENDAR.id,) * 2, failures=1)
+
+    alone, _ = step(Syncing(watch, (CALENDAR.id,)), Failed(error))
+    together, _ = step(Syncing(watch, (INBOX.id, CALENDAR.id)), Failed(error))
+
+    assert (alone.watch.parked, together.watch.singly) == (frozenset(), False)
 
 
 def test_the_inbox_is_never_parked() -> None:
@@ -475,7 +498,6 @@ def test_folders_that_failed_lately_are_asked_for_after_all_others(key: SyncKey)
     calendar = replace(CALENDAR, sync_key=key)
     watch = watch_of(INBOX, calendar, unsynced=frozenset({INBOX.id, CALENDAR.id}), sync_failures=(CALENDAR.id,) * 2)
     refused = RequestRefused("Sync status 4")
-    refused.of_sync = True
 
     state, actions = proceed(watch)
     assert sent(actions) == SYNC
