@@ -4,6 +4,8 @@ An answer that comes at once is normal from time to time. When it repeats it is 
 device id, or the server reports changes that no Sync shows.
 """
 
+from math import inf
+from types import MappingProxyType
 from typing import Final
 
 from eas_watcher.commands.ping import Ping, PingReply, PingStatus
@@ -21,8 +23,11 @@ HASTY: Final = 12.0  # seconds; Pings that are repeatedly answered faster, while
 HASTY_ALLOWED: Final = 5
 SETTLED: Final = 60.0  # seconds; a Ping held so long, twice the time between two looks of a server, reports any mail
 BREATHER: Final = 5.0  # seconds at least from one Ping that expires to the next, however briefly the server holds it
-BROKEN_OFF: Final = frozenset({PingStatus.PARAMETERS_MISSING, PingStatus.HIERARCHY_CHANGED, PingStatus.SERVER_ERROR})
-"""Statuses that may end a Ping after the server held it for long: such failures are not in a row, and no wait grows."""
+BROKEN_OFF: Final = MappingProxyType(
+    {PingStatus.PARAMETERS_MISSING: HELD, PingStatus.HIERARCHY_CHANGED: SETTLED, PingStatus.SERVER_ERROR: HELD}
+)
+"""Status that may end a Ping -> seconds; after a Ping that was held for so long it is not one failure in a row, and no
+wait grows. A changed hierarchy costs more requests than the others."""
 HIERARCHY: Final = 3600.0  # seconds of polling after which the hierarchy is read again; of Pings: UNLISTED in step.py
 NO_COLLECTIONS: Final = frozenset[CollectionId]()
 
@@ -55,7 +60,7 @@ def read_ping(watch: Watch, reply: PingReply, held: float, asked: int | None = N
     counters = watch.counters.ping_answered(held, at_once=_is_hasty(watch, held))
     if reply.status is PingStatus.CHANGED:
         counters = counters.ping_changed(fast=held < HASTY)
-    elif held >= HELD and reply.status in BROKEN_OFF:
+    elif held >= BROKEN_OFF.get(reply.status, inf):
         counters = counters.ping_failed()
     watch = replace(watch, counters=counters)
     if watch.subfolders and held >= SETTLED:

@@ -211,8 +211,8 @@ def test_a_changed_hierarchy_is_read() -> None:
 def test_a_hierarchy_that_changes_now_and_then_is_read_each_time_at_once() -> None:
     watch, changed_again = altered(WATCH, remedies=3), PingReply(PingStatus.HIERARCHY_CHANGED)
 
-    assert go_on(read_ping(watch, changed_again, HELD)).hierarchy_due
-    assert wait(read_ping(watch, changed_again, HELD - 1.0))[0] is Reason.HIERARCHY_CHANGED
+    assert go_on(read_ping(watch, changed_again, SETTLED)).hierarchy_due
+    assert wait(read_ping(watch, changed_again, SETTLED - 1.0))[0] is Reason.HIERARCHY_CHANGED
 
 
 @pytest.mark.parametrize(
