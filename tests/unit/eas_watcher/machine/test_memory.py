@@ -3,7 +3,7 @@ from dataclasses import replace
 from eas_watcher.machine.memory import Collection, Drain, Memory, Partnership, Progress, WatchState, restart
 from eas_watcher.machine.seen import SeenIds
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ServerId
-from tests.unit.eas_watcher.watching import INBOX, NEWEST
+from tests.unit.eas_watcher.watching import CALENDAR, INBOX, NEWEST
 
 
 def test_progress_of_nothing_changes_nothing() -> None:
@@ -18,6 +18,12 @@ def test_a_new_collection_was_never_primed() -> None:
     collection = Collection(CollectionId("5"), CollectionClass.EMAIL)
 
     assert (collection.sync_key, collection.newest, collection.drain) == (NO_SYNC_KEY, None, None)
+
+
+def test_the_inbox_is_the_default_folder_of_mail() -> None:
+    assert INBOX.is_inbox
+    assert not replace(INBOX, sub=True).is_inbox
+    assert not CALENDAR.is_inbox
 
 
 def test_a_new_mailbox_watches_its_mails_and_agreed_on_nothing() -> None:

@@ -500,6 +500,15 @@ def test_a_parked_folder_that_is_gone_is_not_asked_for() -> None:
     assert pings_again(state, {INBOX.id: 1}).parked == frozenset()
 
 
+def test_a_folder_that_keeps_making_a_whole_sync_fail_is_parked_without_a_wait() -> None:
+    watch = watch_of(INBOX, CALENDAR, unsynced=frozenset({CALENDAR.id}), sync_failures=(CALENDAR.id,) * 2)
+
+    state, actions = step(Syncing(watch, (CALENDAR.id,)), Failed(ServerBusy("x")))
+
+    assert sent(actions) == PING
+    assert state.watch.parked == {CALENDAR.id}
+
+
 def test_a_ping_that_expires_is_followed_by_the_next() -> None:
     assert step(Pinging(watch_of(shown=WatchState.WATCHING)), pinged(PingStatus.EXPIRED, held=600.0))[1] == [Send(PING)]
 
