@@ -104,6 +104,18 @@ async def test_a_claim_looks_at_few_more_marks_than_it_takes_of_many(postgres_en
     assert tuples < 100  # of 3,000; each mark that is looked at costs one
 
 
+async def test_a_claim_alone_does_not_wait_for_the_disk(postgres_engine: Database) -> None:
+    waits = sa.text("SHOW synchronous_commit")
+    async with transaction(postgres_engine) as connection:
+        before = await connection.scalar(waits)
+        await connection.run_sync(claim_marks, Lanes(Platform.APNS), 10, "push", LATER, NOW, Pacing())
+        during = await connection.scalar(waits)
+    async with transaction(postgres_engine) as connection:  # over the same connection
+        after = await connection.scalar(waits)
+
+    assert (before, during, after) == ("on", "off", "on")
+
+
 async def test_two_claimers_never_get_the_same_mark(postgres_engine: Database, other_engine: Database) -> None:
     epoch = await activate_all(postgres_engine)
     await SqlWatchStore(postgres_engine, LocalWakeups()).commit(batch(epoch, NAMES), NOW)
