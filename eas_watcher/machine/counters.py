@@ -11,6 +11,7 @@ sign, something that was done or observed, and is the only place that says which
                                      silent_for
     hierarchy_polled                                             polled_for
     listed                                                       unlisted_for
+    left_out                         unlisted_for
     ping_answered                    time                        requests, unless the answer came at once
     ping_expired after a while       silent_for                  fast_pings, failures, remedies
     ping_expired too fast            fast_pings
@@ -47,6 +48,9 @@ CONFIRM_AFTER: Final = (60.0, 900.0)  # seconds after the first and second 401; 
 MOST_REFUSALS: Final = len(CONFIRM_AFTER) + 1  # in a row, over restarts; then the credential is dead, or doubtful
 DOUBT_FOR: Final = (HOUR, 24 * HOUR)  # seconds after the third 401 and after each later one, if the server is in doubt
 MOST_IN_DOUBT: Final = MOST_REFUSALS + len(DOUBT_FOR)  # in a row, of a server that meanwhile accepts others
+UNLISTED: Final = 3 * HOUR
+"""Seconds after which the folders are read, and all of them Synced, the parked ones too: some servers never report that
+folders came or went [observed: SOGo 5.8, 2026-11], and a server may cease to report changes."""
 PROVISIONS: Final = 3  # policy keys within an hour; then one an hour
 
 
@@ -97,7 +101,7 @@ class Counters:
     polled_for: float = 0.0
     """Seconds of polling since polling last caused a FolderSync."""
     unlisted_for: float = 0.0
-    """Seconds of Pings and pauses since the hierarchy was read."""
+    """Seconds of Pings and pauses since the hierarchy was read; more, if it is to be read sooner."""
     redirects: int = 0
     """Redirects since the last answered Sync."""
     provisions: HourlyCount = NEVER
@@ -130,6 +134,10 @@ class Counters:
     def listed(self) -> "Counters":
         """Clear the time since the hierarchy was read: it was, or is to be read some hours later."""
         return replace(self, unlisted_for=0.0)
+
+    def left_out(self, seconds: float) -> "Counters":
+        """Let the hierarchy be read in so many seconds at most: then folders that were left out are tried again."""
+        return replace(self, unlisted_for=max(self.unlisted_for, UNLISTED - seconds))
 
     def ping_answered(self, held: float, *, at_once: bool) -> "Counters":
         """Count the time of a Ping that was answered, whatever its status."""

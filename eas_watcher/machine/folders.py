@@ -87,7 +87,8 @@ def read_hierarchy(watch: Watch, reply: FolderSyncReply) -> tuple[Watch, Progres
         hierarchy_due=False,
         hierarchy_fault="",
         created_after=None,
-        counters=watch.counters.listed(),
+        # Folders that are left out are tried again in their time, however often the hierarchy is read meanwhile.
+        counters=watch.counters if watch.parked else watch.counters.listed(),
     )
     # A Ping reports nothing of a folder that went and came back under its id until the next Sync
     # [observed: SOGo 5.8, 2026-11].

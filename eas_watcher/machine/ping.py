@@ -28,7 +28,7 @@ BROKEN_OFF: Final = MappingProxyType(
 )
 """Status that may end a Ping -> seconds; after a Ping that was held for so long it is not one failure in a row, and no
 wait grows. A changed hierarchy costs more requests than the others."""
-HIERARCHY: Final = 3600.0  # seconds of polling after which the hierarchy is read again; of Pings: UNLISTED in step.py
+HIERARCHY: Final = 3600.0  # seconds of polling after which the hierarchy is read again; of Pings: UNLISTED
 NO_COLLECTIONS: Final = frozenset[CollectionId]()
 
 

@@ -110,7 +110,7 @@ class Watch:
     sync_failures: tuple[CollectionId, ...] = ()
     """Folders but the Inbox that the server did not sync while another one was in step, once for each time in a row."""
     parked: frozenset[CollectionId] = frozenset()
-    """Folders that are left out for some hours, because the server repeatedly did not sync them."""
+    """Folders that are left out for a while, because the server repeatedly did not sync them."""
 
     @property
     def wanted(self) -> tuple[Collection, ...]:

@@ -32,7 +32,7 @@ from eas_watcher.errors import (
 )
 from eas_watcher.heartbeat import HELD
 from eas_watcher.machine.condition import healthy
-from eas_watcher.machine.counters import CONFIRM_AFTER, MOST_REFUSALS
+from eas_watcher.machine.counters import CONFIRM_AFTER, MOST_REFUSALS, UNLISTED
 from eas_watcher.machine.folders import note_horizon, read_hierarchy, recall
 from eas_watcher.machine.memory import WIPES, Collection, Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.machine.ping import ping_of, poll, read_ping
@@ -73,9 +73,6 @@ from eas_watcher.values import replace
 OTHERS_FIRST: Final = 15.0
 """Seconds after a start before a credential is shown whose next refusal decides: until then others show whether the
 server accepts anybody, in this process and in others."""
-UNLISTED: Final = 3 * 3600.0
-"""Seconds after which the folders are read, and all of them Synced, the parked ones too: some servers never report that
-folders came or went [observed: SOGo 5.8, 2026-11], and a server may cease to report changes."""
 POLL_AGAIN: Final = 60.0  # seconds until the Sync after a Ping for which the server had no worker
 PATIENCE: Final = (3, 12)
 """Failures in a row after which the known folders are Synced though the hierarchy cannot be read: while all keys have

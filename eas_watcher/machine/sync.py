@@ -27,6 +27,10 @@ from eas_watcher.values import replace
 
 KEY_TRIES: Final = 3  # Z-Push withholds items from the third use of one sync key on [observed: 2.7.1, 2026-11]
 SYNC_FAILURES: Final = 2  # Syncs in a row in which a folder may fail; the next failure parks it, but never the Inbox
+TRY_AGAIN: Final = 600.0
+"""Seconds until a parked folder is tried again, then twice as long each time: a fault of minutes must not hold up mail
+for hours. UNLISTED is the longest."""
+MOST_TRIES: Final = 5  # after which TRY_AGAIN would be longer than UNLISTED
 
 
 def ask_sync(watch: Watch, watched: tuple[Collection, ...]) -> Move:
@@ -105,9 +109,14 @@ def _park(watch: Watch, troubled: frozenset[CollectionId]) -> tuple[Watch, froze
     in_step = any(c.id not in watch.unsynced | troubled and c.sync_key != NO_SYNC_KEY for c in watch.watched)
     if not in_step:
         return watch, frozenset()
-    hopeless = frozenset(id_ for id_ in others if watch.sync_failures.count(id_) >= SYNC_FAILURES)
-    failures = (*watch.sync_failures, *(id_ for id_ in others if id_ not in hopeless))
-    return replace(watch, sync_failures=failures, parked=watch.parked | hopeless), hopeless
+    counts = {id_: watch.sync_failures.count(id_) for id_ in others}
+    failures = (*watch.sync_failures, *(id_ for id_, count in counts.items() if count < SYNC_FAILURES + MOST_TRIES))
+    watch = replace(watch, sync_failures=failures)
+    hopeless = {id_: count - SYNC_FAILURES for id_, count in counts.items() if count >= SYNC_FAILURES}
+    if not hopeless:
+        return watch, frozenset()
+    counters = watch.counters.left_out(TRY_AGAIN * 2 ** min(hopeless.values()))
+    return replace(watch, parked=watch.parked | hopeless.keys(), counters=counters), frozenset(hopeless)
 
 
 def failed_whole(watch: Watch, asked: tuple[CollectionId, ...], error: EasError) -> tuple[Watch, bool]:

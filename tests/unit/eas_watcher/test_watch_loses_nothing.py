@@ -6,6 +6,7 @@ from typing import Final
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eas_watcher.machine.counters import UNLISTED
 from eas_watcher.machine.state import (
     AcknowledgeWipe,
     Action,
@@ -21,7 +22,7 @@ from eas_watcher.machine.state import (
     State,
     Woken,
 )
-from eas_watcher.machine.step import UNLISTED, begin, step
+from eas_watcher.machine.step import begin, step
 from eas_watcher.names import CollectionClass, PolicyKey
 from tests.fakes.eas import MemoryJournal
 from tests.unit.eas_watcher.unreliable import UnreliableServer

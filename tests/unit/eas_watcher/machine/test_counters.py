@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from eas_watcher.machine import counters
-from eas_watcher.machine.counters import CONFIRM_AFTER, HOUR, MOST_REFUSALS, PROVISIONS, Counters, HourlyCount
+from eas_watcher.machine.counters import CONFIRM_AFTER, HOUR, MOST_REFUSALS, PROVISIONS, UNLISTED, Counters, HourlyCount
 
 Sign = Callable[[Counters], Counters]
 
@@ -38,6 +38,7 @@ SIGNS: list[tuple[str, Sign, dict[str, Any]]] = [
     ),
     ("hierarchy_polled", lambda c: c.hierarchy_polled(), {"polled_for": 0.0}),
     ("listed", lambda c: c.listed(), {"unlisted_for": 0.0}),
+    ("left_out", lambda c: c.left_out(600.0), {"unlisted_for": UNLISTED - 600.0}),
     ("ping_answered", lambda c: c.ping_answered(60.0, at_once=False), MINUTE_LATER | {"requests": 0}),
     ("ping_answered at once", lambda c: c.ping_answered(60.0, at_once=True), MINUTE_LATER),
     (

@@ -27,7 +27,7 @@ from eas_watcher.errors import (
 )
 from eas_watcher.heartbeat import HELD
 from eas_watcher.machine.condition import SILENT
-from eas_watcher.machine.counters import DOUBT_FOR
+from eas_watcher.machine.counters import DOUBT_FOR, UNLISTED
 from eas_watcher.machine.memory import Collection, Condition, Drain, Memory, Partnership, Progress, WatchState
 from eas_watcher.machine.remedies import RECHECK
 from eas_watcher.machine.state import (
@@ -57,7 +57,7 @@ from eas_watcher.machine.state import (
     Wiping,
     Woken,
 )
-from eas_watcher.machine.step import BREATH, OTHERS_FIRST, PATIENCE, UNLISTED, begin, proceed, refused_ago, step
+from eas_watcher.machine.step import BREATH, OTHERS_FIRST, PATIENCE, begin, proceed, refused_ago, step
 from eas_watcher.machine.sync_reply import EPOCH
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, PolicyKey, ProtocolVersion, SyncKey
 from eas_watcher.reasons import Reason
@@ -488,6 +488,14 @@ def test_folders_are_read_every_few_hours_however_pings_end(ended: Event) -> Non
     assert sent(actions) == FolderSync(PARTNERSHIP.hierarchy_key)
     state, actions = step(state, Answered(FolderSyncReply(SyncKey("h2")), NOW))
     assert sent(actions) == SYNC
+
+
+def test_parked_folders_are_tried_again_in_their_time_however_often_the_folders_are_read_meanwhile() -> None:
+    watch = watch_of(INBOX, CALENDAR, parked=frozenset({CALENDAR.id}), unlisted_for=UNLISTED - 60.0, hierarchy_due=True)
+
+    state, _ = step(ReadingHierarchy(watch), Answered(FolderSyncReply(SyncKey("h2")), NOW))
+
+    assert state.watch.counters.unlisted_for == UNLISTED - 60.0
 
 
 def test_a_parked_folder_that_is_gone_is_not_asked_for() -> None:

@@ -21,7 +21,7 @@ from eas_watcher.errors import (
     Unreachable,
     VersionRefused,
 )
-from eas_watcher.machine.counters import HourlyCount
+from eas_watcher.machine.counters import UNLISTED, HourlyCount
 from eas_watcher.machine.memory import Change, Collection, Condition, Drain, Progress, WatchState
 from eas_watcher.machine.ping import HASTY
 from eas_watcher.machine.remedies import HOPELESS
@@ -43,7 +43,7 @@ from eas_watcher.machine.state import (
     Woken,
 )
 from eas_watcher.machine.step import proceed, step
-from eas_watcher.machine.sync import KEY_TRIES, SYNC_FAILURES
+from eas_watcher.machine.sync import KEY_TRIES, MOST_TRIES, SYNC_FAILURES
 from eas_watcher.names import NO_SYNC_KEY, CollectionClass, CollectionId, ServerId, SyncKey
 from eas_watcher.reasons import Reason
 from tests.unit.eas_watcher.watching import (
@@ -53,6 +53,7 @@ from tests.unit.eas_watcher.watching import (
     NOW,
     PRIME,
     SYNC,
+    altered,
     news,
     paused,
     pinged,
@@ -491,6 +492,21 @@ def test_failures_while_no_folder_is_in_step_park_none_when_the_first_one_is() -
         assert watch.parked == frozenset()
 
     assert step(Syncing(watch, asked), synced(broken))[0].watch.parked == {CALENDAR.id}
+
+
+def test_a_parked_folder_is_tried_again_soon_then_ever_more_seldom() -> None:
+    """A fault of two minutes must not keep the mail of a sub-folder for hours."""
+    broken = synced(news(of=CALENDAR, status=5, key=None))
+    watch = watch_of(INBOX, CALENDAR, unsynced=frozenset({CALENDAR.id}), sync_failures=(CALENDAR.id,) * SYNC_FAILURES)
+    waits = []
+    for _ in range(8):
+        watch = step(Syncing(watch, (CALENDAR.id,)), broken)[0].watch
+        assert watch.parked == {CALENDAR.id}
+        waits.append((UNLISTED - watch.counters.unlisted_for) / 60.0)
+        watch = altered(watch.unparked(), unlisted_for=0.0, unsynced=frozenset({CALENDAR.id}))
+
+    assert waits == [10, 20, 40, 80, 160, 180, 180, 180]
+    assert len(watch.sync_failures) == SYNC_FAILURES + MOST_TRIES
 
 
 @pytest.mark.parametrize("key", [CALENDAR.sync_key, NO_SYNC_KEY])
