@@ -170,12 +170,11 @@ def step(state: State, event: Event) -> Move:
         ):
             # The mailbox can be watched without the information.
             return proceed(replace(watch, partnership=replace(watch.partnership, informed=True)))
-        case ReadingHierarchy(watch), Failed(
-            (ServerBusy(retry_after=None, reached=True) | ProtocolViolation()) as error
-        ) if _may_sync(watch):
+        case ReadingHierarchy(watch), Failed(error) if _may_sync(watch, error):
             # Mail must not wait for a list of folders that the server never gives.
             watch = replace(watch.resync_all(), counters=watch.counters.listed())
-            return proceed(replace(watch, hierarchy_due=False, hierarchy_fault=str(error)))
+            watch = replace(watch, hierarchy_due=False, hierarchy_fault=str(error))
+            return _fail(watch, error) if _may_be_away(error) else proceed(watch)
         case _, Failed(error):
             return _fail(state.watch, error)
         case _:
@@ -204,16 +203,36 @@ def proceed(watch: Watch) -> Move:
     return _ping(watch, watched)
 
 
-def _may_sync(watch: Watch) -> bool:
+def _may_sync(watch: Watch, error: EasError) -> bool:
     """Return True if the known folders are to be Synced though the hierarchy cannot be read.
 
-    They are at once if it could not be read the last time either, so that mail waits for it only once.
+    They are at once if it could not be read the last time either, so that mail waits for it only once; and if not even
+    key 0 lists the folders.
     """
-    sound = [c for c in watch.watched if c.sync_key != NO_SYNC_KEY and c.id not in watch.sync_failures]
-    tries = max((c.tries for c in sound), default=len(PATIENCE))
+    match error:
+        case StateLost() | RequestRefused():
+            return watch.partnership.hierarchy_key == NO_SYNC_KEY and bool(watch.watched)
+        case ServerBusy() | ProtocolViolation() | Unreachable():
+            sound = [c for c in watch.watched if c.sync_key != NO_SYNC_KEY and c.id not in watch.sync_failures]
+            tries = max((c.tries for c in sound), default=len(PATIENCE))
+        case _:
+            return False
     if not tries and watch.hierarchy_fault:
         return True
+    # The server answered the Ping or the Sync that came before the FolderSync of every three hours.
+    routine = not tries and watch.counters.unlisted_for >= UNLISTED
+    if _may_be_away(error) and not (routine or watch.hierarchy_fault):
+        return False
     return tries < len(PATIENCE) and watch.counters.failures > PATIENCE[tries]
+
+
+def _may_be_away(error: EasError) -> bool:
+    """Return True if the server asks to be left alone, or gave no answer."""
+    match error:
+        case ServerBusy(retry_after=seconds, reached=reached):
+            return seconds is not None or not reached
+        case _:
+            return isinstance(error, Unreachable)
 
 
 def _noted(watch: Watch, note: str) -> Watch:

@@ -18,6 +18,7 @@ from eas_watcher.errors import (
     ProtocolViolation,
     Redirected,
     RemoteWipeRequested,
+    RequestRefused,
     ServerBusy,
     StateLost,
     Unauthorized,
@@ -325,6 +326,57 @@ def test_known_folders_are_watched_though_the_server_never_lists_folders(tries: 
     assert sent(actions) == SYNC, "there is no wait the next time"
     state, _ = step(ReadingHierarchy(state.watch), hierarchy(INBOX_FOLDER))
     assert state.watch.hierarchy_fault == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "most", "waits"),
+    [
+        (Unreachable("no answer in time"), PATIENCE[0] + 2, True),
+        (ServerBusy("HTTP 503", reached=False, shared=True), PATIENCE[0] + 2, True),
+        (ServerBusy("HTTP 503", retry_after=90.0, reached=False), PATIENCE[0] + 2, True),
+        (StateLost("FolderSync status 9"), 2, False),
+        (RequestRefused("FolderSync status 10"), 2, False),
+    ],
+)
+def test_a_mailbox_stays_watched_though_the_list_of_every_few_hours_never_comes(
+    error: EasError, most: int, waits: bool
+) -> None:
+    watch = watch_of(unsynced=frozenset())
+    for tries in (most, 1):
+        state, _ = proceed(altered(watch, unlisted_for=UNLISTED, failures=0))
+        lists, waited = 0, False
+        while not isinstance(state, Pinging):
+            event: Event = Woken()
+            if isinstance(state, ReadingHierarchy):
+                lists, event = lists + 1, Failed(error)
+            elif isinstance(state, Syncing):
+                primes = state.watch.collections[0].sync_key == NO_SYNC_KEY
+                event = synced(news(key="k5")) if primes else synced()
+            before, (state, _) = state, step(state, event)
+            if isinstance(before, ReadingHierarchy):
+                waited = isinstance(state, Pausing)
+        assert lists == tries, "mail waits for it once"
+        assert waited == waits, "a server that may be away is left alone before the Sync"
+        assert str(error) in state.watch.shown_detail
+        watch = state.watch
+
+
+@pytest.mark.parametrize("error", [Unreachable("x"), ServerBusy("HTTP 503", reached=False)])
+def test_a_server_that_is_away_for_hours_has_to_list_the_folders_first(error: EasError) -> None:
+    watch = watch_of(replace(INBOX, tries=1), hierarchy_due=True, failures=99, unlisted_for=2 * UNLISTED)
+
+    state, _ = step(ReadingHierarchy(watch), Failed(error))
+
+    assert isinstance(step(state, Woken())[0], ReadingHierarchy)
+
+
+def test_a_new_mailbox_waits_for_its_folders() -> None:
+    fresh = replace(watch_of(partnership=replace(PARTNERSHIP, hierarchy_key=NO_SYNC_KEY)), collections=())
+    state, _ = step(ReadingHierarchy(fresh), Failed(StateLost("x")))
+
+    assert isinstance(state, ReadingHierarchy)
+    state, actions = step(state, Failed(StateLost("x")))
+    assert paused(actions).failures
 
 
 @pytest.mark.parametrize(("failed", "awaited"), [((), True), ((CALENDAR.id,), False)])

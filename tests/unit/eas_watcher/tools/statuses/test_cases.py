@@ -91,7 +91,7 @@ SYNC_OF_ONE: Final = {
 FOLDER_SYNC: Final = {  # [MS-ASCMD 2.2.3.177.4]
     **each((6, 11), ("back off", "wait 10 min, FolderSync from key 0")),
     **each((8, 12), ("back off", "wait 10 min, FolderSync")),
-    **each((9, 10), START_OVER),
+    **each((9, 10), ("FolderSync from key 0", "never wait")),
 }
 PROVISIONING: Final = {  # [MS-ASPROV 2.2.2.54.2]
     "2": PROVISION,
