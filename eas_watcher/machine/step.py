@@ -20,6 +20,7 @@ from eas_watcher.commands.ping import PingReply
 from eas_watcher.commands.settings import InformDevice
 from eas_watcher.commands.sync import SyncReply
 from eas_watcher.errors import (
+    AccessDenied,
     EasError,
     HierarchyChanged,
     ProtocolViolation,
@@ -207,9 +208,11 @@ def _may_sync(watch: Watch, error: EasError) -> bool:
     """Return True if the known folders are to be Synced though the hierarchy cannot be read.
 
     They are at once if it could not be read the last time either, so that mail waits for it only once; and if not even
-    key 0 lists the folders.
+    key 0 lists the folders, or they are too many to be listed.
     """
     match error:
+        case AccessDenied(reason=Reason.EAS_151):
+            return bool(watch.watched)
         case StateLost() | RequestRefused():
             return watch.partnership.hierarchy_key == NO_SYNC_KEY and bool(watch.watched)
         case ServerBusy() | ProtocolViolation() | Unreachable():

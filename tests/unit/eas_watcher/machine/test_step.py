@@ -336,6 +336,7 @@ def test_known_folders_are_watched_though_the_server_never_lists_folders(tries: 
         (ServerBusy("HTTP 503", retry_after=90.0, reached=False), PATIENCE[0] + 2, True),
         (StateLost("FolderSync status 9"), 2, False),
         (RequestRefused("FolderSync status 10"), 2, False),
+        (AccessDenied("FolderSync status 151", Reason.EAS_151), 1, False),
     ],
 )
 def test_a_mailbox_stays_watched_though_the_list_of_every_few_hours_never_comes(
@@ -370,13 +371,15 @@ def test_a_server_that_is_away_for_hours_has_to_list_the_folders_first(error: Ea
     assert isinstance(step(state, Woken())[0], ReadingHierarchy)
 
 
-def test_a_new_mailbox_waits_for_its_folders() -> None:
+@pytest.mark.parametrize("error", [StateLost("x"), AccessDenied("x", Reason.EAS_151)])
+def test_a_new_mailbox_waits_for_its_folders(error: EasError) -> None:
     fresh = replace(watch_of(partnership=replace(PARTNERSHIP, hierarchy_key=NO_SYNC_KEY)), collections=())
-    state, _ = step(ReadingHierarchy(fresh), Failed(StateLost("x")))
+    state, actions = step(ReadingHierarchy(fresh), Failed(error))
+    if isinstance(state, ReadingHierarchy):
+        state, actions = step(state, Failed(error))
 
-    assert isinstance(state, ReadingHierarchy)
-    state, actions = step(state, Failed(StateLost("x")))
     assert paused(actions).failures
+    assert isinstance(step(state, Woken())[0], ReadingHierarchy)
 
 
 @pytest.mark.parametrize(("failed", "awaited"), [((), True), ((CALENDAR.id,), False)])
