@@ -108,7 +108,8 @@ class Watch:
     singly: bool = False
     """True until the next Ping, if a Sync of several folders failed as a whole: each is asked for alone."""
     sync_failures: tuple[CollectionId, ...] = ()
-    """Folders but the Inbox that the server did not sync while another one was in step, once for each time in a row."""
+    """Folders but the Inbox that the server did not sync while another one was in step, once for each time in a row, as
+    far as these are counted."""
     parked: frozenset[CollectionId] = frozenset()
     """Folders that are left out for a while, because the server repeatedly did not sync them."""
 

@@ -30,13 +30,13 @@ SYNC_FAILURES: Final = 2  # Syncs in a row in which a folder may fail; the next 
 TRY_AGAIN: Final = 600.0
 """Seconds until a parked folder is tried again, then twice as long each time: a fault of minutes must not hold up mail
 for hours. UNLISTED is the longest."""
-MOST_TRIES: Final = 5  # after which TRY_AGAIN would be longer than UNLISTED
+MOST_TRIES: Final = 5  # failures in a row that are counted once a folder was parked: by then UNLISTED is shorter
 
 
 def ask_sync(watch: Watch, watched: tuple[Collection, ...]) -> Move:
     """Prime the collections without a key, by themselves and without options; else Sync all due ones in one request.
 
-    Those that failed lately come after all others, which they may fail with: mail must not wait for a calendar.
+    Those that failed lately come after all others, because one folder may fail a whole Sync: mail must not wait for it.
     """
     used_up = {c.id: restart(c) for c in watched if c.tries >= KEY_TRIES and c.sync_key != NO_SYNC_KEY}
     watched = _put(watched, used_up)
@@ -94,17 +94,17 @@ def read_sync(state: Syncing, reply: SyncReply, at: datetime) -> tuple[list[Acti
 
 
 def _troubled(watch: Watch, asked: tuple[CollectionId, ...], read: Digest, trouble: EasError) -> Watch | Move:
-    """Apply the remedy; a folder that keeps failing is parked instead, so that the others go on.
-
-    The Inbox never is, and no failure counts while no folder is in step with the server: it may not be the folder's.
-    """
+    """Apply the remedy; a folder that keeps failing is parked instead, so that the others go on."""
     watch, hopeless = _park(watch, read.troubled)
     watch = replace(watch, unsynced=watch.unsynced | frozenset(asked))
     return watch if hopeless == read.troubled else remedy(watch, trouble)
 
 
 def _park(watch: Watch, troubled: frozenset[CollectionId]) -> tuple[Watch, frozenset[CollectionId]]:
-    """Note that some folders failed; return the watch, and those that are left out from now on."""
+    """Note that some folders failed; return the watch, and those that are left out from now on.
+
+    The Inbox never is, and no failure counts while no folder is in step with the server: it may not be the folder's.
+    """
     others = [c.id for c in watch.watched if c.id in troubled and not c.is_inbox]
     in_step = any(c.id not in watch.unsynced | troubled and c.sync_key != NO_SYNC_KEY for c in watch.watched)
     if not in_step:
