@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from eas_watcher.autodiscover import json, pox
-from eas_watcher.autodiscover.urls import eas_location, followed, host_and_port
+from eas_watcher.autodiscover.urls import eas_location, followed, host_and_port, resolved
 from eas_watcher.commands.request import HttpReply
 from eas_watcher.errors import AccessDenied, EasError, ProtocolViolation, ServerBusy, Unauthorized, Unreachable
 from eas_watcher.reasons import Reason
@@ -42,6 +42,13 @@ class Lookup:
     """True if it carries the user's credential."""
 
 
+class _LedAway(AccessDenied):
+    """A host redirects to one that is not allowed, as a company's web site does: another host may know the mailbox."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, Reason.AUTODISCOVER)
+
+
 Search: TypeAlias = Generator[Lookup, HttpReply, str]
 
 
@@ -64,7 +71,7 @@ def discover(address: str, hosts: Collection[str]) -> Search:
         if found.url is not None:
             url = eas_location(found.url, hosts)
             if url is None:
-                raise _foreign(found.url)
+                raise AccessDenied(_foreign(found.url), Reason.AUTODISCOVER)
             return url
         address = found.address or ""
         if address.lower() in seen or len(seen) >= ADDRESSES or not may_discover(address, hosts):
@@ -74,13 +81,13 @@ def discover(address: str, hosts: Collection[str]) -> Search:
 
 def _search(address: str, hosts: Collection[str]) -> Generator[Lookup, HttpReply, pox.PoxReply]:
     """Ask every host for one address; return the first answer that names a URL or another address."""
-    trouble: EasError | None = None
+    troubles: list[EasError] = []
     asked = _asked(address, hosts)
     for host in asked:
         try:
             reply = yield from _follow(Lookup("GET", json.question(host, address)), hosts)
-        except (Unreachable, ServerBusy, ProtocolViolation) as error:
-            trouble = error
+        except (Unreachable, ServerBusy, ProtocolViolation, _LedAway) as error:
+            troubles.append(error)
             continue
         if (url := json.read_url(reply)) is not None:
             return pox.PoxReply(url)
@@ -92,26 +99,32 @@ def _search(address: str, hosts: Collection[str]) -> Generator[Lookup, HttpReply
             answer = yield from _ask_all([pointed], address, hosts)
     if isinstance(answer, pox.PoxReply):
         return answer
-    raise trouble or answer
+    raise _cause([*troubles, answer])
 
 
 def _ask_all(
     questions: list[str], address: str, hosts: Collection[str]
 ) -> Generator[Lookup, HttpReply, pox.PoxReply | EasError]:
     """Ask by version 1 with the credential; return the first answer that names something, else the cause."""
-    trouble: EasError | None = None
+    troubles: list[EasError] = []
     said = ""
     for question in questions:
         try:
             reply = yield from _follow(Lookup("POST", question, pox.request(address), credential=True), hosts)
             found = pox.read(reply.body) if reply.status == OK else pox.PoxReply()
-        except (Unreachable, ServerBusy, ProtocolViolation) as error:
-            trouble = error
+        except (Unreachable, ServerBusy, ProtocolViolation, _LedAway) as error:
+            troubles.append(error)
             continue
         if found.url or found.address:
             return found
         said = said or (found.error and f": {found.error}")
-    return trouble or AccessDenied(f"no host of [autodiscover] knows the mailbox{said}", Reason.AUTODISCOVER)
+    nowhere = AccessDenied(f"no host of [autodiscover] knows the mailbox{said}", Reason.AUTODISCOVER)
+    return _cause([*troubles, nowhere])
+
+
+def _cause(troubles: list[EasError]) -> EasError:
+    """Return the first cause that may pass by itself; if there is none, the first of all."""
+    return next((error for error in troubles if not isinstance(error, AccessDenied)), troubles[0])
 
 
 def _pointed(address: str, hosts: Collection[str]) -> Generator[Lookup, HttpReply, str | None]:
@@ -127,7 +140,7 @@ def _pointed(address: str, hosts: Collection[str]) -> Generator[Lookup, HttpRepl
 
 
 def _follow(lookup: Lookup, hosts: Collection[str]) -> Generator[Lookup, HttpReply, HttpReply]:
-    """Ask, and follow redirects to allowed hosts; return the first other answer."""
+    """Ask, and follow redirects to allowed hosts; return the first other answer. Raises _LedAway."""
     for _ in range(HOPS + 1):
         reply = yield lookup
         if reply.status == UNAUTHORIZED and lookup.credential:
@@ -140,10 +153,10 @@ def _follow(lookup: Lookup, hosts: Collection[str]) -> Generator[Lookup, HttpRep
         if reply.status not in REDIRECTS:
             return reply
         named_by = "x-ms-location" if reply.status == ELSEWHERE else "location"
-        location = reply.headers.get(named_by, "").strip()
+        location = resolved(reply.headers.get(named_by, "").strip(), lookup.url)
         url = followed(location, hosts)
         if url is None:
-            raise _foreign(location)
+            raise _LedAway(_foreign(location))
         lookup = Lookup(lookup.method, url, lookup.body, lookup.credential)
     raise ProtocolViolation("Autodiscover leads round in circles")
 
@@ -159,6 +172,6 @@ def _domain(address: str) -> str:
     return address.rpartition("@")[2].lower() if "@" in address else ""
 
 
-def _foreign(location: str) -> AccessDenied:
+def _foreign(location: str) -> str:
     host = host_and_port(location) or "a URL that is not https or not sound"
-    return AccessDenied(f"Autodiscover leads to {host}, which the settings do not allow", Reason.AUTODISCOVER)
+    return f"Autodiscover leads to {host}, which the settings do not allow"

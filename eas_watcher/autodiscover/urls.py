@@ -36,6 +36,12 @@ def followed(text: str, hosts: Container[str]) -> str | None:
     return parts._replace(netloc=_host_and_port(parts), fragment="").geturl()
 
 
+def resolved(location: str, asked: str) -> str:
+    """Return the URL that a redirect names; a path is one at the host of the https URL `asked` [RFC 9110 10.2.2]."""
+    is_path = location.startswith("/") and not location.startswith("//")
+    return f"https://{host_and_port(asked)}{location}" if is_path else location
+
+
 def host_and_port(text: str) -> str | None:
     """Return host and port of an https URL, lower-case, the port unless it is 443; None for any other text."""
     parts = _split(text)

@@ -107,16 +107,37 @@ def test_redirects_between_allowed_hosts_are_followed_with_what_was_asked(status
         "https://evil.example.net/autodiscover/autodiscover.xml",
         "http://mail2.example.com/autodiscover/autodiscover.xml",
         "https://mail2.example.com:444/",
-        "/login",
+        "//evil.example.net/",
+        "login",
         "",
     ],
 )
 def test_no_redirect_leads_out_of_the_allowed_hosts(location: str, status: int) -> None:
-    for before in ([], [NOTHING, NOTHING]):
-        ended, asked = search(scripted(*before, to(location, status)))
+    ended, asked = search(lambda _: to(location, status))
 
-        assert isinstance(ended, AccessDenied)
-        assert len(asked) == len(before) + 1
+    assert isinstance(ended, AccessDenied)
+    assert "which the settings do not allow" in str(ended)
+    assert {host_and_port(lookup.url.replace("http:", "https:")) for lookup in asked} <= HOSTS
+    assert len(asked) == 5
+
+
+@pytest.mark.parametrize(
+    "before",
+    [(to("https://www.example.com/"), NOTHING, NOTHING), (NOTHING, NOTHING, to("https://www.example.com/"))],
+    ids=["by version 2", "by version 1"],
+)
+def test_a_host_that_redirects_out_does_not_keep_the_others_from_being_asked(before: tuple[HttpReply, ...]) -> None:
+    """A company's web site often redirects everything."""
+    ended, _ = search(scripted(*before, settings(FOUND)))
+
+    assert ended == FOUND
+
+
+def test_a_redirect_to_a_path_stays_at_its_host() -> None:
+    ended, asked = search(scripted(NOTHING, NOTHING, to("/Autodiscover/Autodiscover.xml"), settings(FOUND)))
+
+    assert ended == FOUND
+    assert asked[3].url == "https://autodiscover.example.com/Autodiscover/Autodiscover.xml"
 
 
 def test_a_url_at_a_host_that_is_not_allowed_is_no_result_and_is_named() -> None:

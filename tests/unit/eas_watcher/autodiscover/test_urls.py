@@ -1,6 +1,6 @@
 import pytest
 
-from eas_watcher.autodiscover.urls import LONGEST, eas_location, followed, host_and_port
+from eas_watcher.autodiscover.urls import LONGEST, eas_location, followed, host_and_port, resolved
 
 HOSTS = frozenset({"mail.example.com", "mail.example.com:8443", "[2001:db8::1]"})
 
@@ -57,3 +57,17 @@ def test_host_and_port_names_a_host_without_the_usual_port() -> None:
     assert host_and_port("https://Mail.Example.com:443/x") == "mail.example.com"
     assert host_and_port("https://mail.example.com:8443") == "mail.example.com:8443"
     assert host_and_port("https://a_b<script>/") is None
+
+
+@pytest.mark.parametrize(
+    ("location", "url"),
+    [
+        ("/a?b=c", "https://mail.example.com:8443/a?b=c"),
+        ("//mail.example.com/a", "//mail.example.com/a"),
+        ("https://other.example.com/a", "https://other.example.com/a"),
+        ("a", "a"),
+        ("", ""),
+    ],
+)
+def test_only_a_path_stays_at_the_host_that_was_asked(location: str, url: str) -> None:
+    assert resolved(location, "https://mail.example.com:8443/autodiscover/autodiscover.xml") == url
