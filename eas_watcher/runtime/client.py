@@ -47,6 +47,8 @@ OPTIONS: Final = "OPTIONS"  # the name of the request without a command, in the 
 AUTODISCOVER: Final = "Autodiscover"  # that of a question where a mailbox is
 LOOK: Final = "look"  # what an OPTIONS without credential is counted as: its refusal says nothing about passwords
 LARGE_ANSWER: Final = 65_536  # octets; the Sync answers of a busy mailbox are smaller, and take milliseconds
+EXPIRY: Final = "x-ms-credentials-expire"  # in how many days the password expires [MS-ASHTTP]
+DAYS: Final = 3  # digits of them
 RENEWALS: Final = 4  # values of X-MS-RP that are known again
 REFUSED_KEPT: Final = 512  # bytes of a refused request that are logged; a whole Ping of five folders has 200
 
@@ -95,6 +97,7 @@ class EasClient:
         "_admissions",
         "_admitted",
         "_cookies",
+        "_expiry",
         "_pings",
         "_rate",
         "_renewals",
@@ -141,6 +144,8 @@ class EasClient:
         """None: the server has set none."""
         self._renewals: tuple[str, ...] = ()
         """What X-MS-RP said lately."""
+        self._expiry = ""
+        """In how many days the password expires, as the server said last; empty: it did not say so."""
 
     @property
     def account(self) -> Account:
@@ -351,9 +356,12 @@ class EasClient:
             self._pings.ping_ends(self.mailbox)
 
     def _note(self, http: HttpReply) -> None:
-        """Keep the cookies of an answer, and its date."""
+        """Keep the cookies of an answer, and its date, and what it says of the password."""
         took = asyncio.get_running_loop().time() - self._standing.sent_at
         self._admissions.clocks.answered(host_of(self.url), http.headers.get("date", ""), took)
+        if (days := http.headers.get(EXPIRY, "")) and days != self._expiry and days.isdecimal() and len(days) <= DAYS:
+            self._expiry = days
+            log.warning("password expires", extra={"mailbox": self.mailbox, "days": int(days)})
         if self._cookies is None and http.set_cookies:
             self._cookies = CookieJar()
         if self._cookies is not None:

@@ -164,6 +164,17 @@ async def test_servers_of_a_farm_that_say_different_things_in_turn_are_heard_onc
         await bench.client.send(HIERARCHY, PARTNERSHIP)
 
 
+async def test_each_day_before_a_password_expires_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    days = ("2", "2", "1", "soon", "1" * 9, "0", "")
+    bench = Bench(*(replace(folders("h2"), headers={"x-ms-credentials-expire": each}) for each in days))
+
+    for _ in days:
+        await bench.client.send(HIERARCHY, PARTNERSHIP)
+
+    told = [record.__dict__ for record in caplog.records if record.message == "password expires"]
+    assert [(each["mailbox"], each["days"]) for each in told] == [("m1", 2), ("m1", 1), ("m1", 0)]
+
+
 async def test_cookies_go_to_the_host_that_set_them() -> None:
     bench = Bench(OFFER, OFFER, OFFER, OFFER)
     for url in (None, None, ELSEWHERE, ELSEWHERE):
