@@ -116,7 +116,8 @@ def _park(watch: Watch, troubled: frozenset[CollectionId]) -> tuple[Watch, froze
     if not hopeless:
         return watch, frozenset()
     counters = watch.counters.left_out(TRY_AGAIN * 2 ** min(hopeless.values()))
-    return replace(watch, parked=watch.parked | hopeless.keys(), counters=counters), frozenset(hopeless)
+    parked = frozenset(hopeless)
+    return replace(watch, parked=watch.parked | parked, counters=counters), parked
 
 
 def failed_whole(watch: Watch, asked: tuple[CollectionId, ...], error: EasError) -> tuple[Watch, bool]:

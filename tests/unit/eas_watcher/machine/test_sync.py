@@ -369,6 +369,7 @@ def test_a_subfolder_that_cannot_be_synced_is_parked_at_the_third_failure() -> N
     assert isinstance(state, Syncing)  # the Inbox again, without it
     assert state.asked == (INBOX.id,)
     assert state.watch.parked == {sub.id}
+    assert hash(state.watch.parked)  # watches have equal ones in common
 
 
 def test_a_subfolder_that_is_synced_in_between_has_no_failures_any_more() -> None:
