@@ -8,7 +8,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
 
@@ -22,7 +22,7 @@ from eas_watcher.errors import EasError
 from eas_watcher.machine.memory import Change, WatchState
 from eas_watcher.machine.ping import HASTY
 from eas_watcher.machine.state import Policy
-from eas_watcher.names import CollectionClass, DeviceId, MailboxId, ProtocolVersion
+from eas_watcher.names import NO_SYNC_KEY, CollectionClass, DeviceId, MailboxId, ProtocolVersion
 from eas_watcher.reasons import Reason
 from eas_watcher.runtime.account import Account
 from eas_watcher.runtime.context import WatchContext
@@ -107,7 +107,7 @@ class Row:
     @property
     def begins_known(self) -> bool:
         """True if the watch has all its keys when the bad answer comes."""
-        return self.case.command in {"Sync", Ping.name}
+        return self.case.command in {"FolderSync", "Sync", Ping.name}
 
 
 @dataclass
@@ -174,6 +174,8 @@ class Stage:
         failure = self._failure(row)
         row.wire.holds = row.case.command != Ping.name or failure.seconds >= HASTY
         self.simulator.fail(row.account.user, FailurePlan(failure, row.case.command, ALWAYS))
+        if row.case.command == "FolderSync":  # which begins a start without the key of the hierarchy
+            row.kept.partnership = replace(row.kept.partnership, hierarchy_key=NO_SYNC_KEY)
 
     def _failure(self, row: Row) -> AnswerHttp | Cut:
         answer = row.case.answer
