@@ -68,7 +68,10 @@ class Processes:
         return len(shares) == len(self.watches) and max(shares) - min(shares) <= 1
 
     async def kill_owner(self, *, due: bool) -> None:
-        """Kill the watch process that has Ann's mailbox, and end its lease; with `due` also Ann's wait."""
+        """Kill the watch process that has Ann's mailbox, and end its lease; with `due` also Ann's wait.
+
+        Else that is an hour from now on: on a busy host a minute is over before the next process has its share.
+        """
         await until(self.shared, TAKEOVER)  # a process that is still taking shards may know the old wait already
         node = await self.owner()
         assert node is not None
@@ -76,8 +79,9 @@ class Processes:
         self.watches.remove(owner)
         owner.kill()
         await owner.process.wait()
+        moment = "since" if due else "now() + interval '1 hour'"
+        await self.query(f"UPDATE mailbox SET next_try_at = {moment} WHERE next_try_at IS NOT NULL")  # noqa: S608 - ours
         if due:
-            await self.query("UPDATE mailbox SET next_try_at = since WHERE next_try_at IS NOT NULL")
             await self.query("UPDATE tries SET last_at = last_at - interval '1 day'")
         await self.query("UPDATE node SET alive_until = now() - interval '1 second' WHERE id = $1", node)
 
