@@ -53,7 +53,10 @@ class Processes:
         async def is_stored() -> bool:
             return await self.stored() == (state, refusals)
 
-        await until(is_stored, TAKEOVER)
+        try:
+            await until(is_stored, TAKEOVER)
+        except AssertionError as error:
+            raise AssertionError(f"{await self.stored()} is stored, not {(state, refusals)}") from error
 
     async def owner(self) -> str | None:
         """Return the node that has Ann's shard."""
