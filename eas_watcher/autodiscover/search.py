@@ -123,7 +123,7 @@ def _ask_all(
 
 
 def _cause(troubles: list[EasError]) -> EasError:
-    """Return the first cause that may pass by itself; if there is none, the first of all."""
+    """Return the first error that may pass by itself, or else the first error."""
     return next((error for error in troubles if not isinstance(error, AccessDenied)), troubles[0])
 
 

@@ -136,7 +136,7 @@ class Counters:
         return replace(self, unlisted_for=0.0)
 
     def left_out(self, seconds: float) -> "Counters":
-        """Let the hierarchy be read in so many seconds at most: then folders that were left out are tried again."""
+        """Have the hierarchy read within so many seconds: the watch then tries the folders again that it left out."""
         return replace(self, unlisted_for=max(self.unlisted_for, UNLISTED - seconds))
 
     def ping_answered(self, held: float, *, at_once: bool) -> "Counters":

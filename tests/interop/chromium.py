@@ -182,7 +182,7 @@ class Page:
         )
 
     async def push(self, scope: str, text: str) -> None:
-        """Let the service worker of a scope have a push, as if it came from a push service and was decrypted.
+        """Give the service worker of a scope a push, as if it came from a push service and was decrypted.
 
         Return once it has shown a notification: a page that asks for the notifications while the browser is about to
         show one makes the browser forget that one.
