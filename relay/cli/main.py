@@ -530,12 +530,12 @@ def _make_first_keys(config: Path, ports: Collection[int]) -> None:
     already.
     """
     from relay.cli.keygen import write_sealing_keys
-    from relay.settings.contents import missing
+    from relay.settings.contents import nothing_at
 
     making = _key_making(config)
     private, public = making.private_key_file, making.public_key_file
     try:
-        if not making.in_variable and missing(private) and missing(public):
+        if not making.in_variable and nothing_at(private) and nothing_at(public):
             _refuse_lost_keys(making)
             write_sealing_keys(private, public)
             note(f"new sealing keys in {private.parent}: keep a copy, stored credentials open with them alone")

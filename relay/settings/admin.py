@@ -10,7 +10,7 @@ from relay.admin.people import GROUP, TrustedProxy
 from relay.admin.tokens import AdminToken, Scope, digest_of
 from relay.domain.model import Role
 from relay.http.addresses import Proxies
-from relay.settings.contents import text_misfit
+from relay.settings.contents import nothing_at, text_misfit
 from relay.settings.files import EGRESS_KEYS, Files
 from relay.settings.network import read_networks
 from relay.settings.sections import AdminProxySection, AdminSection, AdminTokenSection
@@ -42,7 +42,7 @@ def admin_settings(sections: Sections, files: Files, role: Role, state_dir: Path
             remedy = "Add a table [admin.tokens.NAME] or [admin.proxy], or remove it."
             files.faults.add("admin.console", "is true, but nobody may use the console", remedy)
         return AdminSettings(path)
-    if role in SERVES and path.exists():
+    if role in SERVES and not nothing_at(path):
         content = files.read("admin.audit_key_file", path, secret=True)
         if content is not None and not EGRESS_KEYS.fullmatch(content):
             remedy = "Restore it from your backup; without the file the next act makes a new key."

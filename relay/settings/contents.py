@@ -3,6 +3,7 @@
 import codecs
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,8 +58,20 @@ def read_regular(path: Path) -> tuple[bytes, Access]:
 
 def missing(path: Path) -> bool:
     """Return whether there is surely nothing at a path; what is in a folder that this process may not enter may be."""
+    return _finds_nothing(path.stat)
+
+
+def nothing_at(path: Path) -> bool:
+    """Return whether a new file may be made at a path: there is surely nothing, not even a link.
+
+    What a link names may be on a disk that is away. A key that is made instead does not do what the one there did.
+    """
+    return _finds_nothing(path.lstat)
+
+
+def _finds_nothing(look: Callable[[], os.stat_result]) -> bool:
     try:
-        path.stat()
+        look()
     except PermissionError:
         return False
     except (OSError, ValueError):

@@ -29,6 +29,7 @@ from relay.settings.contents import (
     is_public,
     missing,
     not_account,
+    nothing_at,
     pem_misfit,
     read_regular,
     text_misfit,
@@ -219,7 +220,7 @@ class Files:
 
     def egress_keys(self, key: str, path: Path) -> Path:
         """Return the file of the egress log's keys; check it if it is there, for the push role makes it."""
-        content = self.read(key, path, secret=True) if not missing(path) else None
+        content = self.read(key, path, secret=True) if not nothing_at(path) else None
         if content is not None and not EGRESS_KEYS.fullmatch(content):
             remedy = "Put the keys back, one a line, 64 hex digits: they prove that no line of the log was removed."
             self.faults.add(key, f"{path} holds no keys of an egress log", remedy)

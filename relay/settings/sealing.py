@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from relay.domain.model import Role
 from relay.domain.sealing_keys import KeyOrigin, KeySource
 from relay.security.sealing import SealingPrivateKey, SealingPublicKey, read_private
-from relay.settings.contents import missing
+from relay.settings.contents import missing, nothing_at
 from relay.settings.files import Files
 from relay.settings.sections import SealingSection
 from relay.settings.servers import KNOWS_PASSWORDS
@@ -82,7 +82,7 @@ class SealingChecks:
 
         An api process has only the public key. Elsewhere it must belong to a private one.
         """
-        if first and not self.in_variable and missing(self.private_file) and missing(self.public_file):
+        if first and not self.in_variable and nothing_at(self.private_file) and nothing_at(self.public_file):
             return SealingSettings(self.private_file, self.public_file)
         private = self._private() if role in KNOWS_PASSWORDS else None
         public = None if private is None else private.public_key()

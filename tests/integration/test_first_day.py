@@ -397,6 +397,24 @@ def test_before_the_first_start_the_sealing_keys_may_be_missing(host: Host) -> N
     assert host.checked() == []
 
 
+@pytest.mark.parametrize("key", ["sealing.private_key_file", "egress.key_file", "admin.audit_key_file"])
+def test_no_key_is_made_where_a_link_leads_nowhere(host: Host, key: str) -> None:
+    """Its file is on a disk that is away."""
+    token, away = host.folder / "token", host.folder / "away.key"
+    token.write_text("a" * 32)
+    token.chmod(0o600)
+    host.put("admin.tokens.ops", {"file": "token", "scopes": ["read"]})
+    host.put(key, away.name)
+    if key.startswith("sealing"):
+        host.put("sealing.public_key_file", "away.pub")
+    assert host.checked() == []
+
+    away.symlink_to("nowhere")
+
+    assert key in [named for named, *_ in host.checked()]
+    assert host.checked() == host.checked(serves=True)
+
+
 # --- at random
 
 VALUES: Final = [
