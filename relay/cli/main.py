@@ -101,9 +101,10 @@ def serve(config: Config = DEFAULT, role: ServedRole = Role.ALL) -> None:
 
     sockets = service_manager.passed_sockets(os.environ, os.getpid())
     manager = service_manager.ServiceManager.of(os.environ, os.getpid())
-    if role is Role.ALL:
+    settings = _load(config, role, first=role is Role.ALL)
+    if settings.sealing.private is None and role is Role.ALL:
         _make_first_keys(config, sockets)
-    settings = _load(config, role)
+        settings = _load(config, role)
     log.configure(settings.log.level, settings.log.format, sys.stderr)
     _prepare(settings, serves=True, ports=sockets)
     around = app.Surroundings(manager, sockets, config, partial(load, config, os.environ, role))
@@ -524,21 +525,19 @@ def _refuse_lost_keys(making: "KeyMaking") -> None:
 
 
 def _make_first_keys(config: Path, ports: Collection[int]) -> None:
-    """Make the sealing keys if both are missing, in a new installation; `_load` reports one missing key as a fault.
+    """Make the sealing keys of a new installation, which has neither.
 
     If they cannot be written, the command ends as it does for any other fault of the host; sockets on `ports` listen
     already.
     """
     from relay.cli.keygen import write_sealing_keys
-    from relay.settings.contents import nothing_at
 
     making = _key_making(config)
     private, public = making.private_key_file, making.public_key_file
     try:
-        if not making.in_variable and nothing_at(private) and nothing_at(public):
-            _refuse_lost_keys(making)
-            write_sealing_keys(private, public)
-            note(f"new sealing keys in {private.parent}: keep a copy, stored credentials open with them alone")
+        _refuse_lost_keys(making)
+        write_sealing_keys(private, public)
+        note(f"new sealing keys in {private.parent}: keep a copy, stored credentials open with them alone")
     except OSError as error:
         _prepare(_load(config, Role.ALL, first=True), serves=True, ports=ports)
         fail(f"the sealing keys cannot be written: {describe(error)}", FAILED)

@@ -57,7 +57,7 @@ def key_making(path: Path, environ: Mapping[str, str]) -> KeyMaking:
     if faults.list:
         raise SettingsInvalid(faults.list)
     audit_keys = audit_key_file(files, admin, state_dir)
-    return KeyMaking(keys.private_file, keys.public_file, keys.in_variable, former, database, audit_keys)
+    return KeyMaking(keys.private_file, keys.public_file, former, database, audit_keys)
 
 
 def database_of(path: Path, environ: Mapping[str, str], role: Role) -> DatabaseSettings:

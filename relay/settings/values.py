@@ -81,8 +81,6 @@ class KeyMaking:
 
     private_key_file: Path
     public_key_file: Path
-    in_variable: bool
-    """Whether the private key is in a variable of the environment: then the first start makes none."""
     former: frozenset[bytes]
     """The ids of the keys in sealing.former_private_key_files, and of those beside the present one."""
     database: DatabaseSettings

@@ -137,6 +137,16 @@ async def test_keygen_makes_keys_once(installation: Installation) -> None:
 
 
 @pytest.mark.slow
+async def test_the_first_start_names_all_faults_at_once(installation: Installation) -> None:
+    environ = {"RELAY__API__PORT": "65536", "RELAY__DATABASE__URL": "mysql://db", "RELAY__SEALING__MODE": "none"}
+    checked = await relay("check", "--config", str(installation.toml), environ=environ)
+    served = await relay("serve", "--config", str(installation.toml), environ=environ)
+
+    assert served.err.startswith("3 faults in the configuration")
+    assert served == checked
+
+
+@pytest.mark.slow
 async def test_a_second_process_on_the_same_embedded_database_is_refused(site: Site) -> None:
     async with site.relay():
         second = await relay(

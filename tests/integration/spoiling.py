@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from relay import app
+from relay.cli.keygen import write_sealing_keys
 from relay.domain.errors import SettingsInvalid
 from relay.domain.model import Role
 from relay.settings import load
@@ -68,7 +69,10 @@ class Host:
     def checked(self, *, serves: bool = False) -> Faults:
         """Return the faults that the commands name."""
         try:
-            found = load(self.toml, {}, Role.ALL, first=not serves)
+            found = load(self.toml, {}, Role.ALL, first=True)
+            if serves and found.sealing.private is None:
+                write_sealing_keys(found.sealing.private_key_file, found.sealing.public_key_file)
+                found = load(self.toml, {}, Role.ALL)
             app.look_at_host(found, serves=serves)
         except SettingsInvalid as error:
             return error.faults
