@@ -6,7 +6,7 @@ import os
 import shutil
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -71,8 +71,9 @@ class Host:
         try:
             found = load(self.toml, {}, Role.ALL, first=True)
             if serves and found.sealing.private is None:
-                write_sealing_keys(found.sealing.private_key_file, found.sealing.public_key_file)
-                found = load(self.toml, {}, Role.ALL)
+                with suppress(OSError):  # as the command, it names the fault of the host
+                    write_sealing_keys(found.sealing.private_key_file, found.sealing.public_key_file)
+                    found = load(self.toml, {}, Role.ALL)
             app.look_at_host(found, serves=serves)
         except SettingsInvalid as error:
             return error.faults
