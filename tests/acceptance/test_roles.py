@@ -95,6 +95,7 @@ async def test_a_mail_becomes_a_push_through_three_processes(
         pushes = await site.sandbox.apns.wait(1, SOON)
         await site.sandbox.webpush.wait(1, SOON)
         await until(lambda: has_events_of_all_roles(database))
+        await until(lambda: metric_is(roles["watch"], "relay_pings_held", 1))
         explained = await explained_kinds(site, database)
         status = await shown_together(site, database, ops_ports)
         found = {role: await troubles(process) for role, process in roles.items()}
@@ -150,13 +151,14 @@ async def test_each_role_has_a_console_that_shows_what_the_role_does(
     token.chmod(0o600)
     people = {"RELAY__ADMIN__TOKENS__OPS__FILE": str(token), "RELAY__ADMIN__TOKENS__OPS__SCOPES": "read, act"}
     async with AsyncExitStack() as stack:
+        roles = {}
         for role, port in ops_ports.items():
             told = {} if role == "api" else {"RELAY__ADMIN__CONSOLE": "true"}
-            await open_role(stack, site, role, database, port, **people, **told)
+            roles[role] = await open_role(stack, site, role, database, port, **people, **told)
         assert (await site.register(ANN, PASSWORD))[0] == 201
         await site.held()
         site.deliver()
-        await site.sandbox.apns.wait(1, SOON)
+        await until(lambda: metric_is(roles["push"], 'relay_pushes_total{outcome="delivered",provider="apns"}', 1))
         shown = {role: await console_pages(port, token.read_text()) for role, port in ops_ports.items()}
 
     assert "Mailboxes" in shown["api"]["/"]
