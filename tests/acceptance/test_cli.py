@@ -13,6 +13,7 @@ import pytest
 from tests.fakes.chains import Authority
 from tests.installation import Installation
 from tests.site import ANN, PASSWORD, Site
+from tests.waiting import SOON
 
 LIMIT = 60.0  # seconds
 
@@ -210,7 +211,7 @@ async def test_an_auditor_proves_that_only_templates_left(site: Site) -> None:
         await site.held()
         for number in range(1, 4):
             site.deliver()
-            await site.sandbox.apns.wait(number)
+            await site.sandbox.apns.wait(number, SOON)
     path = site.sandbox.folder / "state" / "egress" / "egress-000001.jsonl"
 
     untouched = await relay("audit", "verify", str(path))
