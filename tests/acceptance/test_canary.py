@@ -17,7 +17,7 @@ from tests.site import PASSWORD, Site, identity_of
 from tests.waiting import until
 
 CANARY = "canary@example.com"
-LONG = 60.0
+LONG = 120.0  # seconds; the interval between two mails is thirty, and a lost one is known after another
 
 
 @pytest.fixture(autouse=True)
