@@ -164,7 +164,8 @@ async def test_wrong_passwords_in_many_spellings_through_three_api_processes_and
             await site.held()
 
             answers = await try_all(apis)
-            assert set(answers) == {202, 429}
+            assert set(answers) <= {202, 403, 429}  # 403: the server's word came before the answer
+            assert 429 in answers
             await until(lambda: refused(site) >= 2)
             assert await settled(site) == 2
 
