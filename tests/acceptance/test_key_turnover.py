@@ -176,6 +176,7 @@ class Hosts:
     def environ(self, host: str) -> dict[str, str]:
         role = "api" if host == "api" else "watch"
         return {
+            **self.site.environ,
             "RELAY__DATABASE__URL": self._database.replace("postgres@", f"relay_{role}@"),
             "RELAY__OPS__PORT": str(self._ports[host]),
             "RELAY__SEALING__PRIVATE_KEY_FILE": str(self.private(host)),

@@ -66,6 +66,7 @@ async def open_role(
     stack: AsyncExitStack, site: Site, role: str, database: str, port: int, **more: str
 ) -> RelayProcess:
     environ = {
+        **site.environ,
         **more,
         "RELAY__DATABASE__URL": database.replace("postgres@", f"relay_{role}@"),
         "RELAY__OPS__PORT": str(port),

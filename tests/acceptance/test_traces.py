@@ -100,6 +100,7 @@ async def test_a_mail_is_one_trace_through_three_processes(
     async with AsyncExitStack() as stack:
         for role, port in zip(("api", "watch", "push"), free_ports(3), strict=True):
             environ = {
+                **site.environ,
                 **tracing(collector),
                 "RELAY__DATABASE__URL": url.replace("postgres@", f"relay_{role}@"),
                 "RELAY__OPS__PORT": str(port),
