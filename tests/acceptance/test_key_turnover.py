@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from relay.cli.keygen import write_sealing_keys
+from relay.domain.model import SHARDS
 from relay.sandbox.process import RelayProcess, open_relay
 from tests.acceptance.test_canaries import leaks
+from tests.acceptance.test_canary import metric_is
 from tests.acceptance.test_cli import Ended, relay
 from tests.acceptance.test_roles import migrate
 from tests.planting import plant, user
@@ -206,6 +208,8 @@ async def test_roles_on_several_hosts_go_over_to_a_key_one_after_the_other(site:
         site.sandbox.eas.add_mailbox(name, PASSWORD)
     async with AsyncExitStack() as stack:
         processes = {host: await hosts.open(stack, host) for host in ("api", "first", "second")}
+        # A mailbox that goes to another process begins with a Sync.
+        await until(lambda: metric_is(processes["second"], "relay_shards_leased", SHARDS / 2), PATIENT)
         assert (await site.register(ANN, PASSWORD))[0] == 201
         await site.held()
         (old,) = await hosts.records()
