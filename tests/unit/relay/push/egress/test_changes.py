@@ -256,20 +256,24 @@ async def test_while_nothing_can_be_logged_no_push_is_claimed_and_then_all_go_on
 
 
 @pytest.mark.looptime
-async def test_while_nothing_is_written_the_disk_is_measured_now_and_then(folder: Path) -> None:
+async def test_while_nothing_is_written_the_disk_is_measured_now_and_then(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def at_once(work: Callable[[], None]) -> None:
+        work()
+
+    monkeypatch.setattr(asyncio, "to_thread", at_once)  # threads take real time
     with opened(folder) as log:
         running = asyncio.get_running_loop().create_task(log.run())
         measured = 0
         for _ in range(int(3 * MEASURE)):
             log.free = None
             await asyncio.sleep(SYNC)
-            await asyncio.to_thread(lambda: None)  # threads take real time
             measured += log.free is not None
         assert 2 <= measured <= 4
 
         note(log)
-        await asyncio.sleep(SYNC)
-        await asyncio.to_thread(lambda: None)
+        await asyncio.sleep(1.5 * SYNC)
         assert not log._dirty
         running.cancel()
         await asyncio.wait([running])
