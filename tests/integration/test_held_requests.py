@@ -12,7 +12,7 @@ from eas_watcher.errors import EasError, ProtocolViolation, Unreachable
 from eas_watcher.transport.http import HttpTransport, open_transport
 from tests.fakes.tls import Authority, read_request, talking
 from tests.integration.test_http_transport import HELLO, post
-from tests.waiting import until
+from tests.waiting import SOON, until
 
 pytestmark = pytest.mark.both_loops
 
@@ -65,8 +65,9 @@ async def test_no_task_waits_and_the_answer_is_reported_once(authority: Authorit
 
 
 async def test_the_server_sees_at_once_that_a_request_is_given_up(
-    authority: Authority, transport: HttpTransport
+    authority: Authority, transport: HttpTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("eas_watcher.transport.tls_connection.GOODBYE", SOON)
     reported = list[HttpReply | Exception]()
     ended = asyncio.Event()
 

@@ -24,7 +24,7 @@ from relay.sandbox.eas.server import open_eas_simulator
 from relay.sandbox.eas.simulator import EasSimulator
 from tests.integration.eas_world import hurried, hurry
 from tests.integration.test_eas_simulator import INBOX, ping, sync
-from tests.waiting import until
+from tests.waiting import SOON, until
 
 HTTP_1_1_REQUIRED, REFUSED_STREAM, INTERNAL_ERROR = 13, 7, 2
 PASSWORD = "secret"
@@ -132,7 +132,10 @@ async def test_a_server_that_allows_no_stream_gets_http_1_1(ca: ThrowAwayCa) -> 
         assert place.transport.used()["http/1.1"][0] == 1
 
 
-async def test_a_request_given_up_is_held_no_longer_and_its_neighbours_are(ca: ThrowAwayCa) -> None:
+async def test_a_request_given_up_is_held_no_longer_and_its_neighbours_are(
+    ca: ThrowAwayCa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eas_watcher.transport.http2.GOODBYE", SOON)
     async with site(ca) as place:
         await place.hold(1, 2)
         await place.held[1].give_up()

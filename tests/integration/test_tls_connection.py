@@ -28,7 +28,7 @@ from eas_watcher.transport.tls_connection import (
     TlsConnection,
 )
 from tests.fakes.tls import HOST, Authority, Talk, talking
-from tests.waiting import until
+from tests.waiting import SOON, until
 
 BOTH = pytest.mark.both_loops
 VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -307,8 +307,9 @@ async def test_the_end_is_told_once(authority: Authority, dialler: Dialler, secu
 @BOTH
 @pytest.mark.parametrize("secure", [True, False])
 async def test_the_server_sees_at_once_that_a_connection_is_left(
-    authority: Authority, dialler: Dialler, secure: bool
+    authority: Authority, dialler: Dialler, monkeypatch: pytest.MonkeyPatch, secure: bool
 ) -> None:
+    monkeypatch.setattr("eas_watcher.transport.tls_connection.GOODBYE", SOON)
     ends: list[bytes] = []
 
     async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
