@@ -19,6 +19,7 @@ from relay.http.admission import Admission, Pace, Refused
 from relay.http.hosts import CannotListen, bind
 from relay.http.listeners import Door, Turns, open_listener
 from tests.integration.eas_world import hurried, hurry
+from tests.ports import free_port
 from tests.waiting import until
 
 CANARY = "canary-hunter2"
@@ -369,7 +370,8 @@ async def test_one_address_of_several_that_is_missing_is_named() -> None:
 
 
 async def test_a_listener_on_ipv6_leaves_ipv4_to_others() -> None:
-    async with open_listener(application(), "::", 0) as port, open_listener(application(), "0.0.0.0", port) as same:
+    port = free_port()
+    async with open_listener(application(), "::", port), open_listener(application(), "0.0.0.0", port) as same:
         assert same == port
 
 

@@ -28,6 +28,7 @@ from eas_watcher.transport.tls_connection import (
     TlsConnection,
 )
 from tests.fakes.tls import HOST, Authority, Talk, talking
+from tests.ports import free_port
 from tests.waiting import SOON, until
 
 BOTH = pytest.mark.both_loops
@@ -442,8 +443,8 @@ async def test_the_next_address_is_tried_when_one_refuses_or_is_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(connecting, "STAGGER", 0.05)
-    with socket.create_server(("127.0.0.3", 0), backlog=0) as full:  # its queue is full: a third SYN gets no answer
-        port = full.getsockname()[1]
+    port = free_port()
+    with socket.create_server(("127.0.0.3", port), backlog=0):  # its queue is full: a third SYN gets no answer
         fillers = [socket.socket() for _ in range(4)]
         for each in fillers:
             each.settimeout(0.0)
@@ -548,6 +549,7 @@ async def test_so_many_connections_are_made_at_once_and_no_more(
     dialler = Dialler(authority.client, connector, Reading())
     async with talking(None, slow) as url:
         dials = [asyncio.ensure_future(dialler.dial(endpoint(url), Gathering)) for _ in range(5)]
+        await until(lambda: len(accepted) == 2)
         await asyncio.sleep(0.1)
         assert len(accepted) == 2
         go_on.set()
