@@ -17,7 +17,7 @@ from relay.push.apns.connection import GIVEN_UP as GIVEN_UP_AFTER
 from relay.sandbox.scripts import Stall
 from tests.fakes.floods import ANSWERS, FRAMES, serve
 from tests.integration.push_world import apns_sender, apns_world, fcm
-from tests.integration.test_apns_failures import pool_of
+from tests.integration.test_apns_failures import hurry, pool_of
 from tests.unit.relay.push.pushes import due_push
 from tests.waiting import until
 
@@ -134,12 +134,14 @@ async def test_a_compressed_answer_stays_as_it_is(tmp_path: Path) -> None:
 
 
 async def test_a_connection_that_serves_no_push_is_left_for_another(tmp_path: Path) -> None:
-    async with apns_world(tmp_path) as world, apns_sender(replace(world.config, time_limit=0.3)) as sender:
+    async with apns_world(tmp_path) as world, apns_sender(world.config) as sender:
         assert isinstance(await sender.send(due_push()), Delivered)
         world.simulator.fail(Stall(), GIVEN_UP_AFTER)
+        hurry(sender, 0.3)
         for number in range(GIVEN_UP_AFTER):
             assert world.simulator.accepted == 1
             assert isinstance(await sender.send(due_push(number)), RetryLater)
 
+        hurry(sender, world.config.time_limit)
         assert isinstance(await sender.send(due_push()), Delivered)
         assert world.simulator.accepted == 2
