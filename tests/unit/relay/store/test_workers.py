@@ -51,9 +51,10 @@ async def test_a_function_returns_or_raises_in_its_caller() -> None:
 
 
 async def test_one_that_gets_no_turn_in_time_never_runs_and_the_one_before_ends() -> None:
-    workers, gate, ran = Workers("test", 1, 0.1), Gate(), []
+    workers, gate, ran = Workers("test", 1, LONG), Gate(), []
     before = asyncio.ensure_future(workers.run(gate))
     assert await asyncio.to_thread(gate.entered.wait, LONG)
+    workers._patience = 0.1
 
     with pytest.raises(StoreUnavailable, match="no turn within"):
         await workers.run(lambda: ran.append(1))
