@@ -1,7 +1,8 @@
 """The number of transactions that one mail costs, from the Ping's answer until the relay is quiet again.
 
 All transactions are counted, whatever they touch: those of the watch, of its mailbox's condition, and of dispatchers.
-Only the process's own beat is not: it comes every three seconds, with or without a mail.
+Only the process's own beat is not: it comes every three seconds, with or without a mail. What else comes from time to
+time, the looks for wake-ups that were lost, does not come here.
 """
 
 from collections.abc import AsyncIterator
@@ -15,15 +16,25 @@ import pytest
 from relay.domain.handover import NOBODY
 from relay.domain.model import Platform
 from relay.process.clock import now
+from relay.push import dispatch, schedule
 from relay.push.dispatch import Dispatcher, Handovers
 from relay.store.outbox import SqlOutboxStore
 from relay.store.wakeups import LocalWakeups
+from relay.watch import mailboxes
 from tests.integration.watch_role import ANN, WatchRole, open_watch_role
 from tests.transactions import Transaction, quiet, recorded
 from tests.unit.relay.push.dispatching import Provider, running
 from tests.waiting import until
 
+HOUR: Final = 3600.0
 SHORT: Final = 1.0  # seconds; far more than passes between two transactions of one mail: the last waits for 0.25
+
+
+@pytest.fixture(autouse=True)
+def _no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (mailboxes, dispatch, schedule):
+        monkeypatch.setattr(module, "SLOW_POLL", HOUR)
+    monkeypatch.setattr(dispatch, "SWEEP", HOUR)
 
 
 @asynccontextmanager
