@@ -9,6 +9,7 @@ import pytest
 
 from eas_watcher.machine.memory import Change
 from eas_watcher.names import CollectionClass
+from eas_watcher.transport.http2 import Http2Connection
 from tests.interop.sogo.daemons import Service
 from tests.interop.sogo.server import SogoServer, User
 from tests.interop.watching import Watches, open_watches, until_held
@@ -69,7 +70,9 @@ async def test_pings_end_by_themselves_after_a_goaway_and_the_next_use_a_new_con
     await until_held(sogo, *users)
     # nginx reads its configuration again: the old worker says GOAWAY and ends when its requests have ended.
     os.kill(int((sogo.logs.parent / "run" / "nginx.pid").read_text()), signal.SIGHUP)
-    await asyncio.sleep(1.0)
+    (before,) = watches.transport._all
+    assert isinstance(before, Http2Connection)
+    await until(lambda: before._client.going)
     held = diaries[0].pings
     sogo.deliver(users[0].name)
     await diaries[0].until_next_ping(held)

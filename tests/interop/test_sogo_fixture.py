@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 VERSION = ProtocolVersion.V14_1
 HEARTBEAT = 60  # seconds
-SLACK = 1.0  # seconds by which a Ping may be answered later than the poll that saw the change
+SLACK = 25.0  # seconds by which a busy machine may answer later than the poll that saw the change; less than HEARTBEAT
 INBOX, CALENDAR, CONTACTS = 2, 8, 9  # folder types [MS-ASCMD 2.2.3.186.3]
 
 
