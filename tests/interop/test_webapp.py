@@ -27,7 +27,7 @@ from tests.interop.webapp_world import (
     notifications,
     world,
 )
-from tests.waiting import until
+from tests.waiting import SOON, until
 
 PHONE = (360, 740)
 IPHONE_WAITS = 10  # seconds until an iPhone ends a service worker; it shows nothing then
@@ -62,7 +62,7 @@ async def test_a_mail_rings_and_nothing_of_it_reaches_browser_push_service_or_lo
 
         await until(lambda: _counts(relay, "relay_push_receipts_total"))
         assert await click(page, relay.url, "email") == OPEN_URL
-        assert [each["tag"] for each in await notifications(page)] == ["challenge", "test"]
+        await until(lambda: _has_tags(page, "challenge", "test"))
 
         browser_keeps = await kept(page)
         for canary in (PASSWORD, *CANARIES):
@@ -192,8 +192,9 @@ async def test_a_relay_that_is_silent_does_not_hold_a_notification_up(chromium: 
     async with chromium.page(*PHONE) as page:
         await relay.register(page)
         await in_worker(page, relay.url, SILENCE)
+        before = relay.pushed
         deliver(relay)
-        did = await relay.declare(page, 3)
+        did = await relay.declare(page, before + 1)
         assert (did["ends"], len(did["shown"])) == (["fulfilled"], 1)
         assert did["seconds"] < IPHONE_WAITS
         assert len(json.loads(await kept(page))["values"]["receipts"]) == 1
@@ -202,11 +203,12 @@ async def test_a_relay_that_is_silent_does_not_hold_a_notification_up(chromium: 
 async def test_a_changed_vapid_key_is_subscribed_for_at_the_next_visit(chromium: Browser, relay: World) -> None:
     async with chromium.page() as page:
         await relay.register(page)
+        before = relay.pushed
         endpoint = await relay.subscribe(page, public_key(make_key()))
         await page.navigate(relay.url)
         await until(lambda: _has(page, endpoint))
         assert await page.evaluate("localStorage.getItem('ended')") == "1"
-        await relay.pass_on(page, 3)
+        await relay.pass_on(page, before + 1)
         await page.wait('[data-condition="well"]')
 
 
@@ -215,12 +217,13 @@ async def test_a_subscription_that_the_browser_replaces_is_sent_without_a_visit(
 ) -> None:
     async with chromium.page() as page:
         await relay.register(page)
+        before = relay.pushed
         endpoint = await relay.replace_subscription(page)
         assert await _endpoint(page) == endpoint
-        challenge = await relay.pass_on(page, 3)
+        challenge = await relay.pass_on(page, before + 1)
         assert challenge["notification"]["data"]["kind"] == "challenge"
         deliver(relay)
-        await relay.pass_on_until(page, 4, "new-items")
+        await relay.pass_on_until(page, before + 2, "new-items")
         assert relay.sandbox.webpush.received[-1].device_token == endpoint
 
 
@@ -239,19 +242,20 @@ async def test_after_cleared_storage_a_person_signs_in_again_and_has_one_registr
 ) -> None:
     async with chromium.page() as page:
         await relay.register(page)
+        before = relay.pushed
         await page.evaluate("self.relayStore.clear()")
         await page.navigate(relay.url)
         await page.wait("#welcome")
         await page.click('[data-act="begin"]')
         await relay.sign_in(page)
         await page.wait("#status")
-        await relay.pass_on(page, 3)
+        await relay.pass_on(page, before + 1)
         await page.wait('[data-condition="well"]')
-        await relay.pass_on_until(page, 4, "test")
+        await relay.pass_on_until(page, before + 2, "test")
         await page.wait('[data-notice="test-delivered"]')
 
         deliver(relay)
-        await relay.pass_on_until(page, 5, "new-items")
+        await relay.pass_on_until(page, before + 3, "new-items")
         assert len({push.device_token for push in relay.sandbox.webpush.received}) == 1
 
 
@@ -341,27 +345,29 @@ async def test_a_registration_that_has_ended_is_forgotten(chromium: Browser, rel
 async def test_a_lost_subscription_is_renewed_at_the_next_visit(chromium: Browser, relay: World) -> None:
     async with chromium.page() as page:
         await relay.register(page)
+        before = relay.pushed
         relay.sandbox.webpush.gone(await _endpoint(page))
         deliver(relay)
-        await relay.sandbox.webpush.wait(3, 30)
+        await relay.sandbox.webpush.wait(before + 1, SOON)
         await page.evaluate("localStorage.removeItem('subscribed')")
         endpoint = await relay.subscribe(page)
         await page.navigate(relay.url)
         await until(lambda: _has(page, endpoint))
-        await relay.pass_on(page, 4)
+        await relay.pass_on(page, before + 2)
         await page.wait('[data-condition="well"]')
 
 
 async def test_a_subscription_that_ends_while_the_page_is_open_is_renewed(chromium: Browser, relay: World) -> None:
     async with chromium.page() as page:
         await relay.register(page)
+        before = relay.pushed
         relay.sandbox.webpush.gone(await _endpoint(page))
         endpoint = await relay.resubscribe(page)
         deliver(relay)
-        await relay.sandbox.webpush.wait(3, 30)
+        await relay.sandbox.webpush.wait(before + 1, SOON)
         await page.evaluate(HEARS_OF_A_PUSH)
         await until(lambda: _has(page, endpoint))
-        await relay.pass_on(page, 4)
+        await relay.pass_on(page, before + 2)
         await page.wait('[data-condition="well"]')
 
 
@@ -478,6 +484,10 @@ async def _serious(page: Page) -> list[str]:
 
 async def _shows(page: Page, title: str) -> bool:
     return any(each["title"] == title for each in await notifications(page))
+
+
+async def _has_tags(page: Page, *tags: str) -> bool:
+    return [each["tag"] for each in await notifications(page)] == list(tags)
 
 
 async def _is(page: Page, expression: str) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 
+from relay.sandbox.installation import Ports
 from relay.sandbox.process import open_relay
 from relay.sandbox.sandbox import open_sandbox
 from tests.acceptance.test_reload import replace
@@ -31,9 +32,10 @@ def trusting(certificate: Path) -> str:
 @pytest.fixture(params=NAMES)
 async def visited(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[World, Page]]:
     """Run the sandbox and a relay behind a proxy, and open a page of a browser."""
-    plain, mail = free_ports(2)
+    plain, mail, api, ops = free_ports(4)
     async with AsyncExitStack() as stack:
-        sandbox = await stack.enter_async_context(open_sandbox(tmp_path / "sandbox", level="debug"))
+        opened = open_sandbox(tmp_path / "sandbox", Ports(api=api, ops=ops), level="debug")
+        sandbox = await stack.enter_async_context(opened)
         sandbox.eas.add_mailbox(USER, PASSWORD)
         replace(sandbox.toml, 'certificate_file = "api.pem"\nkey_file = "api.pem"\n', "")
         certificate, ports = sandbox.folder / "api.pem", sandbox.ports

@@ -15,7 +15,7 @@ from tests.fakes.openid import CLIENT_ID, CLIENT_SECRET, OpenIdSimulator, open_o
 from tests.fakes.tls import Authority
 from tests.interop.chromium import Browser, Page
 from tests.interop.webapp_world import PASSWORD, USER, World, kept, notifications, world
-from tests.waiting import until
+from tests.waiting import SOON, until
 
 PHONE = (360, 740)
 TABLE = "RELAY__SERVERS__SANDBOX__"
@@ -150,9 +150,10 @@ async def test_a_sign_in_that_has_ended_is_made_anew(chromium: Browser, tmp_path
         await page.wait("#status")
         await relay.pass_on(page, 1)
         await page.wait('[data-notice="test-delivered"]')
+        before = relay.pushed
         openid.withdraw(USER)
         relay.sandbox.eas.deliver(USER)
-        await relay.sandbox.webpush.wait(3, 60)
+        await relay.sandbox.webpush.wait(before + 1, SOON)
         await page.navigate(relay.url)
         await page.wait('[data-condition="sign-in-ended"]')
         assert not await page.evaluate("document.querySelector('[data-shows=password]').checkVisibility()")

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from relay.push.webpush.vapid import public_key
+from relay.sandbox.installation import Ports
 from relay.sandbox.process import RelayProcess, open_relay
 from relay.sandbox.sandbox import Sandbox, open_sandbox
 from tests.interop.chromium import Page
+from tests.ports import free_ports
+from tests.waiting import SOON
 
 USER: Final = "ann@example.com"
 PASSWORD: Final = "canary-password-of-ann"
@@ -154,9 +157,14 @@ class World:
         """The public key that the relay gives out."""
         return public_key((self.sandbox.folder / "vapid.pem").read_bytes())
 
+    @property
+    def pushed(self) -> int:
+        """The number of pushes that the push service has."""
+        return len(self.sandbox.webpush.received)
+
     async def pass_on(self, page: Page, number: int) -> dict[str, Any]:
         """Wait until the push service has that many pushes, and let the service worker have the last of them."""
-        pushes = await self.sandbox.webpush.wait(number, 30)
+        pushes = await self.sandbox.webpush.wait(number, SOON)
         text = self.sandbox.webpush.open(pushes[number - 1]).decode()
         await page.push(self.url, text)
         read: dict[str, Any] = json.loads(text)
@@ -164,7 +172,7 @@ class World:
 
     async def declare(self, page: Page, number: int) -> dict[str, Any]:
         """Wait for that push, and let the service worker have it as WebKit does; return what it did with it."""
-        pushes = await self.sandbox.webpush.wait(number, 30)
+        pushes = await self.sandbox.webpush.wait(number, SOON)
         text = self.sandbox.webpush.open(pushes[number - 1]).decode()
         did: dict[str, Any] = await in_worker(page, self.url, DECLARED % text)
         return did
@@ -189,7 +197,7 @@ class World:
 
     async def register(self, page: Page) -> None:
         """Go all the way to the page about the state, the device confirmed and the first test push shown."""
-        already = len(self.sandbox.webpush.received)
+        already = self.pushed
         await self.subscribe(page)
         await self.begin(page)
         await self.sign_in(page)
@@ -235,7 +243,9 @@ async def kept(page: Page) -> str:
 async def world(folder: Path, **settings: str) -> AsyncIterator[World]:
     """Run a sandbox with the mailbox of ann, and a relay whose web app asks for the proof."""
     async with AsyncExitStack() as stack:
-        sandbox = await stack.enter_async_context(open_sandbox(folder / "sandbox", level="debug"))
+        api, ops = free_ports(2)  # no outgoing connection has them when the relay starts, nor when it starts again
+        ports = Ports(api=api, ops=ops)
+        sandbox = await stack.enter_async_context(open_sandbox(folder / "sandbox", ports, level="debug"))
         sandbox.eas.add_mailbox(USER, PASSWORD)
         environ = {"RELAY__API__PROVE_POSSESSION": "webpush", "RELAY__WEBAPP__OPEN_URL": OPEN_URL, **settings}
         relay = await stack.enter_async_context(open_relay(sandbox.toml, sandbox.ports.ops, environ=environ))
