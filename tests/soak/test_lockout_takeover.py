@@ -15,7 +15,9 @@ from tests.waiting import until
 
 BEN: Final = "ben@example.com"
 OTHER_IPHONE: Final = "5b" * 32
-TAKEOVER: Final = 90.0  # seconds; a limit: leases are renewed every 10 s
+TAKEOVER: Final = 90.0  # seconds; a limit: leases are renewed every 3 s
+OWNER: Final = 'SELECT owner FROM shard JOIN mailbox ON shard = number WHERE "user" = $1'
+LOGGED: Final = 4000  # characters of the log that an error repeats
 
 
 @dataclass
@@ -56,12 +58,21 @@ class Processes:
         try:
             await until(is_stored, TAKEOVER)
         except AssertionError as error:
-            raise AssertionError(f"{await self.stored()} is stored, not {(state, refusals)}") from error
+            raise AssertionError(f"not {(state, refusals)}: {await self.found()}") from error
+
+    async def found(self) -> str:
+        """Return what may explain the state of Ann's mailbox: its row, her shard, the processes and their log."""
+        row = await self.query(
+            "SELECT state, refusals, reason, detail, next_try_at, now(), owner, epoch "
+            'FROM mailbox JOIN shard ON shard = number WHERE "user" = $1',
+            ANN,
+        )
+        ended = {watch.process.pid: watch.process.returncode for watch in self.watches}
+        return f"{dict(row)}, watch processes {ended}, log:\n{self.watches[-1].log.read_text()[-LOGGED:]}"
 
     async def owner(self) -> str | None:
         """Return the node that has Ann's shard."""
-        query = 'SELECT owner FROM shard JOIN mailbox ON shard = number WHERE "user" = $1'
-        (node,) = await self.query(query, ANN)
+        (node,) = await self.query(OWNER, ANN)
         return str(node) if node else None
 
     async def shared(self) -> bool:
@@ -76,17 +87,23 @@ class Processes:
         Else that is an hour from now on: on a busy host a minute is over before the next process has its share.
         """
         await until(self.shared, TAKEOVER)  # a process that is still taking shards may know the old wait already
-        node = await self.owner()
-        assert node is not None
-        (owner,) = [watch for watch in self.watches if f"-{watch.process.pid}-" in node]
-        self.watches.remove(owner)
-        owner.kill()
-        await owner.process.wait()
-        moment = "since" if due else "now() + interval '1 hour'"
-        await self.query(f"UPDATE mailbox SET next_try_at = {moment} WHERE next_try_at IS NOT NULL")  # noqa: S608 - ours
-        if due:
-            await self.query("UPDATE tries SET last_at = last_at - interval '1 day'")
-        await self.query("UPDATE node SET alive_until = now() - interval '1 second' WHERE id = $1", node)
+        connection = await asyncpg.connect(self.database)
+        try:
+            async with connection.transaction():
+                # Who takes her shard finds the new wait: nobody can before this ends, whatever lease is over by then.
+                node = await connection.fetchval(f"{OWNER} FOR UPDATE OF shard", ANN)
+                (owner,) = [watch for watch in self.watches if f"-{watch.process.pid}-" in node]
+                self.watches.remove(owner)
+                owner.kill()
+                await owner.process.wait()
+                moment = "since" if due else "now() + interval '1 hour'"
+                await connection.execute(f"UPDATE mailbox SET next_try_at = {moment} WHERE next_try_at IS NOT NULL")  # noqa: S608 - ours
+                if due:
+                    await connection.execute("UPDATE tries SET last_at = last_at - interval '1 day'")
+                ended = "UPDATE node SET alive_until = now() - interval '1 second' WHERE id = $1"
+                await connection.execute(ended, node)
+        finally:
+            await connection.close()
 
         async def taken() -> bool:
             return await self.owner() not in {None, node}
@@ -108,6 +125,7 @@ async def test_a_password_that_went_bad_is_tried_three_times_by_all_processes(si
         assert (await site.register(BEN, device={"platform": "apns", "token": OTHER_IPHONE, "app": APP}))[0] == 201
         await site.held(2)
         await roles.watch()
+        await until(roles.shared, TAKEOVER)  # a watch that is handed over forgets a refusal that is on its way
         eas.add_mailbox(ANN, "a new one")
         site.deliver()
         await roles.until_stored("waiting", 1)
