@@ -29,7 +29,7 @@ ARGUMENTS: Final = (
     *("--disable-dev-shm-usage", "--force-color-profile=srgb", "--hide-scrollbars"),
 )
 STARTS: Final = 60.0  # seconds until the browser listens
-ANSWERS: Final = 30.0  # seconds for one command
+ANSWERS: Final = 60.0  # seconds for one command
 ENDS: Final = 10.0  # seconds until the browser has ended by itself
 LARGEST: Final = 64 * 2**20  # bytes of a message; a screenshot of a long page has some
 KEYS: Final[Mapping[str, tuple[str, int, str]]] = {
@@ -196,9 +196,18 @@ class Page:
         await until(lambda: len(self.displayed) > before)
 
     async def worker(self, scope: str) -> str:
-        """Return the session of the service worker of a scope; from now on its requests count as the page's."""
-        targets = (await self.browser.command("Target.getTargets"))["targetInfos"]
-        (target,) = [each for each in targets if each["type"] == "service_worker" and each["url"].startswith(scope)]
+        """Return the session of the service worker of a scope; from now on its requests count as the page's.
+
+        The browser ends a worker that has nothing to do for half a minute: it is started then.
+        """
+        await self.command("ServiceWorker.startWorker", scopeURL=scope)
+
+        async def running() -> list[dict[str, Any]]:
+            targets = (await self.browser.command("Target.getTargets"))["targetInfos"]
+            return [each for each in targets if each["type"] == "service_worker" and each["url"].startswith(scope)]
+
+        await until(running)
+        (target,) = await running()
         attached = await self.browser.command("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         session = str(attached["sessionId"])
         self.browser.count(session, self)
@@ -232,6 +241,7 @@ class Page:
 
     async def follow(self, selector: str) -> None:
         """Click an element, and wait until the page that comes then is loaded."""
+        await self.wait(selector)  # so that the page that is left is loaded
         before = self._loads
         await self.click(selector)
         await until(lambda: self._loads > before)
