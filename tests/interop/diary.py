@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from eas_watcher.machine.memory import Change, Collection, Condition, Memory, Partnership, Progress, WatchState
 from eas_watcher.names import CollectionClass, CollectionId, MailboxId
+from tests.waiting import SOON
 
-PATIENCE = 40.0  # seconds; two polls of SOGo, and a backoff or two
+PATIENCE = SOON  # seconds; two polls of SOGo, and a backoff or two
 
 
 class Diary:

@@ -20,9 +20,10 @@ from eas_watcher.transport.http import HttpTransport, open_transport
 from relay.process.clock import now
 from tests.interop.diary import Diaries, Diary
 from tests.interop.sogo.server import SogoServer, User
+from tests.waiting import SOON
 
 HEARTBEAT = 60  # seconds; a Ping that a test leaves behind occupies a worker of SOGo until then
-PATIENCE = 30.0  # seconds until a watch must hold a Ping
+PATIENCE = SOON  # seconds until a watch must hold a Ping
 STEP = 0.05  # seconds between two looks into a log
 EMAIL_ONLY = frozenset({CollectionClass.EMAIL})
 
