@@ -35,7 +35,7 @@ MAILBOXES: Final = 2_000
 CLASSES: Final = tuple(CollectionClass)
 KILLS: Final = 15
 SPAN: Final = 75.0  # seconds over which the changes are spread
-LEASE: Final = 120.0  # seconds until the claims of a killed process have run out and its pushes are sent
+LEASE: Final = 240.0  # seconds until the claims of a killed process have run out and its pushes are sent
 SHARD: Final = 7
 
 ROUNDS: Final = 8
