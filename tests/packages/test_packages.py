@@ -9,7 +9,9 @@ from typing import Final
 from tests.packages.root import Root
 
 ROOT: Final = Path(__file__).parents[2]
-PHONE: Final = r"""printf 'register\nexpect state watching within 60s\ndeliver\nexpect banner "New mail"\n' |"""
+PHONE: Final = (
+    r"""printf 'register\nexpect state watching within 60s\ndeliver\nexpect banner "New mail" within 60s\n' |"""
+)
 READY: Final = "until (exec 3<>/dev/tcp/127.0.0.1/9090) 2> /dev/null; do kill -0 %%; sleep 0.1; done"
 """Waits until the relay listens; `kill -0 %%` fails if it has ended."""
 FOUND: Final = "until [ -e sandbox/sandbox.json ]; do kill -0 %%; sleep 0.1; done"
