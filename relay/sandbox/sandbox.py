@@ -1,12 +1,15 @@
 """The sandbox: simulated mail server, APNs, FCM and push service, one control listener, and the files of a relay."""
 
 import asyncio
+import errno
 import json
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from random import SystemRandom
 from typing import Final
 
 from aiohttp import web
@@ -36,6 +39,9 @@ from relay.sandbox.webpush import WebPushSimulator, open_webpush_simulator
 
 PASSWORD: Final = "sandbox"
 """The password of the mailboxes that `relay sandbox` adds at its start."""
+
+PORTS: Final = range(10_000, 20_000)
+"""Below those that the kernel gives to connections."""
 
 OPEN: Final = ("Everybody who reaches this address controls the sandbox: use it in a network that you trust.",)
 
@@ -179,7 +185,7 @@ def _write_site(folder: Path, place: Place, ports: Ports) -> None:
 def _unless_given(*ports: int) -> list[int]:
     """Return ports, and for each 0 among them another one that is free now.
 
-    Another program may take it before the relay listens.
+    Another program may take it before the relay listens, but no connection gets it from the kernel.
     """
     with ExitStack() as held:
         return [port or _free_port(held) for port in ports]
@@ -187,9 +193,13 @@ def _unless_given(*ports: int) -> list[int]:
 
 def _free_port(held: ExitStack) -> int:
     """Return a port that is free now; it stays bound until `held` closes, so that none is returned twice."""
-    probe = held.enter_context(socket.socket())
-    probe.bind(("127.0.0.1", 0))
-    return int(probe.getsockname()[1])
+    first = SystemRandom().choice(PORTS)
+    for port in chain(range(first, PORTS.stop), range(PORTS.start, first)):
+        probe = held.enter_context(socket.socket())
+        with suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError(errno.EADDRINUSE, f"no port from {PORTS.start} to {PORTS.stop - 1} is free")
 
 
 async def run_sandbox(

@@ -49,13 +49,15 @@ async def reloads(relay: RelayProcess) -> Mapping[str, float]:
 
 
 async def reloaded(relay: RelayProcess, result: str = "applied") -> None:
-    """Ask for a reload, and wait until one has ended so."""
-    name = f'relay_config_reloads_total{{result="{result}"}}'
-    before = (await reloads(relay))[name]
+    """Ask for a reload, and wait until one has ended so; a change that the relay noticed before that is in use, too."""
+    ends = {result, "unchanged"} if result == "applied" else {result}
+    names = [f'relay_config_reloads_total{{result="{end}"}}' for end in ends]
+    before = await reloads(relay)
     relay.process.send_signal(signal.SIGHUP)
 
     async def more() -> bool:
-        return (await reloads(relay))[name] > before
+        counts = await reloads(relay)
+        return any(counts[name] > before[name] for name in names)
 
     await until(more)
 

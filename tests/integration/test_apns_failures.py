@@ -109,7 +109,7 @@ def delivered(outcomes: list[Outcome]) -> int:
 async def test_one_cancelled_push_does_not_harm_the_others(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         await sender.send(due_push(1))
-        simulator.fail(Delay(0.3), 0)
+        simulator.fail(Delay(3.0), 0)
         async with asyncio.TaskGroup() as tasks:
             cancelled = tasks.create_task(sender.send(due_push(2)))
             others = tasks.create_task(send_all(sender, 50, first=3))
@@ -507,7 +507,7 @@ async def test_whatever_the_server_does_every_push_ends_in_time_and_is_doubted_o
 async def test_closing_waits_a_little_for_pushes_in_flight_and_accepts_no_new_ones(tmp_path: Path) -> None:
     async with apns(tmp_path) as (simulator, sender):
         await sender.send(due_push(1))
-        simulator.fail(Delay(0.2), 20)
+        simulator.fail(Delay(1.0), 20)
         async with asyncio.TaskGroup() as tasks:
             in_flight = tasks.create_task(send_all(sender, 20, first=2))
             await until(lambda: connection_of(sender).in_flight == 20)
