@@ -7,6 +7,7 @@ is beside its key within seconds, and a part of a key, which a full disk or kill
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from os.path import lexists
 from pathlib import Path
 from tempfile import mkstemp
 from typing import Final
@@ -19,7 +20,7 @@ SEALED: Final = 'stored credentials open with it alone. To replace it, see docs/
 
 
 class KeysExist(Exception):
-    """A key file exists already; the text says what a new key would make useless."""
+    """A key file exists already, or a link, whose disk may be away; the text says what a new key would make useless."""
 
 
 def write_sealing_keys(private: Path, public: Path) -> None:
@@ -30,7 +31,7 @@ def write_sealing_keys(private: Path, public: Path) -> None:
 def refuse_existing(*files: Path) -> None:
     """Raise KeysExist if a file of the sealing keys exists."""
     for path in files:
-        if path.exists():
+        if lexists(path):
             raise KeysExist(f"{path} exists: {SEALED}")
 
 
@@ -102,7 +103,7 @@ def write_key_pair(
     one of the files exists, OSError if one cannot be written.
     """
     for path in (private, public):
-        if path.exists():
+        if lexists(path):
             raise KeysExist(f"{path} exists: {warning}")
     private_pem, public_pem = make()
     closed = 0o600 if like is None else 0o600 | like.st_mode & 0o040
@@ -115,7 +116,7 @@ def write_vapid_key(path: Path) -> None:
 
     Raises KeysExist if the file exists, OSError if it cannot be written.
     """
-    if path.exists():
+    if lexists(path):
         raise KeysExist(f"{path} exists: apps subscribed for it. Move it away only if all shall subscribe again.")
     _write(path, make_key(), 0o600)
 

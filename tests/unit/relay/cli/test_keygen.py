@@ -100,6 +100,16 @@ def test_an_existing_key_is_never_written_over(private: Path) -> None:
         write_sealing_keys(private, private.with_name("public.pem"))
 
 
+def test_no_key_is_made_where_a_link_leads_nowhere(tmp_path: Path) -> None:
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    public.symlink_to("away")
+
+    with pytest.raises(KeysExist, match=r"public\.pem exists"):
+        write_sealing_keys(private, public)
+
+    assert not private.exists()
+
+
 @pytest.mark.parametrize(
     "wants_room", [write_sealing_keys, lambda private, public: write_beside(private, public, None)]
 )
