@@ -158,7 +158,7 @@ async def open_database(url: str, ca_file: Path | None = None, *, reads: bool = 
     has a few connections, on which every statement that writes fails; with SQLite they never wait for the writer, nor
     it for them.
     """
-    parsed = _with_driver(sa.make_url(url))
+    parsed = _with_driver(_parsed(url))
     runner: _Runner
     if parsed.get_backend_name() == "sqlite":
         runner = _InThreads(_sqlite(parsed, reads=reads), READERS if reads else 1)
@@ -351,6 +351,12 @@ def refusals() -> Iterator[None]:
         cause = error.orig and (error.orig.__cause__ or error.orig)
         embedded = isinstance(error.orig, sqlite3.Error)
         raise DatabaseRefuses(str(cause).partition("\n")[0], embedded=embedded) from error
+
+
+def _parsed(url: str) -> sa.URL:
+    """Return the parts of a URL; all behind `sqlite:///` is the path of the file, in which a ? begins no query."""
+    kind, separator, file = url.partition(":///")
+    return sa.URL.create(kind, database=file) if kind == "sqlite" and separator else sa.make_url(url)
 
 
 def _with_driver(url: sa.URL) -> sa.URL:

@@ -53,6 +53,15 @@ async def test_an_embedded_database_keeps_what_it_committed_and_forgets_what_it_
         assert await pragma(engine, "temp_store") == 2  # memory: no row is copied into a file besides
 
 
+async def test_the_name_of_an_embedded_database_may_have_any_character(tmp_path: Path) -> None:
+    path = tmp_path / "what? 100%25 #1@home:é.db"
+
+    async with open_database(f"sqlite:///{path}") as engine:
+        assert await pragma(engine, "journal_mode") == "wal"
+
+    assert path.exists()
+
+
 async def test_only_the_owner_may_read_an_embedded_database(tmp_path: Path) -> None:
     async with open_database(f"sqlite:///{tmp_path / 'relay.db'}") as engine:
         async with transaction(engine) as connection:
