@@ -40,7 +40,7 @@ def end_the_wait(site: Site) -> None:
 
 
 def prolong_the_wait(site: Site) -> None:
-    """Let the stored wait end an hour later: a busy host takes a good part of a minute to start a relay."""
+    """Write that the wait ends an hour later: a busy host takes most of a minute to start a relay."""
     later = "strftime('%Y-%m-%d %H:%M:%f000', next_try_at, '+1 hour')"
     connection = sqlite3.connect(database_of(site))
     with connection:

@@ -22,7 +22,7 @@ LOAD = re.compile(r"event loop: timers fire [0-9.]+ s late")
 
 
 async def ready(site: Site, process: RelayProcess) -> None:
-    """Let a mail go through the relay, and wait until all it says of itself shows that."""
+    """Deliver a mail, and wait until the metrics of the relay show its push."""
     site.sandbox.eas.add_mailbox(ANN, PASSWORD)
     assert (await site.register())[0] == 201
     await site.held()
